@@ -1,0 +1,1 @@
+"""What is done to a stack from outside the Pulumi program: set-up, verification, outputs, reports."""
