@@ -1,0 +1,196 @@
+"""The rules that hold between the settings of a stack: uniqueness, links, ports, connections, what prod wants.
+
+Pure: nothing here looks at the machine or at an engine (preflight.py does). Each check takes the parts that are valid in
+themselves, so that one bad AE title does not hide a forwarding loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from configs.orthanc_options import check_options, index_connections
+from configs.problems import Problem, nearest
+from configs.settings import ModalitySettings, NodeSettings, StackSettings
+
+#: Connections that PostgreSQL keeps for what is not a node: 3 for superusers, its default, and 10 for backups, checks and Adminer.
+RESERVED_CONNECTIONS = 13
+
+#: The major version of the PostgreSQL that images/postgres is built from.
+LOCAL_POSTGRES_MAJOR = 17
+
+_ANY_ADDRESS = frozenset({"0.0.0.0", "::"})
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a stack file holds, as far as it is valid in itself.
+
+    Attributes:
+        nodes: the valid nodes, each with its index in the stack file's list.
+        modalities: the valid modalities, likewise.
+        node_names: the names of all nodes, valid or not.
+        settings: everything else; its own ``nodes`` and ``modalities`` are the valid ones.
+    """
+
+    nodes: tuple[tuple[int, NodeSettings], ...]
+    modalities: tuple[tuple[int, ModalitySettings], ...]
+    node_names: frozenset[str]
+    settings: StackSettings
+
+
+class HostPort(NamedTuple):
+    """A port that the stack takes on the host."""
+
+    path: str
+    address: str
+    port: int
+
+
+def check(parts: Parts) -> list[Problem]:
+    """Everything that is wrong between the settings of a stack."""
+    checks = (_unique, _links, _loops, _host_ports, _connections, _orthanc_options, _environment, _images)
+    return [problem for one in checks for problem in one(parts)]
+
+
+def host_ports(parts: Parts) -> list[HostPort]:
+    """Every port that the stack takes on the host, in the stack file's order."""
+    settings = parts.settings
+    ports = []
+    for i, node in parts.nodes:
+        ports.append(HostPort(f"nodes[{i}].httpPort", settings.bind_of(node), node.http_port))
+        ports.append(HostPort(f"nodes[{i}].dicomPort", settings.bind_of(node), node.dicom_port))
+    if settings.adminer:
+        ports.append(HostPort("adminer.port", settings.bind_of(settings.adminer), settings.adminer.port))
+    return ports
+
+
+def _unique(parts: Parts) -> Iterator[Problem]:
+    named = [(f"nodes[{i}]", node.name, node.aet) for i, node in parts.nodes]
+    named += [(f"modalities[{i}]", modality.name, modality.aet) for i, modality in parts.modalities]
+    first_name: dict[str, str] = {}
+    first_aet: dict[str, str] = {}
+    for path, name, aet in named:
+        # Orthanc compares AE titles without regard to case (StrictAetComparison is false).
+        if (other := first_name.setdefault(name, path)) != path:
+            yield Problem(f"{path}.name", f"is the name of {other}, too; every node and modality needs a name of its own.", name)
+        if (other := first_aet.setdefault(aet.upper(), path)) != path:
+            yield Problem(f"{path}.aet", f"is the AE title of {other}, too (case does not count); each needs its own.", aet)
+
+
+def _links(parts: Parts) -> Iterator[Problem]:
+    for i, node in parts.nodes:
+        for j, target in enumerate(node.forward_to):
+            path = f"nodes[{i}].forwardTo[{j}]"
+            if target == node.name:
+                yield Problem(path, "is the node itself; a node forwards to other nodes.", target)
+            elif target not in parts.node_names:
+                yield Problem(path, f"is not a node of this stack.{_known(target, parts.node_names)}", target)
+            elif target in node.forward_to[:j]:
+                yield Problem(path, "stands in the list twice; leave one out.", target)
+    for i, modality in parts.modalities:
+        for j, name in enumerate(modality.nodes):
+            if name not in parts.node_names:
+                path = f"modalities[{i}].nodes[{j}]"
+                yield Problem(path, f"is not a node of this stack.{_known(name, parts.node_names)}", name)
+
+
+def _known(name: str, names: Iterable[str]) -> str:
+    return nearest(name, names) or f" There are: {', '.join(sorted(names))}."
+
+
+def _loops(parts: Parts) -> Iterator[Problem]:
+    """Forwarding loops: an image would go round for ever. Each is reported once, at its first node in the stack file."""
+    targets = {node.name: [t for t in node.forward_to if t != node.name] for _, node in parts.nodes}
+    reported: set[frozenset[str]] = set()
+    for i, node in parts.nodes:
+        loop = _way(node.name, node.name, targets)
+        if loop and not (reported & {frozenset(loop)}):
+            reported.add(frozenset(loop))
+            way = " -> ".join([*loop, node.name])
+            yield Problem(f"nodes[{i}].forwardTo", f"begins a forwarding loop: {way}. Leave out one of its links.", list(node.forward_to))
+
+
+def _way(start: str, goal: str, targets: dict[str, list[str]]) -> list[str]:
+    """The shortest way from a node over links back to a goal, less the goal; empty when there is none."""
+    ways = [[start]]
+    seen: set[str] = set()
+    for way in ways:  # grows while it is read: breadth first
+        for following in targets.get(way[-1], []):
+            if following == goal:
+                return way
+            if following not in seen:
+                seen.add(following)
+                ways.append([*way, following])
+    return []
+
+
+def _host_ports(parts: Parts) -> Iterator[Problem]:
+    seen: list[HostPort] = []
+    for this in host_ports(parts):
+        other = next((s for s in seen if s.port == this.port and _overlap(s.address, this.address)), None)
+        if other:
+            yield Problem(this.path, f"is the same port of {this.address} as {other.path}; each needs its own.", this.port)
+        seen.append(this)
+
+
+def _overlap(a: str, b: str) -> bool:
+    return a == b or not _ANY_ADDRESS.isdisjoint({a, b})
+
+
+def _connections(parts: Parts) -> Iterator[Problem]:
+    settings = parts.settings
+    wanted = {node.name: index_connections(node, settings) for _, node in parts.nodes if node.index == "postgresql"}
+    needed = sum(wanted.values()) + RESERVED_CONNECTIONS
+    limit = settings.index_db.max_connections
+    if needed > limit:
+        each = ", ".join(f"{name} {count}" for name, count in sorted(wanted.items()))
+        yield Problem(
+            "indexDb.maxConnections",
+            f"is too few: the nodes keep {needed - RESERVED_CONNECTIONS} connections ({each}) and {RESERVED_CONNECTIONS} are in reserve. "
+            f"Set it to {needed} or more, or lower the nodes' orthanc.PostgreSQL.IndexConnectionsCount.",
+            limit,
+        )
+
+
+def _orthanc_options(parts: Parts) -> Iterator[Problem]:
+    for i, node in parts.nodes:
+        yield from check_options(node.orthanc, f"nodes[{i}].orthanc")
+
+
+def _environment(parts: Parts) -> Iterator[Problem]:
+    settings = parts.settings
+    if settings.adminer and not any(node.index == "postgresql" for _, node in parts.nodes) and parts.nodes:
+        yield Problem("adminer", "has no database to show: no node has index: postgresql. Leave it out.")
+    if not settings.is_prod:
+        return
+    if settings.adminer:
+        yield Problem("adminer", "is for environment: dev only; leave it out.")
+    unbound = [node.name for _, node in parts.nodes if node.bind is None]
+    if settings.bind is None and unbound:
+        yield Problem(
+            "bind",
+            "is missing: environment: prod wants to be told which address of the host the ports are bound to. Set it for the stack, "
+            f"or for each of the nodes {', '.join(unbound)} (127.0.0.1: this host alone).",
+        )
+
+
+def _images(parts: Parts) -> Iterator[Problem]:
+    settings = parts.settings
+    images = settings.images
+    if images.source == "auto" and settings.is_prod:
+        yield Problem("images.source", "is for environment: dev only; say 'registry' or 'local'.", "auto")
+    major = settings.index_db.major_version
+    if images.source != "local" and images.postgres.partition("@")[0].rpartition(":")[2].partition(".")[0] != str(major):
+        yield Problem(
+            "images.postgres",
+            f"is not of the major version that indexDb.majorVersion says, {major}: its tag must begin with it.",
+            images.postgres,
+        )
+    if images.source != "registry" and major != LOCAL_POSTGRES_MAJOR:
+        yield Problem(
+            "indexDb.majorVersion",
+            f"is not what images/ builds: Debian's PostgreSQL {LOCAL_POSTGRES_MAJOR}. Set it to that, or images.source to 'registry'.",
+            major,
+        )

@@ -1,0 +1,148 @@
+"""From a stack file to settings: everything that is wrong with it at once, or a valid StackSettings.
+
+Two ways lead here: ``pulumi.Config`` when Pulumi runs the program (load), and the YAML file itself for what has to know
+before Pulumi runs (load_stack_file).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from configs.checks import Parts, check
+from configs.names import PROJECT
+from configs.problems import NO_VALUE, Problem, SettingsError, from_validation, nearest, report
+from configs.secrets import DB_PASSWORD, check_secret, secret_keys
+from configs.settings import ModalitySettings, NodeSettings, StackSettings
+
+Item = TypeVar("Item", bound=BaseModel)
+
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+def stack_file_name(stack: str) -> str:
+    """The stack file of a stack, as Pulumi names it; of "organization/project/dev" only the last part counts."""
+    return f"Pulumi.{stack.rpartition('/')[2]}.yaml"
+
+
+def parse(raw: Mapping[str, Any]) -> tuple[StackSettings | None, Parts, list[Problem]]:
+    """Settings from what a stack file says, less the secrets.
+
+    Returns:
+        The settings, or None where there are problems; the parts that are valid in themselves; the problems.
+    """
+    problems: list[Problem] = []
+    nodes = _valid_items(NodeSettings, "nodes", raw.get("nodes"), problems)
+    modalities = _valid_items(ModalitySettings, "modalities", raw.get("modalities"), problems)
+    rest = {key: value for key, value in raw.items() if key not in ("nodes", "modalities")}
+    lists = {"nodes": [node for _, node in nodes], "modalities": [modality for _, modality in modalities]}
+    settings = _valid_rest(rest, lists, problems)
+    if "nodes" not in raw or raw["nodes"] == []:
+        problems.append(
+            Problem("nodes", "is missing or empty: a stack has at least one Orthanc node, with name, aet, httpPort and dicomPort.")
+        )
+    parts = Parts(tuple(nodes), tuple(modalities), frozenset(_names(raw.get("nodes"))), settings)
+    problems += check(parts)
+    return (None if problems else settings), parts, problems
+
+
+def load_stack_file(stack: str, folder: Path = _ROOT) -> StackSettings:
+    """The settings in Pulumi.<stack>.yaml, read without Pulumi and without its secrets.
+
+    Raises:
+        SettingsError: the file is missing or refused.
+    """
+    name = stack_file_name(stack)
+    try:
+        content = yaml.safe_load((folder / name).read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        known = sorted(path.name for path in folder.glob("Pulumi.*.yaml"))
+        raise SettingsError(f"There is no {name}: write one (README, a topology of one's own). There are: {', '.join(known)}.") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{name} is not YAML: {error}") from None
+    config = content.get("config") or {}
+    raw = {key.partition(":")[2]: value for key, value in config.items() if key.startswith(f"{PROJECT}:")}
+    settings, _, problems = parse({key: value for key, value in raw.items() if not _is_secret_key(key)})
+    if settings is None:
+        raise SettingsError(report(problems, name))
+    return settings
+
+
+def load(config: Mapping[str, str], secret: Iterable[str], stack: str) -> tuple[StackSettings, Parts]:
+    """The settings of the stack that Pulumi runs, with its secrets checked.
+
+    Args:
+        config: the project's whole configuration as Pulumi hands it over: keys with the namespace, values as text or JSON.
+        secret: the keys of it that are encrypted.
+        stack: the stack's name.
+
+    Raises:
+        SettingsError: the stack file is refused; the text holds every problem.
+    """
+    encrypted = set(secret)
+    own = {key.partition(":")[2]: value for key, value in config.items() if key.startswith(f"{PROJECT}:")}
+    settings, parts, problems = parse({key: _plain(value) for key, value in own.items() if not _is_secret_key(key)})
+    # With a broken topology the secrets that it needs are still known as far as its nodes are.
+    known = parts.settings
+    needed = secret_keys(known)
+    for key in needed:
+        problem = check_secret(key, own.get(key), encrypted=f"{PROJECT}:{key}" in encrypted, strict=known.is_prod)
+        problems += [problem] if problem else []
+    for key in sorted(own):
+        if _is_secret_key(key) and key not in needed and settings is not None and f"{PROJECT}:{key}" not in encrypted:
+            problems.append(Problem(key, f"is a secret in clear that this stack does not use.{nearest(key, needed)}"))
+    if settings is None or problems:
+        raise SettingsError(report(problems, stack_file_name(stack)))
+    return settings, parts
+
+
+def _is_secret_key(key: str) -> bool:
+    return key == DB_PASSWORD or key.startswith((f"{DB_PASSWORD}.", "userPassword."))
+
+
+def _plain(value: str) -> Any:
+    """Pulumi hands over objects, lists, numbers and truth values as JSON, and text as it is."""
+    try:
+        decoded = json.loads(value)
+    except json.JSONDecodeError:
+        return value
+    return decoded if isinstance(decoded, (dict, list, bool)) else value
+
+
+def _valid_items(model: type[Item], key: str, raw: Any, problems: list[Problem]) -> list[tuple[int, Item]]:
+    """The valid items of a list, each with its index; what is wrong with the others goes to the problems."""
+    if raw is None:
+        return []
+    if not isinstance(raw, (list, tuple)):
+        problems.append(Problem(key, "is not a list; begin each item with a hyphen."))
+        return []
+    valid = []
+    for i, item in enumerate(raw):
+        try:
+            valid.append((i, model.model_validate(item)))
+        except ValidationError as error:
+            problems += from_validation(error, model, (key, i))
+    return valid
+
+
+def _valid_rest(rest: Mapping[str, Any], lists: Mapping[str, Any], problems: list[Problem]) -> StackSettings:
+    """Everything but the lists. What is invalid is reported and left out, so that the other rules can still be checked."""
+    try:
+        return StackSettings.model_validate({**rest, **lists})
+    except ValidationError as error:
+        problems += from_validation(error, StackSettings)
+        wrong = {str(details["loc"][0]) for details in error.errors(include_url=False) if details["loc"]}
+        return StackSettings.model_validate({**{key: value for key, value in rest.items() if key not in wrong}, **lists})
+
+
+def _names(raw_nodes: Any) -> Iterable[str]:
+    """The names of all nodes, valid or not, so that a link to a node with another mistake is not called unknown."""
+    for node in raw_nodes if isinstance(raw_nodes, (list, tuple)) else ():
+        name = node.get("name", NO_VALUE) if isinstance(node, Mapping) else NO_VALUE
+        if isinstance(name, str):
+            yield name

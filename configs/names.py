@@ -1,0 +1,47 @@
+"""The names of everything that a stack makes outside Pulumi: containers, volumes, networks, databases, labels."""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: The project's name in Pulumi.yaml; also the namespace of the stack file's keys.
+PROJECT: Final = "orthanc-stack"
+
+#: On every container, volume and network: prefix() of the stack that owns it.
+LABEL_STACK: Final = f"{PROJECT}.stack"
+#: On every container: what it is (db, db-roles, node, adminer).
+LABEL_ROLE: Final = f"{PROJECT}.role"
+#: On a data volume, written when it is made and never changed: what the data in it was made by ("postgresql-17", "sqlite").
+#: preflight.py compares it with the stack file.
+LABEL_FORMAT: Final = f"{PROJECT}.data-format"
+
+#: The index database's alias on the stack's network, and its port there.
+DB_HOST: Final = "db"
+DB_PORT: Final = 5432
+#: PostgreSQL's superuser. Nodes do not know its password; the one-shot container that makes their roles does.
+DB_SUPERUSER: Final = "postgres"
+
+#: Every Orthanc's ports inside its container, Orthanc's defaults. The host's are in the stack file: so a change of a host's port
+#: concerns one node, and not all that know it.
+HTTP_PORT: Final = 8042
+DICOM_PORT: Final = 4242
+
+
+def prefix(stack: str, project: str = PROJECT) -> str:
+    """What the physical names of a stack begin with: ``orthanc-stack-dev``."""
+    return f"{project}-{stack}"
+
+
+def database_of(node: str) -> str:
+    """The database, and the role that owns it, of a node: its name as an SQL identifier that needs no quotes."""
+    return f"orthanc_{node.replace('-', '_')}"
+
+
+def sqlite_format() -> str:
+    """The data format of a node's volume with the index inside."""
+    return "sqlite"
+
+
+def postgresql_format(major_version: int | None = None) -> str:
+    """The data format of the database's volume, or, without a version, of a node's volume with the index in PostgreSQL."""
+    return "postgresql" if major_version is None else f"postgresql-{major_version}"

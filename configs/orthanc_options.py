@@ -1,0 +1,127 @@
+"""Orthanc's own options: the YAML files under configs/orthanc/, laid over each other, and what a stack file may not touch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from configs.problems import NO_VALUE, Problem, nearest, path_of
+from configs.settings import NodeSettings, StackSettings
+
+_FOLDER = Path(__file__).parent / "orthanc"
+
+#: What the program computes from the topology and the secrets, or what its safety rests on: no stack file overrides it. With each, where to
+#: say it instead.
+COMPUTED: Mapping[tuple[str, ...], str] = {
+    ("Name",): "it is the node's name",
+    ("DicomAet",): "set the node's aet",
+    ("DicomPort",): "set the node's dicomPort",
+    ("DicomServerEnabled",): "every node speaks DICOM",
+    ("HttpPort",): "set the node's httpPort",
+    ("HttpServerEnabled",): "every node speaks HTTP",
+    ("DicomModalities",): "set forwardTo of the nodes, or the stack's modalities",
+    ("DicomModalitiesInDatabase",): "modalities are computed from the stack file",
+    ("DicomAlwaysAllowEcho",): "list the device under modalities",
+    ("DicomAlwaysAllowStore",): "list the device under modalities",
+    ("DicomAlwaysAllowFind",): "list the device under modalities",
+    ("DicomAlwaysAllowFindWorklist",): "list the device under modalities",
+    ("DicomAlwaysAllowGet",): "list the device under modalities",
+    ("DicomAlwaysAllowMove",): "list the device under modalities",
+    ("RegisteredUsers",): "set the node's users and their secrets",
+    ("AuthenticationEnabled",): "users always log in",
+    ("RemoteAccessAllowed",): "set bind",
+    ("DatabaseServerIdentifier",): "it is made from the stack's and the node's name",
+    ("StorageDirectory",): "it is where the node's volume is mounted",
+    ("IndexDirectory",): "it is where the node's volume is mounted",
+    ("Plugins",): "the image knows where its plugins are",
+    ("PostgreSQL", "EnableIndex"): "set the node's index",
+    ("PostgreSQL", "EnableStorage"): "images stay in the node's volume",
+    ("PostgreSQL", "ConnectionUri"): "the node's database is computed",
+    ("PostgreSQL", "Host"): "the node's database is computed",
+    ("PostgreSQL", "Port"): "the node's database is computed",
+    ("PostgreSQL", "Database"): "the node's database is computed",
+    ("PostgreSQL", "Username"): "the node's database is computed",
+    ("PostgreSQL", "Password"): "it is the secret dbPassword.<node>",
+}
+
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "boolean": (bool,),
+    "boolean or text": (bool, str),
+    "integer": (int,),
+    "list": (list,),
+    "object": (dict,),
+    "text": (str,),
+}
+
+
+@cache
+def _load(name: str) -> dict[str, Any]:
+    with (_FOLDER / f"{name}.yaml").open(encoding="utf-8") as file:
+        loaded: dict[str, Any] = yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
+    return loaded
+
+
+def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """One set of options laid over another: objects key by key, everything else replaced, as Orthanc's images merge their files."""
+    merged = dict(below)
+    for key, value in above.items():
+        mine = merged.get(key)
+        merged[key] = overlay(mine, value) if isinstance(mine, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def options_of(node: NodeSettings, settings: StackSettings) -> dict[str, Any]:
+    """A node's options, less what is computed: base, environment, index, and the node's own block, in this order."""
+    options = overlay(_load("base"), _load(settings.environment))
+    if node.index == "postgresql":
+        options = overlay(options, _load("postgresql"))
+    return overlay(options, node.orthanc)
+
+
+def check_options(options: Mapping[str, Any], path: str) -> list[Problem]:
+    """What is wrong with the ``orthanc:`` block of a node.
+
+    Args:
+        options: the block.
+        path: its path in the stack file.
+    """
+    problems = [
+        Problem(f"{path}.{path_of(key)}", f"is computed and cannot be overridden: {instead}.")
+        for key, instead in COMPUTED.items()
+        if _holds(options, key)
+    ]
+    known = _load("options")
+    for name, value in options.items():
+        if (name,) in COMPUTED:
+            continue
+        if name not in known:
+            problems.append(Problem(f"{path}.{name}", f"is not an option of Orthanc.{nearest(name, known)}"))
+        elif not _is_a(value, _TYPES[known[name]]):
+            shown = value if isinstance(value, (str, int, float, bool)) else NO_VALUE
+            problems.append(Problem(f"{path}.{name}", f"is not of the type that Orthanc wants: {known[name]}.", shown))
+    return problems
+
+
+def index_connections(node: NodeSettings, settings: StackSettings) -> int:
+    """How many connections a node keeps open to PostgreSQL."""
+    section = options_of(node, settings).get("PostgreSQL", {})
+    count = section.get("IndexConnectionsCount") if isinstance(section, Mapping) else None
+    return count if isinstance(count, int) else 0
+
+
+def _holds(options: Mapping[str, Any], key: tuple[str, ...]) -> bool:
+    current: Any = options
+    for part in key:
+        if not isinstance(current, Mapping) or part not in current:
+            return False
+        current = current[part]
+    return True
+
+
+def _is_a(value: object, types: tuple[type, ...]) -> bool:
+    """isinstance, but for true and false, which are no integers in JSON."""
+    return isinstance(value, types) and (bool in types or not isinstance(value, bool))

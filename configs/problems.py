@@ -1,0 +1,132 @@
+"""What is wrong with a stack file: each problem with its place, the value, and what would be right."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+
+class SettingsError(Exception):
+    """A stack file that is refused. Its text is the whole report, meant to be printed as it is."""
+
+
+#: Stands for "there is no value to show": the key is missing, or showing it would give a secret away.
+NO_VALUE = object()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing to put right.
+
+    Attributes:
+        path: where, as the key's path in the stack file (``nodes[1].aet``).
+        message: what is wrong, and what would be right.
+        value: the offending value, or NO_VALUE.
+    """
+
+    path: str
+    message: str
+    value: object = NO_VALUE
+
+    def __str__(self) -> str:
+        where = self.path if self.value is NO_VALUE else f"{self.path} = {self.value!r}"
+        return f"  {where}\n      {self.message}"
+
+
+def report(problems: Iterable[Problem], stack_file: str) -> str:
+    """All problems as one message, in the order of their paths."""
+    found = sorted(problems, key=lambda problem: (problem.path, problem.message))
+    count = "1 problem" if len(found) == 1 else f"{len(found)} problems"
+    return "\n".join([f"{stack_file}: {count}. Nothing was touched.", "", *map(str, found), ""])
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint for a misspelt word, " Did you mean 'x'?", or the empty string."""
+    candidates = sorted(known)
+    folded = {name.lower(): name for name in candidates}
+    match = difflib.get_close_matches(word.lower(), folded, n=1)
+    return f" Did you mean {folded[match[0]]!r}?" if match else ""
+
+
+def path_of(parts: Sequence[str | int]) -> str:
+    """A key's path as it is written for people: ``nodes[1].forwardTo[0]``."""
+    path = ""
+    for part in parts:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+    return path
+
+
+def from_validation(error: ValidationError, model: type[BaseModel], prefix: Sequence[str | int] = ()) -> list[Problem]:
+    """pydantic's errors as problems.
+
+    Args:
+        error: what validation of the model raised.
+        model: the model that was validated; its fields' descriptions say what would be right.
+        prefix: where in the stack file the validated value stands.
+    """
+    return [_problem(details, model, prefix) for details in error.errors(include_url=False)]
+
+
+def _problem(details: ErrorDetails, model: type[BaseModel], prefix: Sequence[str | int]) -> Problem:
+    place = details["loc"]
+    path = path_of([*prefix, *place])
+    match details["type"]:
+        case "extra_forbidden":
+            return Problem(path, f"is not a setting.{_nearest_setting(model, place)}")
+        case "missing":
+            return Problem(path, f"is missing. {_meaning(model, place)}")
+        case "value_error":
+            return Problem(path, str(details["ctx"]["error"]), details["input"])
+        case "int_type" if isinstance(details["input"], str) and details["input"].isdecimal():
+            return Problem(path, "is text; write the number without quotes.", details["input"])
+        case _:
+            return Problem(path, f"{details['msg']}. {_meaning(model, place)}", details["input"])
+
+
+def _owner(model: type[BaseModel], place: Sequence[str | int]) -> type[BaseModel] | None:
+    """The model that holds the last key of a place, or None where it is not a model."""
+    current: Any = model
+    for part in place[:-1]:
+        if isinstance(part, int):
+            continue
+        field = next((f for f in current.model_fields.values() if f.alias == part), None)
+        found = _model_in(field.annotation) if field else None
+        if found is None:
+            return None
+        current = found
+    return current if isinstance(current, type) else None
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model inside an annotation such as ``Model | None`` or ``tuple[Model, ...]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        if (found := _model_in(inner)) is not None:
+            return found
+    return None
+
+
+def _nearest_setting(model: type[BaseModel], place: Sequence[str | int]) -> str:
+    owner = _owner(model, place)
+    if owner is None:
+        return ""
+    known = [field.alias or name for name, field in owner.model_fields.items()]
+    return nearest(str(place[-1]), known) or f" Known here: {', '.join(sorted(known))}."
+
+
+def _meaning(model: type[BaseModel], place: Sequence[str | int]) -> str:
+    """The description of the setting at a place: what would be right there."""
+    names = [part for part in place if isinstance(part, str)]
+    owner = _owner(model, names) if names else None
+    if owner is None:
+        return ""
+    for field in owner.model_fields.values():
+        if field.alias == names[-1]:
+            return f"It is: {field.description}"
+    return ""
