@@ -1,0 +1,61 @@
+"""Adminer: a web page on the index database, for development."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pulumi
+
+from components.base import ContainerSpec, Port, container, eager_probe
+
+_PORT = 8080
+
+#: PHP is in every image of Adminer, a command-line client of HTTP is not.
+_PROBE = f"""php -r 'exit(@file_get_contents("http://127.0.0.1:{_PORT}/") === false ? 1 : 0);'"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdminerArgs:
+    """What an Adminer is made from.
+
+    Attributes:
+        stack: prefix of the stack's physical names.
+        image: the image's ID.
+        network: the stack's network.
+        database_host: the database server that its login page offers.
+        address: the host's IP address that its port is bound to.
+        port: the host's port.
+    """
+
+    stack: str
+    image: pulumi.Input[str]
+    network: pulumi.Input[str]
+    database_host: str
+    address: str
+    port: int
+
+
+class Adminer(pulumi.ComponentResource):
+    """Adminer on the stack's network. Holds no password: who logs in gives that of a database role."""
+
+    url: pulumi.Output[str]
+
+    def __init__(self, name: str, args: AdminerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("orthanc-stack:index:Adminer", name, {}, opts)
+        made = container(
+            f"{name}-container",
+            ContainerSpec(
+                stack=args.stack,
+                name=name,
+                role="adminer",
+                image=args.image,
+                network=args.network,
+                environment={"ADMINER_DEFAULT_SERVER": args.database_host},
+                ports=[Port(internal=_PORT, external=args.port, address=args.address)],
+                healthcheck=eager_probe(_PROBE, seconds_to_start=30),
+                grace_seconds=10,
+            ),
+            self,
+        )
+        self.url = made.name.apply(lambda _: f"http://{args.address}:{args.port}")
+        self.register_outputs({"url": self.url})

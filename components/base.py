@@ -1,0 +1,225 @@
+"""What every container of a stack has in common: pulumi-docker's traps avoided once, for all components.
+
+Numbers in brackets are rows of the table of pulumi-docker's pitfalls in docs/decisions.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pulumi
+import pulumi_docker as docker
+
+from components.errors import show_log
+from configs import names
+
+#: Rotation, so that a chatty container does not fill the host's disk. Said for each container because a daemon's own log-opts would
+#: otherwise appear as drift [24].
+_LOG_OPTS = {"max-file": "3", "max-size": "10m"}
+
+#: Seconds between two runs of a probe once the container was healthy.
+_PROBE_EVERY_SECONDS = 15
+#: Marks, inside a container, that its probe has passed once.
+_PROBE_MARK = "/tmp/.healthy"
+
+
+def child(parent: pulumi.Resource, **extra: Any) -> pulumi.ResourceOptions:
+    """The options of a component's child: its parent, and what this child alone needs.
+
+    The caller's options are not handed down: they are for the component (pulumi-kubernetes#2717 is the only written rule of this).
+    """
+    return pulumi.ResourceOptions(parent=parent, **extra)
+
+
+def labels(mapping: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Labels in a fixed order."""
+    return sorted(mapping.items())
+
+
+def eager_probe(command: str, *, seconds_to_start: int) -> docker.ContainerHealthcheckArgs:
+    """A health check that finds a starting container healthy within a second, and then costs little.
+
+    Docker's own way, start_interval, needs API 1.44 (Docker 25), and the client refuses to send it to an older engine. So the check
+    itself waits before every run but the first ones: a run costs 60 ms of a core, which each second would be 6 %.
+
+    Args:
+        command: a shell command that succeeds when the container serves.
+        seconds_to_start: how long failures are not counted after the start.
+    """
+    every = _PROBE_EVERY_SECONDS
+    return docker.ContainerHealthcheckArgs(
+        tests=["CMD-SHELL", f"if [ -e {_PROBE_MARK} ]; then sleep {every - 1}; fi; {command} && touch {_PROBE_MARK}"],
+        interval="1s",
+        timeout=f"{every + 10}s",
+        start_period=f"{seconds_to_start}s",
+        retries=3,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """A file that is written into a container before it starts.
+
+    Attributes:
+        path: where, in the container.
+        content: what; a secret Output for a secret.
+        mode: its permissions, as "0444". Its owner is root [18].
+    """
+
+    path: str
+    content: pulumi.Input[str]
+    mode: str = "0444"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Port:
+    """A port of a container that the host publishes."""
+
+    internal: int
+    external: int
+    address: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContainerSpec:
+    """One container, as the components describe it.
+
+    Attributes:
+        stack: prefix of the stack's physical names.
+        name: the container's role in the stack; the physical name is ``<stack>-<name>``, and the name on the network.
+        role: what it is, for its label: db, db-roles, node, adminer.
+        image: the image's ID.
+        network: the stack's network, by output: a new network brings new containers.
+        healthcheck: its health check; None for a container that runs once and ends.
+        grace_seconds: how long it may take to stop before it is killed [1].
+        command: instead of the image's own.
+        environment: public variables; secrets go into files [16, 17].
+        files: files to write into it.
+        volumes: its volumes by output, with where each is mounted.
+        ports: the ports that the host publishes.
+        capabilities: what it needs of root's capabilities; all others are dropped.
+        hosts: names that its /etc/hosts gets, with their addresses.
+    """
+
+    stack: str
+    name: str
+    role: str
+    image: pulumi.Input[str]
+    network: pulumi.Input[str]
+    healthcheck: docker.ContainerHealthcheckArgs | None
+    grace_seconds: int
+    command: Sequence[str] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    files: Sequence[File] = ()
+    volumes: Sequence[tuple[pulumi.Input[str], str]] = ()
+    ports: Sequence[Port] = ()
+    capabilities: Sequence[str] = ()
+    hosts: Sequence[tuple[str, str]] = ()
+
+
+#: How long a container may take to become healthy: PostgreSQL's first initdb on a slow disk, Orthanc's schema upgrade of a small index.
+#: Longer than that is not an error of the container, but of the deployment: raise it with the resource's custom timeouts.
+START_SECONDS = 120
+
+
+def container(logical_name: str, spec: ContainerSpec, parent: pulumi.Resource, **extra: Any) -> docker.Container:
+    """Make a container, and wait until it is healthy, or, without a health check, until it has ended.
+
+    Args:
+        logical_name: the resource's name.
+        spec: the container.
+        parent: the component that it belongs to.
+        extra: further resource options.
+    """
+    physical_name = f"{spec.stack}-{spec.name}"
+    runs_once = spec.healthcheck is None
+    lifetime: dict[str, Any] = (
+        {"attach": True, "must_run": False, "restart": "no"}
+        if runs_once
+        else {
+            "healthcheck": spec.healthcheck,
+            "must_run": True,
+            "restart": "unless-stopped",
+            "wait": True,
+            "wait_timeout": START_SECONDS,
+        }
+    )
+    return docker.Container(
+        logical_name,
+        name=physical_name,
+        hostname=spec.name,
+        image=spec.image,
+        command=list(spec.command) if spec.command else None,
+        envs=[f"{key}={value}" for key, value in sorted(spec.environment.items())],
+        uploads=[
+            docker.ContainerUploadArgs(file=file.path, content=file.content, permissions=file.mode)
+            for file in sorted(spec.files, key=lambda file: file.path)
+        ],
+        volumes=[docker.ContainerVolumeArgs(volume_name=volume, container_path=path) for volume, path in spec.volumes],
+        # One alias on one network, no network_mode [6].
+        networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=spec.network, aliases=[spec.name])],
+        ports=[
+            # Everything said, in a fixed order [20].
+            docker.ContainerPortArgs(internal=port.internal, external=port.external, ip=port.address, protocol="tcp")
+            for port in sorted(spec.ports, key=lambda port: port.internal)
+        ],
+        hosts=[docker.ContainerHostArgs(host=host, ip=address) for host, address in spec.hosts],
+        capabilities=docker.ContainerCapabilitiesArgs(
+            adds=[f"CAP_{name}" for name in sorted(spec.capabilities)] or None,
+            drops=["ALL"],
+        ),
+        labels=[
+            docker.ContainerLabelArgs(label=label, value=value)
+            for label, value in labels({names.LABEL_STACK: spec.stack, names.LABEL_ROLE: spec.role})
+        ],
+        log_driver="json-file",
+        log_opts=_LOG_OPTS,
+        # From the first deployment on: what is deleted is deleted by the old state's value [1].
+        destroy_grace_seconds=spec.grace_seconds,
+        # No anonymous volume holds anything: each VOLUME of an image has a volume of the stack [40].
+        remove_volumes=True,
+        opts=child(
+            parent,
+            delete_before_replace=True,
+            # Edits of these are otherwise shown as an update and never made [2].
+            replace_on_changes=["healthcheck", "tmpfs", "init", "rm"],
+            hooks=pulumi.ResourceHookBinding(on_error=[show_log(logical_name, spec.name, physical_name)]),
+            custom_timeouts=pulumi.CustomTimeouts(create=f"{START_SECONDS}s") if runs_once else None,
+            **extra,
+        ),
+        **lifetime,
+    )
+
+
+def volume(
+    logical_name: str, *, stack: str, name: str, data_format: str, keep: bool, parent: pulumi.Resource, **extra: Any
+) -> docker.Volume:
+    """Make a data volume.
+
+    Args:
+        logical_name: the resource's name.
+        stack: prefix of the stack's physical names.
+        name: the volume's role; the physical name is ``<stack>-<name>``.
+        data_format: what the data in it is made by, for preflight.py.
+        keep: protect it, and leave it on the engine when the stack goes.
+        parent: the component that it belongs to.
+        extra: further resource options.
+    """
+    return docker.Volume(
+        logical_name,
+        name=f"{stack}-{name}",
+        labels=[
+            docker.VolumeLabelArgs(label=label, value=value)
+            for label, value in labels({names.LABEL_STACK: stack, names.LABEL_FORMAT: data_format})
+        ],
+        opts=child(
+            parent,
+            protect=keep,
+            retain_on_delete=keep,
+            # A changed label would replace the volume, which is to delete its data [3]. The label says what the data was first made by.
+            ignore_changes=["labels"],
+            **extra,
+        ),
+    )

@@ -1,0 +1,138 @@
+"""The PostgreSQL server that holds the nodes' indexes, with a database and a role for each node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pulumi
+
+from components.base import ContainerSpec, File, container, eager_probe, volume
+from configs import names
+
+#: The first version whose image keeps its data under /var/lib/postgresql/<version>/docker and refuses a mount on the old place.
+_FIRST_WITH_VERSIONED_DATA = 18
+
+#: PostgreSQL's entry point begins as root: it owns the new volume's folder to postgres, and becomes postgres.
+_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID")
+
+_PASSWORD_FILE = "/run/secrets/postgres-password"
+_ROLES_SCRIPT = "/usr/local/bin/ensure-roles"
+_ROLES_FILE = "/run/secrets/roles"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrthancIndexDbArgs:
+    """What an OrthancIndexDb is made from.
+
+    Attributes:
+        stack: prefix of the stack's physical names.
+        image: the image's ID.
+        network: the stack's network.
+        major_version: PostgreSQL's major version; decides where the image keeps its data. Plain: it steers the program.
+        max_connections: PostgreSQL's max_connections.
+        password: the superuser's password.
+        node_passwords: the nodes that get a database, with the password of each one's role. The names are plain.
+        keep_data: protect the volume, and leave it on the engine when the stack goes.
+    """
+
+    stack: str
+    image: pulumi.Input[str]
+    network: pulumi.Input[str]
+    major_version: int
+    max_connections: int
+    password: pulumi.Input[str]
+    node_passwords: Mapping[str, pulumi.Input[str]]
+    keep_data: bool
+
+
+class OrthancIndexDb(pulumi.ComponentResource):
+    """A PostgreSQL server on the stack's network, on no port of the host.
+
+    A second container, which runs once and ends, makes the nodes' roles and databases, and sets the roles' passwords. It runs again
+    when a node or a password changes, so that a node can be added to a stack that runs. It removes nothing: the database of a node
+    that left the stack file stays.
+
+    What depends on it refers to it by its alias and depends_on, not by output: a new container of it replaces no node.
+
+    Does not back up, does not change the superuser's password of a volume that exists, does not upgrade to another major version.
+    """
+
+    host: str
+    port: int
+
+    def __init__(self, name: str, args: OrthancIndexDbArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("orthanc-stack:index:OrthancIndexDb", name, {"databases": _databases(args)}, opts)
+        self.host, self.port = names.DB_HOST, names.DB_PORT
+        data = volume(
+            f"{name}-data",
+            stack=args.stack,
+            name=names.DB_HOST,
+            data_format=names.postgresql_format(args.major_version),
+            keep=args.keep_data,
+            parent=self,
+        )
+        password = pulumi.Output.secret(args.password)
+        server = container(
+            f"{name}-container",
+            ContainerSpec(
+                stack=args.stack,
+                name=names.DB_HOST,
+                role="db",
+                image=args.image,
+                network=args.network,
+                command=["postgres", "-c", f"max_connections={args.max_connections}"],
+                environment={"POSTGRES_PASSWORD_FILE": _PASSWORD_FILE, "POSTGRES_USER": names.DB_SUPERUSER},
+                # 0444: the image's entry point reads it once more after it has become postgres.
+                files=[File(path=_PASSWORD_FILE, content=password)],
+                volumes=[(data.name, _mount_path(args.major_version))],
+                capabilities=_CAPABILITIES,
+                # Over TCP: while the image makes its first cluster, a temporary server answers on the socket alone.
+                healthcheck=eager_probe(f"pg_isready -q -h 127.0.0.1 -U {names.DB_SUPERUSER}", seconds_to_start=60),
+                # A fast shutdown writes a checkpoint; killed before its end, the next start has to recover from the log.
+                grace_seconds=90,
+            ),
+            self,
+        )
+        container(
+            f"{name}-roles",
+            ContainerSpec(
+                stack=args.stack,
+                name=f"{names.DB_HOST}-roles",
+                role="db-roles",
+                image=args.image,
+                network=args.network,
+                command=["sh", _ROLES_SCRIPT],
+                environment={"PGHOST": self.host, "PGPORT": str(self.port), "PGUSER": names.DB_SUPERUSER, "PGDATABASE": "postgres"},
+                files=[
+                    File(path=_ROLES_SCRIPT, content=_script()),
+                    File(path=_PASSWORD_FILE, content=password),
+                    File(path=_ROLES_FILE, content=_roles_file(args.node_passwords)),
+                ],
+                healthcheck=None,
+                grace_seconds=10,
+            ),
+            self,
+            depends_on=[server],
+        )
+        self.register_outputs({"host": self.host, "port": self.port})
+
+
+def _databases(args: OrthancIndexDbArgs) -> dict[str, str]:
+    return {node: names.database_of(node) for node in sorted(args.node_passwords)}
+
+
+def _mount_path(major_version: int) -> str:
+    """Where the data volume is mounted: on the image's VOLUME. Elsewhere, data goes into an anonymous one, deleted with the container."""
+    return "/var/lib/postgresql" if major_version >= _FIRST_WITH_VERSIONED_DATA else "/var/lib/postgresql/data"
+
+
+def _script() -> str:
+    return (Path(__file__).parent / "ensure_roles.sh").read_text(encoding="utf-8")
+
+
+def _roles_file(node_passwords: Mapping[str, pulumi.Input[str]]) -> pulumi.Output[str]:
+    """A line for each node, sorted: its role, which is also its database, and the role's password."""
+    passwords = pulumi.Output.secret(dict(node_passwords))
+    return passwords.apply(lambda known: "".join(f"{names.database_of(node)} {known[node]}\n" for node in sorted(known)))

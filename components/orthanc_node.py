@@ -1,0 +1,156 @@
+"""One Orthanc: an archive and a client that forwards to it are the same component with other settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+
+from components.base import ContainerSpec, File, Port, container, eager_probe, volume
+from configs import names
+from configs.orthanc_options import overlay
+from configs.wiring import DicomEndpoint, Peer
+
+#: DCMTK reads these two; Orthanc's own TcpNoDelay is for HTTP. Without the first, small writes wait for delayed acknowledgements: one
+#: association carried 17 images/s of a CT series, and 97 with it, 123 with the second.
+_TRANSPORT = {"TCP_BUFFER_LENGTH": "1048576", "TCP_NODELAY": "1"}
+
+#: How the containers reach the machine that runs the engine; Docker Desktop resolves it by itself, engines on Linux from 20.10 on by this.
+_ENGINE_HOST = ("host.docker.internal", "host-gateway")
+
+_STORAGE = "/var/lib/orthanc/db"
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexDatabase:
+    """The database that holds a node's index."""
+
+    host: str
+    port: int
+    database: str
+    password: pulumi.Input[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrthancNodeArgs:
+    """What an OrthancNode is made from.
+
+    Attributes:
+        stack: prefix of the stack's physical names.
+        image: the image's ID.
+        network: the stack's network.
+        endpoint: where the other nodes reach this one.
+        options: Orthanc's options that do not depend on the topology. Plain: they are laid under what is computed here.
+        peers: whom the node knows, and what each may ask of it.
+        users: the users of its web interface and REST API, with their passwords. The names are plain.
+        address: the host's IP address that both ports are bound to.
+        http_port: the host's port for HTTP.
+        dicom_port: the host's port for DICOM.
+        index: the node's database; None for an index in SQLite, inside the node's volume.
+        keep_data: protect the volume, and leave it on the engine when the stack goes.
+    """
+
+    stack: str
+    image: pulumi.Input[str]
+    network: pulumi.Input[str]
+    endpoint: DicomEndpoint[pulumi.Output[str]]
+    options: Mapping[str, Any]
+    peers: Sequence[Peer[pulumi.Output[str]]]
+    users: Mapping[str, pulumi.Input[str]]
+    address: str
+    http_port: int
+    dicom_port: int
+    index: IndexDatabase | None
+    keep_data: bool
+
+
+class OrthancNode(pulumi.ComponentResource):
+    """An Orthanc with a data volume.
+
+    Its configuration is in two files, which both the upstream image and this project's merge: a public one and a secret one. The
+    public one is also an input of this component, so that a preview shows which option changes: of the container's files, pulumi-docker
+    shows none as soon as one of them is secret.
+
+    Does not forward by itself, and does not create the database: OrthancIndexDb does.
+    """
+
+    http_url: pulumi.Output[str]
+    dicom_host: pulumi.Output[str]
+    dicom_port: pulumi.Output[int]
+
+    def __init__(self, name: str, args: OrthancNodeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        configuration = _public(name, args)
+        super().__init__("orthanc-stack:index:OrthancNode", name, {"configuration": configuration}, opts)
+        data = volume(
+            f"{name}-data",
+            stack=args.stack,
+            name=name,
+            data_format=names.postgresql_format() if args.index else names.sqlite_format(),
+            keep=args.keep_data,
+            parent=self,
+        )
+        made = container(
+            f"{name}-container",
+            ContainerSpec(
+                stack=args.stack,
+                name=name,
+                role="node",
+                image=args.image,
+                network=args.network,
+                environment=_TRANSPORT,
+                files=[
+                    File(path="/etc/orthanc/orthanc.json", content=pulumi.Output.json_dumps(configuration, sort_keys=True, indent=1)),
+                    File(path="/run/secrets/orthanc.json", content=_secret(args), mode="0400"),
+                ],
+                volumes=[(data.name, _STORAGE)],
+                ports=[
+                    Port(internal=names.HTTP_PORT, external=args.http_port, address=args.address),
+                    Port(internal=names.DICOM_PORT, external=args.dicom_port, address=args.address),
+                ],
+                hosts=[_ENGINE_HOST],
+                # The image's own probe reads the user from the configuration: no password on a command line.
+                healthcheck=eager_probe("/probes/test-aliveness.py", seconds_to_start=90),
+                # Orthanc ends its associations and saves its jobs.
+                grace_seconds=60,
+            ),
+            self,
+        )
+        reachable = "127.0.0.1" if args.address == "0.0.0.0" else args.address
+        host = f"[{reachable}]" if ":" in reachable else reachable
+        # By output of the container: these are true when it serves.
+        self.http_url = made.name.apply(lambda _: f"http://{host}:{args.http_port}")
+        self.dicom_host = made.name.apply(lambda _: reachable)
+        self.dicom_port = made.name.apply(lambda _: args.dicom_port)
+        self.register_outputs({"dicomHost": self.dicom_host, "dicomPort": self.dicom_port, "httpUrl": self.http_url})
+
+
+def _public(name: str, args: OrthancNodeArgs) -> dict[str, Any]:
+    """The node's configuration, less its secrets. What is computed lies over everything else."""
+    computed: dict[str, Any] = {
+        "Name": name,
+        "DicomAet": args.endpoint.aet,
+        "DicomPort": args.endpoint.port,
+        "HttpPort": names.HTTP_PORT,
+        "StorageDirectory": _STORAGE,
+        # Orthanc keys its saved jobs to it. Its own default is made from the MAC address, which a new container changes.
+        "DatabaseServerIdentifier": f"{args.stack}-{name}",
+        "DicomModalities": {peer.name: peer.modality() for peer in args.peers},
+    }
+    if args.index:
+        computed["PostgreSQL"] = {
+            "Host": args.index.host,
+            "Port": args.index.port,
+            "Database": args.index.database,
+            "Username": args.index.database,
+        }
+    return overlay(args.options, computed)
+
+
+def _secret(args: OrthancNodeArgs) -> pulumi.Output[str]:
+    """The secret part of the node's configuration."""
+    secrets: dict[str, Any] = {"RegisteredUsers": dict(args.users)}
+    if args.index:
+        secrets["PostgreSQL"] = {"Password": args.index.password}
+    return pulumi.Output.secret(pulumi.Output.json_dumps(secrets, sort_keys=True))

@@ -1,0 +1,111 @@
+"""A whole stack from its settings: which arguments each component gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pulumi
+
+from components.adminer import Adminer, AdminerArgs
+from components.index_db import OrthancIndexDb, OrthancIndexDbArgs
+from components.network import StackNetwork, StackNetworkArgs
+from components.orthanc_node import IndexDatabase, OrthancNode, OrthancNodeArgs
+from components.stack_images import StackImages, StackImagesArgs
+from configs import names, secrets
+from configs.orthanc_options import options_of
+from configs.program import Deployment
+from configs.settings import NodeSettings
+from configs.wiring import DicomEndpoint, peers_of
+
+
+def network_of(this: Deployment) -> StackNetwork:
+    """The stack's private network."""
+    return StackNetwork("network", StackNetworkArgs(stack=this.prefix))
+
+
+def images_of(this: Deployment) -> StackImages:
+    """The images that the stack needs, and no others."""
+    settings = this.settings
+    needed = {"orthanc", *(["postgres"] if settings.index_nodes else []), *(["adminer"] if settings.adminer else [])}
+    return StackImages("images", StackImagesArgs(choice=this.images, roles=tuple(sorted(needed))))
+
+
+def index_db_of(this: Deployment, *, network: StackNetwork, images: StackImages) -> OrthancIndexDb | None:
+    """The index database; None where every node keeps its index in SQLite."""
+    settings = this.settings
+    if not settings.index_nodes:
+        return None
+    args = OrthancIndexDbArgs(
+        stack=this.prefix,
+        image=images.id_of("postgres"),
+        network=network.network_name,
+        major_version=settings.index_db.major_version,
+        max_connections=settings.index_db.max_connections,
+        password=this.secret(secrets.DB_PASSWORD),
+        node_passwords={node.name: this.secret(secrets.node_db_key(node.name)) for node in settings.index_nodes},
+        keep_data=settings.is_prod,
+    )
+    return OrthancIndexDb(names.DB_HOST, args)
+
+
+def endpoints_of(this: Deployment, *, network: StackNetwork) -> dict[str, DicomEndpoint[pulumi.Output[str]]]:
+    """Where each node and each modality is reached, by name."""
+    nodes = {node.name: network.endpoint(node) for node in this.settings.nodes}
+    return nodes | {modality.name: network.outside(modality) for modality in this.settings.modalities}
+
+
+def node_of(
+    this: Deployment,
+    node: NodeSettings,
+    *,
+    network: StackNetwork,
+    images: StackImages,
+    endpoints: Mapping[str, DicomEndpoint[pulumi.Output[str]]],
+    db: OrthancIndexDb | None,
+) -> OrthancNode:
+    """One node.
+
+    With its index in PostgreSQL it is made after the database and stops before it, but refers to it by its alias: a new database
+    container replaces no node.
+    """
+    on_db = db is not None and node.index == "postgresql"
+    args = OrthancNodeArgs(
+        stack=this.prefix,
+        image=images.id_of("orthanc"),
+        network=network.network_name,
+        endpoint=endpoints[node.name],
+        options=options_of(node, this.settings),
+        peers=peers_of(node, this.settings, endpoints),
+        users={user: this.secret(secrets.user_key(node.name, user)) for user in node.users},
+        address=this.settings.bind_of(node),
+        http_port=node.http_port,
+        dicom_port=node.dicom_port,
+        index=_database_of(this, node) if on_db else None,
+        keep_data=this.settings.is_prod,
+    )
+    return OrthancNode(node.name, args, pulumi.ResourceOptions(depends_on=[db] if db and on_db else None))
+
+
+def adminer_of(this: Deployment, *, network: StackNetwork, images: StackImages) -> Adminer | None:
+    """Adminer, where the stack file asks for it."""
+    settings = this.settings
+    if settings.adminer is None:
+        return None
+    args = AdminerArgs(
+        stack=this.prefix,
+        image=images.id_of("adminer"),
+        network=network.network_name,
+        database_host=names.DB_HOST,
+        address=settings.bind_of(settings.adminer),
+        port=settings.adminer.port,
+    )
+    return Adminer("adminer", args)
+
+
+def _database_of(this: Deployment, node: NodeSettings) -> IndexDatabase:
+    return IndexDatabase(
+        host=names.DB_HOST,
+        port=names.DB_PORT,
+        database=names.database_of(node.name),
+        password=this.secret(secrets.node_db_key(node.name)),
+    )

@@ -1,0 +1,59 @@
+"""The stack's outputs. Other programs read them: once published, an output's name and shape stay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pulumi
+
+from configs import names, secrets
+from configs.program import Deployment
+from configs.wiring import mermaid
+
+if TYPE_CHECKING:
+    from components import Adminer, OrthancNode
+
+
+def of(this: Deployment, nodes: Mapping[str, OrthancNode], adminer: Adminer | None) -> dict[str, Any]:
+    """The outputs by name.
+
+    nodes: for each node its AE title, where its DICOM port and its web interface are reached from the host, the nodes that it
+        forwards to, and where its index is.
+    indexDb: where the database is reached on the stack's network (it is on no port of the host), and the first node's database, which
+        Adminer's users want to see; ``databases`` has all of them, by node. null without one.
+    adminerUrl: Adminer's address, or null.
+    images: which images run, and whether they come from a registry or were built here.
+    topology: the stack as a Mermaid graph.
+    users: secret; node -> user -> password.
+    """
+    settings, images = this.settings, this.images
+    databases = {node.name: names.database_of(node.name) for node in settings.index_nodes}
+    return {
+        "nodes": {
+            node.name: {
+                "aet": node.aet,
+                "dicomHost": nodes[node.name].dicom_host,
+                "dicomPort": nodes[node.name].dicom_port,
+                "forwardTo": sorted(node.forward_to),
+                "httpUrl": nodes[node.name].http_url,
+                "index": node.index,
+                "indexDatabase": databases.get(node.name),
+            }
+            for node in settings.nodes
+        },
+        "indexDb": {
+            "host": names.DB_HOST,
+            "port": names.DB_PORT,
+            "database": databases[settings.index_nodes[0].name],
+            "databases": databases,
+        }
+        if databases
+        else None,
+        "adminerUrl": adminer.url if adminer else None,
+        "images": {"source": images.source, "orthanc": images.orthanc, "postgres": images.postgres, "adminer": images.adminer},
+        "topology": mermaid(settings),
+        "users": pulumi.Output.secret(
+            {node.name: {user: this.secret(secrets.user_key(node.name, user)) for user in node.users} for node in settings.nodes}
+        ),
+    }

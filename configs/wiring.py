@@ -1,0 +1,115 @@
+"""Which node knows which, and what each may ask of the other: computed from the topology, written once in the stack file.
+
+Pure. Hosts are whatever type the caller has for them (an Output in the program, text in a test).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from configs.settings import ModalitySettings, NodeSettings, Operation, StackSettings
+
+Host = TypeVar("Host")
+
+#: What DicomModalities calls the permissions of storage commitment, which has no operation of its own in the stack file:
+#: N-ACTION asks for it, N-EVENT-REPORT answers.
+_COMMITMENT_REQUEST = "AllowNAction"
+_COMMITMENT_REPORT = "AllowEventReport"
+
+_PERMISSION: Mapping[Operation, str] = {
+    Operation.ECHO: "AllowEcho",
+    Operation.STORE: "AllowStore",
+    Operation.FIND: "AllowFind",
+    Operation.GET: "AllowGet",
+    Operation.MOVE: "AllowMove",
+}
+
+#: Every permission of an entry of DicomModalities. Orthanc's default of each is true, so that all are said.
+PERMISSIONS = tuple(sorted({*_PERMISSION.values(), _COMMITMENT_REQUEST, _COMMITMENT_REPORT, "AllowFindWorklist"}))
+
+
+@dataclass(frozen=True)
+class DicomEndpoint(Generic[Host]):
+    """Where a DICOM application entity is reached."""
+
+    aet: str
+    host: Host
+    port: int
+
+
+@dataclass(frozen=True)
+class Peer(Generic[Host]):
+    """One entry of a node's DicomModalities.
+
+    Attributes:
+        name: the entry's symbolic name: the peer's name in the stack file.
+        endpoint: where the peer is reached.
+        permissions: what the peer may ask of the node, as Orthanc names it; everything else is refused.
+    """
+
+    name: str
+    endpoint: DicomEndpoint[Host]
+    permissions: frozenset[str]
+
+    def modality(self) -> dict[str, object]:
+        """The entry in the long form of Orthanc's configuration."""
+        return {
+            "AET": self.endpoint.aet,
+            "Host": self.endpoint.host,
+            "Port": self.endpoint.port,
+            **{permission: permission in self.permissions for permission in PERMISSIONS},
+        }
+
+
+def peers_of(
+    node: NodeSettings,
+    settings: StackSettings,
+    endpoints: Mapping[str, DicomEndpoint[Host]],
+) -> tuple[Peer[Host], ...]:
+    """The peers of a node, sorted by name.
+
+    A link ``client: forwardTo: [server]`` makes both entries. At the server, the client may echo, store, and ask for storage
+    commitment; at the client, the server may echo and report what it committed to. A modality may do what its ``allow`` says.
+
+    Args:
+        node: the node.
+        settings: the stack that it belongs to.
+        endpoints: where each node and each modality is reached, by name.
+    """
+    permissions: dict[str, set[str]] = {}
+    for name in node.forward_to:
+        permissions.setdefault(name, set()).update({"AllowEcho", _COMMITMENT_REPORT})
+    for other in settings.nodes:
+        if node.name in other.forward_to:
+            permissions.setdefault(other.name, set()).update({"AllowEcho", "AllowStore", _COMMITMENT_REQUEST})
+    for modality in settings.modalities:
+        if node.name in modality.nodes:
+            permissions[modality.name] = set(_permissions_of(modality))
+    return tuple(Peer(name, endpoints[name], frozenset(permissions[name])) for name in sorted(permissions))
+
+
+def _permissions_of(modality: ModalitySettings) -> frozenset[str]:
+    return frozenset(_PERMISSION[operation] for operation in modality.allow)
+
+
+def mermaid(settings: StackSettings) -> str:
+    """The topology as a Mermaid graph: nodes, links, modalities, databases."""
+    lines = ["graph LR"]
+    for node in sorted(settings.nodes, key=lambda n: n.name):
+        lines.append(f'  {_id(node.name)}["{node.name}<br/>{node.aet}"]')
+        lines += [f"  {_id(node.name)} -->|C-STORE| {_id(target)}" for target in sorted(node.forward_to)]
+        lines += [f"  {_id(node.name)} -.->|index| db[(PostgreSQL)]"] if node.index == "postgresql" else []
+    for modality in sorted(settings.modalities, key=lambda m: m.name):
+        lines.append(f'  {_id(modality.name)}(["{modality.name}<br/>{modality.aet}"])')
+        allowed = ", ".join(sorted(modality.allow)) or "nothing"
+        lines += [f"  {_id(modality.name)} -->|{allowed}| {_id(name)}" for name in sorted(modality.nodes)]
+    if settings.adminer:
+        lines.append("  adminer[Adminer] -.-> db")
+    return "\n".join(lines) + "\n"
+
+
+def _id(name: str) -> str:
+    """A name as a Mermaid identifier: its keywords (end, graph, …) are no identifiers, a prefix keeps clear of them."""
+    return f"n_{name.replace('-', '_')}"
