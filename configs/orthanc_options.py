@@ -103,7 +103,19 @@ def check_options(options: Mapping[str, Any], path: str) -> list[Problem]:
         elif not _is_a(value, _TYPES[known[name]]):
             shown = value if isinstance(value, (str, int, float, bool)) else NO_VALUE
             problems.append(Problem(f"{path}.{name}", f"is not of the type that Orthanc wants: {known[name]}.", shown))
-    return problems
+    return problems + _check_section(options.get("PostgreSQL"), f"{path}.PostgreSQL")
+
+
+def _check_section(section: object, path: str) -> list[Problem]:
+    """What is wrong with the PostgreSQL section: the plugin, too, stops at a number that is written as text."""
+    if not isinstance(section, Mapping):
+        return []
+    ours = _load("postgresql")["PostgreSQL"]
+    return [
+        Problem(f"{path}.{name}", f"is not of the type that the index plugin wants: that of {ours[name]!r}.", value)
+        for name, value in section.items()
+        if name in ours and ("PostgreSQL", name) not in COMPUTED and type(value) is not type(ours[name])
+    ]
 
 
 def index_connections(node: NodeSettings, settings: StackSettings) -> int:

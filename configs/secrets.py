@@ -77,7 +77,7 @@ def check_secret(key: str, value: str | None, *, encrypted: bool, strict: bool) 
     if _MISREAD.fullmatch(value):
         return Problem(
             key,
-            "would be read as a number or a truth value instead of text; let it hold a letter, and not be 'true', 'null', …",
+            "would be read as a number, a truth value or nothing instead of text; take a longer one, with letters.",
         )
     if strict and len(value) < _MINIMUM_LENGTH:
         return Problem(key, f"is weak: it has fewer than {_MINIMUM_LENGTH} characters. {how_to_set(key)}")

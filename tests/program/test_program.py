@@ -1,0 +1,313 @@
+"""The whole program under mocks: dev, prod, and a topology of five nodes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pulumi
+import pytest
+
+from configs.images import candidates
+from configs.preflight import Engine
+from tests.program.harness import ROOT, SECRET, Run, raw_stack_file, run_program
+from tests.unit.stacks import node, stack
+
+FIVE = stack(
+    node("archive", 0),
+    node("research", 1),
+    node("ct-room", 2, forwardTo=["archive", "research"], index="sqlite"),
+    node("mr-room", 3, forwardTo=["archive"]),
+    node("teaching", 4, index="sqlite"),
+)
+
+
+@pytest.fixture(scope="module")
+def dev() -> Run:
+    return run_program(raw_stack_file("dev"), "dev")
+
+
+@pytest.fixture(scope="module")
+def prod() -> Run:
+    return run_program(raw_stack_file("prod"), "prod")
+
+
+@pytest.fixture(scope="module")
+def five() -> Run:
+    return run_program(FIVE, "five")
+
+
+@pytest.fixture(params=["dev", "prod", "five"])
+def run(request: pytest.FixtureRequest) -> Run:
+    found: Run = request.getfixturevalue(request.param)
+    return found
+
+
+def tree(run: Run) -> list[str]:
+    """Type and name of every resource below its parent's type: what a change of would replace every resource of its users."""
+    return sorted(urn.partition("::")[2].partition("::")[2].removeprefix("pulumi:pulumi:Stack$") for urn in run.resources)
+
+
+def test_urns_and_parents_of_dev_are_pinned(dev: Run) -> None:
+    assert tree(dev) == [
+        "orthanc-stack:index:Adminer$docker:index/container:Container::adminer-container",
+        "orthanc-stack:index:Adminer::adminer",
+        "orthanc-stack:index:OrthancIndexDb$docker:index/container:Container::db-container",
+        "orthanc-stack:index:OrthancIndexDb$docker:index/container:Container::db-roles",
+        "orthanc-stack:index:OrthancIndexDb$docker:index/volume:Volume::db-data",
+        "orthanc-stack:index:OrthancIndexDb::db",
+        "orthanc-stack:index:OrthancNode$docker:index/container:Container::client-container",
+        "orthanc-stack:index:OrthancNode$docker:index/container:Container::server-container",
+        "orthanc-stack:index:OrthancNode$docker:index/volume:Volume::client-data",
+        "orthanc-stack:index:OrthancNode$docker:index/volume:Volume::server-data",
+        "orthanc-stack:index:OrthancNode::client",
+        "orthanc-stack:index:OrthancNode::server",
+        "orthanc-stack:index:StackImages$docker:index/remoteImage:RemoteImage::images-adminer",
+        "orthanc-stack:index:StackImages$docker:index/remoteImage:RemoteImage::images-orthanc",
+        "orthanc-stack:index:StackImages$docker:index/remoteImage:RemoteImage::images-postgres",
+        "orthanc-stack:index:StackImages::images",
+        "orthanc-stack:index:StackNetwork$docker:index/network:Network::network-network",
+        "orthanc-stack:index:StackNetwork::network",
+    ]
+
+
+def test_prod_has_no_adminer_and_a_database_for_each_node(prod: Run) -> None:
+    assert [r.name for r in prod.resources.values() if "adminer" in r.urn] == []
+    assert prod.one("db").inputs["databases"] == {"client": "orthanc_client", "server": "orthanc_server"}
+    assert prod.outputs["adminerUrl"] is None
+
+
+def test_five_nodes(five: Run) -> None:
+    assert [r.name for r in five.of_type("OrthancNode")] == ["archive", "ct-room", "mr-room", "research", "teaching"]
+    assert five.one("db").inputs["databases"] == {
+        "archive": "orthanc_archive",
+        "mr-room": "orthanc_mr_room",
+        "research": "orthanc_research",
+    }
+    known = {
+        name: sorted(five.configuration(name)["DicomModalities"]) for name in ("archive", "research", "ct-room", "mr-room", "teaching")
+    }
+    assert known == {
+        "archive": ["ct-room", "mr-room"],
+        "research": ["ct-room"],
+        "ct-room": ["archive", "research"],
+        "mr-room": ["archive"],
+        "teaching": [],
+    }
+
+
+def test_a_stack_without_postgresql_has_no_database() -> None:
+    run = run_program(stack(node("a", index="sqlite")), "small")
+    assert [r.name for r in run.of_type("Container")] == ["a-container"]
+    assert run.outputs["indexDb"] is None
+    assert "PostgreSQL" not in run.configuration("a")
+
+
+# --- what pulumi-docker would otherwise get wrong ---
+
+
+def test_every_container(run: Run) -> None:
+    for container in run.of_type("Container"):
+        inputs, request = container.inputs, container.request
+        assert inputs["destroyGraceSeconds"] >= 10, "a replaced container is killed at once without it"
+        assert request.deleteBeforeReplace
+        assert "healthcheck" in request.replaceOnChanges
+        assert list(request.hooks.on_error) == [f"{container.name}-error"]
+        assert inputs["logOpts"] == {"max-file": "3", "max-size": "10m"}
+        assert inputs["capabilities"]["drops"] == ["ALL"]
+        assert all(name.startswith("CAP_") for name in inputs["capabilities"].get("adds", []))
+        assert inputs["image"].startswith("sha256:")
+        assert inputs["hostname"] == inputs["networksAdvanced"][0]["aliases"][0]
+        assert inputs.get("networkMode") is None
+        assert {label["label"] for label in inputs["labels"]} == {"orthanc-stack.stack", "orthanc-stack.role"}
+        assert inputs["envs"] == sorted(inputs["envs"])
+        if container.name == "db-roles":
+            assert (inputs["attach"], inputs["mustRun"], inputs["restart"]) == (True, False, "no")
+        else:
+            assert inputs["wait"]
+            assert inputs["waitTimeout"] >= 60
+            assert inputs["healthcheck"]["tests"]
+            assert inputs["restart"] == "unless-stopped"
+
+
+def test_stop_grace_of_what_holds_data(run: Run) -> None:
+    assert run.one("db-container").inputs["destroyGraceSeconds"] >= 60
+    for this in run.of_type("OrthancNode"):
+        assert run.one(f"{this.name}-container").inputs["destroyGraceSeconds"] >= 30
+
+
+def test_every_port_is_said_and_bound_to_loopback(run: Run) -> None:
+    for container in run.of_type("Container"):
+        for port in container.inputs.get("ports", []):
+            assert set(port) == {"external", "internal", "ip", "protocol"}
+            assert port["ip"] == "127.0.0.1"
+        if container.name.startswith("db"):
+            assert not container.inputs.get("ports"), "the database is on no port of the host"
+
+
+def test_volumes_are_kept_in_prod_and_their_labels_never_replace_them(dev: Run, prod: Run) -> None:
+    for run, keep in ((dev, False), (prod, True)):
+        volumes = run.of_type("Volume")
+        assert [v.name for v in volumes] == ["client-data", "db-data", "server-data"]
+        for volume in volumes:
+            assert volume.request.protect is keep
+            assert volume.request.retainOnDelete is keep
+            assert list(volume.request.ignoreChanges) == ["labels"]
+
+
+@pytest.mark.parametrize(
+    ("major", "path"), [(16, "/var/lib/postgresql/data"), (17, "/var/lib/postgresql/data"), (18, "/var/lib/postgresql")]
+)
+def test_the_databases_volume_is_where_the_image_keeps_its_data(major: int, path: str) -> None:
+    raw = stack(node("a"), indexDb={"majorVersion": major}, images={"postgres": f"postgres:{major}.1"})
+    (volume,) = run_program(raw, "x").one("db-container").inputs["volumes"]
+    assert volume["containerPath"] == path
+
+
+def test_edges_that_cascade_and_edges_that_do_not(run: Run) -> None:
+    """Networks and volumes by output: their users are replaced with them. The database by its alias: replacing it replaces no node."""
+    for this in run.of_type("OrthancNode"):
+        edges = set(run.input_edges(f"{this.name}-container"))
+        assert ("networksAdvanced", "network-network") in edges
+        assert ("volumes", f"{this.name}-data") in edges
+        assert [edge for edge in edges if edge[1].startswith("db")] == []
+        others = {r.name for r in run.of_type("OrthancNode")} - {this.name}
+        assert [edge for edge in edges if edge[1].removesuffix("-container") in others] == [], "nodes start side by side"
+        on_db = "PostgreSQL" in run.configuration(this.name)
+        # The component depends on all of the database's children: a node starts after db-roles and stops before the database.
+        assert {"db-container", "db-roles"} <= run.depends_on(this.name) or not on_db
+        assert on_db or not {"db-container", "db-roles"} & run.depends_on(this.name)
+
+
+def test_the_roles_are_made_after_the_database(run: Run) -> None:
+    assert "db-container" in run.depends_on("db-roles")
+    assert [edge for edge in run.input_edges("db-roles") if edge[1] == "db-container"] == []
+
+
+def test_images_stay_on_the_engine(run: Run) -> None:
+    assert {image.inputs["keepLocally"] for image in run.of_type("RemoteImage")} == {True}
+
+
+# --- configuration ---
+
+
+def test_every_node_is_configured_for_the_topology(run: Run) -> None:
+    identifiers = set()
+    for this in run.of_type("OrthancNode"):
+        configuration = run.configuration(this.name)
+        identifiers.add(configuration["DatabaseServerIdentifier"])
+        assert configuration["Name"] == this.name
+        assert (configuration["HttpPort"], configuration["DicomPort"]) == (8042, 4242)
+        assert {"TCP_NODELAY=1", "TCP_BUFFER_LENGTH=1048576"} <= set(run.one(f"{this.name}-container").inputs["envs"])
+        for name, entry in configuration["DicomModalities"].items():
+            if name != "workstation":
+                other = run.configuration(name)
+                assert (entry["AET"], entry["Host"], entry["Port"]) == (other["DicomAet"], name, other["DicomPort"])
+                assert this.name in other["DicomModalities"], "who is known knows"
+        if "PostgreSQL" in configuration:
+            assert configuration["PostgreSQL"]["Host"] == "db"
+            assert configuration["PostgreSQL"]["Username"] == f"orthanc_{this.name.replace('-', '_')}"
+    assert len(identifiers) == len(run.of_type("OrthancNode"))
+
+
+def test_the_public_configuration_is_an_input_of_the_component(run: Run) -> None:
+    for this in run.of_type("OrthancNode"):
+        assert this.inputs["configuration"] == run.configuration(this.name)
+        assert this.secret_inputs == frozenset(), "a preview would show [secret]"
+
+
+def test_an_ae_title_concerns_the_nodes_that_know_it_and_no_others(five: Run) -> None:
+    changed = json.loads(json.dumps(FIVE))
+    changed["nodes"][0]["aet"] = "NEW_ARCHIVE"
+    after = run_program(changed, "five")
+    names = [this.name for this in five.of_type("OrthancNode")]
+    assert [n for n in names if five.configuration(n) != after.configuration(n)] == ["archive", "ct-room", "mr-room"]
+
+
+def test_a_hosts_port_concerns_its_node_alone(five: Run) -> None:
+    changed = json.loads(json.dumps(FIVE))
+    changed["nodes"][0]["dicomPort"] = 11112
+    after = run_program(changed, "five")
+    assert [u for u in five.resources if five.resources[u].inputs != after.resources[u].inputs and "Container" in u] == [
+        urn for urn in five.resources if urn.endswith("::archive-container")
+    ]
+
+
+# --- secrets ---
+
+
+def test_secrets_are_in_files_alone_and_marked(run: Run) -> None:
+    for resource in run.resources.values():
+        for key, value in resource.inputs.items():
+            assert SECRET not in json.dumps(value) or (key == "uploads" and key in resource.secret_inputs), f"{resource.name}.{key}"
+        for upload in resource.inputs.get("uploads", []):
+            assert SECRET not in upload["content"] or upload["file"].startswith("/run/secrets/")
+    assert run.secret_outputs == ["users"]
+    assert SECRET not in json.dumps({key: value for key, value in run.outputs.items() if key != "users"})
+
+
+def test_the_superusers_password_is_no_nodes(run: Run) -> None:
+    for this in run.of_type("OrthancNode"):
+        assert f'{SECRET}-dbPassword"' not in json.dumps(run.one(f"{this.name}-container").inputs).replace("\\", "")
+
+
+def test_two_runs_give_the_same(run: Run, request: pytest.FixtureRequest) -> None:
+    raw = {"dev": raw_stack_file("dev"), "prod": raw_stack_file("prod"), "five": FIVE}
+    name = request.node.callspec.params["run"]
+    again = run_program(raw[name], name)
+    assert {u: r.inputs for u, r in again.resources.items()} == {u: r.inputs for u, r in run.resources.items()}
+
+
+# --- outputs, images, previews ---
+
+
+def test_outputs_of_dev_are_the_contract(dev: Run) -> None:
+    assert sorted(dev.outputs) == ["adminerUrl", "images", "indexDb", "nodes", "topology", "users"]
+    assert dev.outputs["nodes"]["client"] == {
+        "aet": "ORTHANC_CLIENT",
+        "dicomHost": "127.0.0.1",
+        "dicomPort": 4243,
+        "forwardTo": ["server"],
+        "httpUrl": "http://127.0.0.1:8043",
+        "index": "sqlite",
+        "indexDatabase": None,
+    }
+    assert {key: dev.outputs["indexDb"][key] for key in ("host", "port", "database")} == {
+        "host": "db",
+        "port": 5432,
+        "database": "orthanc_server",
+    }
+    assert sorted(dev.outputs["users"]["server"]) == ["orthanc"]
+
+
+@pytest.mark.parametrize(
+    ("source", "held", "runs"),
+    [
+        ("auto", candidates(), "local"),
+        ("auto", candidates()[:2], "registry"),
+        ("local", candidates(), "local"),
+        ("registry", candidates(), "registry"),
+    ],
+)
+def test_where_images_come_from(source: str, held: tuple[str, ...], runs: str) -> None:
+    run = run_program(stack(node("a"), images={"source": source}), "x", Engine(images=frozenset(held)))
+    assert run.outputs["images"]["source"] == runs
+    assert (
+        run.one("images-orthanc").inputs["name"].startswith("orthanc-stack/orthanc:local-" if runs == "local" else "orthancteam/orthanc:")
+    )
+
+
+def test_a_preview_knows_the_whole_configuration() -> None:
+    run = run_program(raw_stack_file("dev"), "dev", preview=True)
+    assert run.configuration("client")["DicomModalities"]["server"]["Host"] == "server"
+
+
+def test_a_refused_stack_file_registers_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    held: dict[str, Any] = {"orthanc-stack-x-db": "postgresql-16"}
+    with pytest.raises(pulumi.RunError, match=r"indexDb\.majorVersion = '17'[\s\S]*PostgreSQL 16 wrote"):
+        run_program(stack(node("a")), "x", Engine(formats=held))
+
+
+def test_the_program_is_a_table_of_contents() -> None:
+    lines = (ROOT / "__main__.py").read_text().splitlines()
+    assert len(lines) <= 60

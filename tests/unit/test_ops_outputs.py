@@ -1,0 +1,55 @@
+"""Outputs for people and programs: stable, and without passwords unless they are asked for."""
+
+from __future__ import annotations
+
+import json
+
+from ops.outputs import MASK, outputs_json
+from ops.prepare import exports
+from ops.up import summary
+
+OUTPUTS = {
+    "users": {"server": {"orthanc": "Geheim123"}, "client": {"orthanc": "Anders456", "viewer": "Noch789"}},
+    "nodes": {"server": {"aet": "SERVER", "httpUrl": "http://127.0.0.1:8042", "dicomHost": "127.0.0.1", "dicomPort": 4242}},
+    "adminerUrl": "http://127.0.0.1:8080",
+    "indexDb": None,
+    "images": {"source": "local", "orthanc": "orthanc-stack/orthanc:local-1", "postgres": None, "adminer": "a:1"},
+}
+
+
+def test_passwords_are_masked_and_their_owners_named() -> None:
+    shown = json.loads(outputs_json(OUTPUTS, show_secrets=False))
+    assert shown["users"] == {"server": {"orthanc": MASK}, "client": {"orthanc": MASK, "viewer": MASK}}
+    assert shown["nodes"] == OUTPUTS["nodes"]
+
+
+def test_what_pulumi_masked_stays_masked() -> None:
+    assert json.loads(outputs_json({"users": "[secret]"}, show_secrets=False)) == {"users": "[secret]"}
+
+
+def test_passwords_are_shown_when_asked_for() -> None:
+    assert json.loads(outputs_json(OUTPUTS, show_secrets=True)) == OUTPUTS
+
+
+def test_the_order_of_keys_is_stable() -> None:
+    backwards = dict(reversed(OUTPUTS.items()))
+    assert outputs_json(OUTPUTS, show_secrets=True) == outputs_json(backwards, show_secrets=True)
+    assert list(json.loads(outputs_json(OUTPUTS, show_secrets=True))) == sorted(OUTPUTS)
+
+
+def test_the_summary_says_where_the_stack_is_found_and_no_password() -> None:
+    text = summary(OUTPUTS, "dev")
+    for wanted in ("http://127.0.0.1:8042", "SERVER", "127.0.0.1:4242", "http://127.0.0.1:8080", "SHOW_SECRETS=1"):
+        assert wanted in text
+    assert "built here from Debian's packages: orthanc-stack/orthanc:local-1, a:1" in text
+    assert "Geheim123" not in text
+
+
+def test_the_users_shell_gets_what_changed_and_the_stack() -> None:
+    before = {"PATH": "/bin", "HOME": "/h"}
+    after = {"PATH": "/tools:/bin", "HOME": "/h", "PULUMI_BACKEND_URL": "file:///s"}
+    assert exports(before, after, "prod") == [
+        ("PATH", "/tools:/bin"),
+        ("PULUMI_BACKEND_URL", "file:///s"),
+        ("PULUMI_STACK", "prod"),
+    ]

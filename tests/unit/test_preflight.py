@@ -1,0 +1,132 @@
+"""What is checked against the machine: real sockets, and a docker command that answers from a file."""
+
+from __future__ import annotations
+
+import json
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs import preflight
+from configs.images import candidates
+from configs.loader import parse
+from configs.preflight import Engine
+from tests.unit.stacks import node, only, settings_of, stack
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    """A port of loopback that something else listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+def docker_that(folder: Path, *, prints: object = None, says: str = "", ends: int = 0) -> list[str]:
+    """A docker command that prints JSON, says something on standard error, and ends."""
+    (folder / "answer").write_text(json.dumps(prints if prints is not None else []))
+    (folder / "said").write_text(says)
+    command = folder / "docker"
+    command.write_text(f"#!/bin/sh\ncat '{folder}/answer'; cat '{folder}/said' >&2; exit {ends}\n")
+    command.chmod(command.stat().st_mode | stat.S_IEXEC)
+    return [str(command)]
+
+
+def checked(raw: dict[str, Any], engine: Engine) -> list[Any]:
+    _, parts, problems = parse(raw)
+    assert not problems
+    return preflight.check(parts, "orthanc-stack-x", engine)
+
+
+def test_a_port_that_something_else_holds(taken_port: int) -> None:
+    problem = only(checked(stack(node("a", httpPort=taken_port)), Engine(local=True)))
+    assert (problem.path, problem.value) == ("nodes[0].httpPort", taken_port)
+    assert "is taken on this host" in problem.message
+
+
+def test_a_port_that_the_stack_itself_holds(taken_port: int) -> None:
+    assert checked(stack(node("a", httpPort=taken_port)), Engine(local=True, ports=frozenset({taken_port}))) == []
+
+
+def test_ports_of_an_engine_elsewhere_are_not_this_machines(taken_port: int) -> None:
+    assert checked(stack(node("a", httpPort=taken_port)), Engine(local=False)) == []
+
+
+def test_an_address_that_is_not_this_hosts() -> None:
+    problems = checked(stack(node("a", bind="192.0.2.1")), Engine(local=True))  # TEST-NET-1: nobody's
+    assert [problem.path for problem in problems] == ["nodes[0].httpPort", "nodes[0].dicomPort"]
+    assert all("not an address of this host" in problem.message for problem in problems)
+
+
+def test_a_volume_of_another_major_version() -> None:
+    engine = Engine(formats={"orthanc-stack-x-db": "postgresql-16"})
+    problem = only(checked(stack(node("a")), engine))
+    assert problem.path == "indexDb.majorVersion"
+    assert "PostgreSQL 16 wrote" in problem.message
+
+
+@pytest.mark.parametrize(("held", "wanted"), [("sqlite", "postgresql"), ("postgresql", "sqlite")])
+def test_a_node_whose_index_is_elsewhere(held: str, wanted: str) -> None:
+    engine = Engine(formats={"orthanc-stack-x-a": held})
+    problem = only(checked(stack(node("a", index=wanted)), engine))
+    assert (problem.path, problem.value) == ("nodes[0].index", wanted)
+    assert checked(stack(node("a", index=held)), engine) == []
+
+
+def test_a_volume_that_somebody_made_by_hand_is_taken_as_it_is() -> None:
+    assert checked(stack(node("a")), Engine(formats={"orthanc-stack-x-db": ""})) == []
+
+
+def test_locally_built_images_that_are_not_there() -> None:
+    raw = stack(node("a"), images={"source": "local"})
+    assert "make images" in only(checked(raw, Engine(images=frozenset(candidates()[:1])))).message
+    assert checked(raw, Engine(images=frozenset(candidates()))) == []
+
+
+def test_an_engine_that_is_not_there(tmp_path: Path) -> None:
+    docker = docker_that(tmp_path, says="Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?\n", ends=1)
+    engine = preflight.inspect(settings_of(stack(node("a"))), "p", docker)
+    assert engine is not None
+    problem = only(checked(stack(node("a")), engine))
+    assert "Cannot connect to the Docker daemon" in problem.message
+    assert "DOCKER_HOST" in problem.message
+
+
+def test_no_docker_command_is_no_error() -> None:
+    assert preflight.inspect(settings_of(stack(node("a"))), "p", ["docker-command-that-is-not-there"]) is None
+
+
+def test_what_the_engine_holds_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
+    prints = [
+        {"RepoTags": ["orthanc-stack/orthanc:local-1"]},
+        {"Name": "p-db", "Mountpoint": "/m", "Labels": {"orthanc-stack.data-format": "postgresql-17"}},
+        {"Name": "p-a", "Mountpoint": "/m", "Labels": None},
+        {"State": {"Running": True}, "HostConfig": {"PortBindings": {"8042/tcp": [{"HostPort": "8000"}]}}},
+        {"State": {"Running": False}, "HostConfig": {"PortBindings": {"8042/tcp": [{"HostPort": "9000"}]}}},
+    ]
+    docker = docker_that(tmp_path, prints=prints, says="Error: No such object: p-b\n", ends=1)
+    assert preflight.inspect(settings_of(stack(node("a"))), "p", docker) == Engine(
+        local=True,
+        images=frozenset({"orthanc-stack/orthanc:local-1"}),
+        ports=frozenset({8000}),
+        formats={"p-db": "postgresql-17", "p-a": ""},
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "command"),
+    [
+        ({}, ["docker"]),
+        ({"docker:host": "ssh://x"}, ["docker", "--host", "ssh://x"]),
+        ({"docker:context": "c"}, ["docker", "--context", "c"]),
+    ],
+)
+def test_the_engine_of_the_stack_file_is_asked(config: dict[str, str], command: list[str]) -> None:
+    assert preflight.docker_command(config) == command
