@@ -1,0 +1,157 @@
+"""ops/setup/toolchain.py: what it remembers, when it builds again, and that an interrupted build leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ops.setup import toolchain
+from ops.setup.console import ROOT, SetupError
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, no `pulumi` on PATH, and a build that only pretends."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setenv("ORTHANC_STACK_TOOLCHAIN", "build")
+    monkeypatch.setattr(toolchain, "_go", lambda: (Path("go"), {}))
+    monkeypatch.setattr(toolchain, "_compile_cli", pretend_to_build)
+    return tmp_path / "orthanc-stack"
+
+
+def put_pulumi(folder: Path, version: str = "v999.0.0") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("pulumi", "pulumi-language-python"):
+        (folder / name).write_text(f"#!/bin/sh\necho {version}\n")
+        (folder / name).chmod(0o755)
+
+
+def pretend_to_build(_go: Path, _env: dict[str, str], out: Path) -> None:
+    put_pulumi(out)
+
+
+def copy_of_toolchain(folder: Path) -> Path:
+    for name in ("cli/go.mod", "docker/main.go", "README.md", "docker/schema.json", "cli/a_test.go"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["README.md", "docker/schema.json", "cli/a_test.go"])
+def test_what_is_not_built_does_not_change_the_hash(tmp_path: Path, name: str) -> None:
+    folder = copy_of_toolchain(tmp_path)
+    before = toolchain.toolchain_hash(folder)
+    (folder / name).write_text("changed")
+    assert toolchain.toolchain_hash(folder) == before
+
+
+def test_what_is_built_changes_the_hash(tmp_path: Path) -> None:
+    folder = copy_of_toolchain(tmp_path)
+    seen = [toolchain.toolchain_hash(folder)]
+    (folder / "cli" / "go.mod").write_text("changed")
+    seen.append(toolchain.toolchain_hash(folder))
+    (folder / "docker" / "main.go").rename(folder / "docker" / "other.go")
+    seen.append(toolchain.toolchain_hash(folder))
+    assert len(set(seen)) == 3
+
+
+def test_the_second_call_starts_nothing_and_is_quick(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = toolchain.ensure_pulumi()
+    assert first.origin == "built"
+
+    def refuse(*_args: object, **_options: object) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(subprocess, "run", refuse)
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    started = time.perf_counter()
+    assert toolchain.ensure_pulumi() == first
+    assert time.perf_counter() - started < 0.05
+
+
+def test_a_removed_command_is_built_again(cache: Path) -> None:
+    command = toolchain.ensure_pulumi().command
+    command.unlink()
+    command.parent.joinpath("pulumi-language-python").unlink()
+    command.parent.rmdir()
+    command.parent.parent.rmdir()
+    assert toolchain.ensure_pulumi().command.exists()
+
+
+def test_an_interrupted_build_leaves_nothing_and_is_repeated(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_go: Path, _env: dict[str, str], out: Path) -> None:
+        put_pulumi(out)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(toolchain, "_compile_cli", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        toolchain.ensure_pulumi()
+    assert not list(cache.rglob("pulumi")), "half a build is in the cache"
+    monkeypatch.setattr(toolchain, "_compile_cli", pretend_to_build)
+    assert toolchain.ensure_pulumi().command.exists()
+
+
+def test_two_runs_do_not_build_at_once(cache: Path, tmp_path: Path) -> None:
+    script = (
+        "import time\nfrom ops.setup import toolchain\n"
+        "with toolchain._lock('build'):\n print('in', time.monotonic(), flush=True)\n"
+        " time.sleep(0.4)\n print('out', time.monotonic(), flush=True)\n"
+    )
+    runs = [
+        subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env=os.environ.copy(), stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    spans = []
+    for run in runs:
+        lines = [line.split() for line in run.communicate(timeout=20)[0].splitlines()]
+        times = {line[0]: float(line[1]) for line in lines if line[0] in {"in", "out"}}
+        spans.append((times["in"], times["out"]))
+    (_, first_out), (second_in, _) = sorted(spans)
+    assert first_out <= second_in
+
+
+def test_a_recent_pulumi_on_path_is_taken(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ORTHANC_STACK_TOOLCHAIN")
+    put_pulumi(tmp_path / "mine")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'mine'}:/usr/bin:/bin")
+    found = toolchain.ensure_pulumi()
+    assert (found.origin, found.command) == ("PATH", tmp_path / "mine" / "pulumi")
+    assert "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION" not in found.env
+    assert found.env["PATH"].startswith(str(tmp_path / "mine"))
+
+
+@pytest.mark.parametrize("why", ["old", "without a language host"])
+def test_a_pulumi_that_cannot_run_the_program_is_passed_over(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    monkeypatch.delenv("ORTHANC_STACK_TOOLCHAIN")
+    monkeypatch.setattr(toolchain, "_download", lambda *, required: None)
+    put_pulumi(tmp_path / "mine", "v3.1.0" if why == "old" else "v999.0.0")
+    if why != "old":
+        (tmp_path / "mine" / "pulumi-language-python").unlink()
+    monkeypatch.setenv("PATH", f"{tmp_path / 'mine'}:/usr/bin:/bin")
+    assert toolchain.ensure_pulumi().origin == "built"
+
+
+def test_an_unknown_wish_is_told(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORTHANC_STACK_TOOLCHAIN", "buidl")
+    with pytest.raises(SetupError, match='is "buidl"; it may be "build", "download" or unset'):
+        toolchain.ensure_pulumi()
+
+
+def test_a_download_that_does_not_answer_is_given_up(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toolchain, "_FETCH", "import time; time.sleep(60)")
+    monkeypatch.setattr(toolchain, "_CONNECT_SECONDS", 0.3)
+    monkeypatch.delenv("ORTHANC_STACK_TOOLCHAIN")
+    started = time.monotonic()
+    assert toolchain.ensure_pulumi().origin == "built"
+    assert time.monotonic() - started < 2
+    monkeypatch.setenv("ORTHANC_STACK_TOOLCHAIN", "download")
+    with pytest.raises(SetupError, match="did not answer in"):
+        toolchain.ensure_pulumi()
