@@ -19,6 +19,17 @@ class SettingsError(Exception):
 NO_VALUE = object()
 
 
+#: pydantic's errors in a YAML writer's words.
+_WRONG = {
+    "dict_type": "is not a mapping of keys to values.",
+    "int_type": "is not an integer.",
+    "model_type": "is not a mapping of keys to values.",
+    "string_type": "is not text; put it in quotes.",
+    "too_short": "is empty.",
+    "tuple_type": "is not a list; write it as [a, b].",
+}
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing to put right.
@@ -84,8 +95,9 @@ def _problem(details: ErrorDetails, model: type[BaseModel], prefix: Sequence[str
             return Problem(path, str(details["ctx"]["error"]), details["input"])
         case "int_type" if isinstance(details["input"], str) and details["input"].isdecimal():
             return Problem(path, "is text; write the number without quotes.", details["input"])
-        case _:
-            return Problem(path, f"{details['msg']}. {_meaning(model, place)}", details["input"])
+        case kind:
+            wrong = _WRONG.get(kind) or f"{details['msg'].replace('Input should be', 'is not')}."
+            return Problem(path, f"{wrong} {_meaning(model, place)}".strip(), details["input"])
 
 
 def _owner(model: type[BaseModel], place: Sequence[str | int]) -> type[BaseModel] | None:
