@@ -53,9 +53,15 @@ def eager_probe(command: str, *, seconds_to_start: int) -> docker.ContainerHealt
         tests=["CMD-SHELL", f"if [ -e {_PROBE_MARK} ]; then sleep {every - 1}; fi; {command} && touch {_PROBE_MARK}"],
         interval="1s",
         timeout=f"{every + 10}s",
-        start_period=f"{seconds_to_start}s",
+        start_period=_duration(seconds_to_start),
         retries=3,
     )
+
+
+def _duration(seconds: int) -> str:
+    """A duration as Docker gives it back, 1m30s for 90s: any other form would be a difference after a refresh, and a new container."""
+    minutes, rest = divmod(seconds, 60)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 
 @dataclass(frozen=True, kw_only=True)

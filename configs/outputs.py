@@ -23,7 +23,7 @@ def of(this: Deployment, nodes: Mapping[str, OrthancNode], adminer: Adminer | No
     indexDb: where the database is reached on the stack's network (it is on no port of the host), and the first node's database, which
         Adminer's users want to see; ``databases`` has all of them, by node. null without one.
     adminerUrl: Adminer's address, or null.
-    images: which images run, and whether they come from a registry or were built here.
+    images: which images run (null for a part that the stack has not), and whether they come from a registry or were built here.
     topology: the stack as a Mermaid graph.
     users: secret; node -> user -> password.
     """
@@ -51,7 +51,12 @@ def of(this: Deployment, nodes: Mapping[str, OrthancNode], adminer: Adminer | No
         if databases
         else None,
         "adminerUrl": adminer.url if adminer else None,
-        "images": {"source": images.source, "orthanc": images.orthanc, "postgres": images.postgres, "adminer": images.adminer},
+        "images": {
+            "source": images.source,
+            "orthanc": images.orthanc,
+            "postgres": images.postgres if databases else None,
+            "adminer": images.adminer if adminer else None,
+        },
         "topology": mermaid(settings),
         "users": pulumi.Output.secret(
             {node.name: {user: this.secret(secrets.user_key(node.name, user)) for user in node.users} for node in settings.nodes}

@@ -311,3 +311,13 @@ def test_a_refused_stack_file_registers_nothing(capsys: pytest.CaptureFixture[st
 def test_the_program_is_a_table_of_contents() -> None:
     lines = (ROOT / "__main__.py").read_text().splitlines()
     assert len(lines) <= 60
+
+
+def test_durations_are_written_as_docker_gives_them_back(dev: Run) -> None:
+    """Otherwise each refresh finds another health check, and replaces every container."""
+    for container in dev.of_type("Container"):
+        for key in ("interval", "timeout", "startPeriod"):
+            written = container.inputs.get("healthcheck", {}).get(key, "1s")
+            minutes, _, seconds = written.rpartition("m")
+            assert int(seconds.removesuffix("s")) < 60, written
+            assert written == (f"{minutes}m{seconds}" if minutes else seconds)

@@ -19,7 +19,7 @@ from ops.recover import leftovers, remove, was_interrupted
 from ops.setup.console import SetupError
 from ops.setup.state import State
 from ops.stack import Stack, write_marker
-from ops.up import needs_refresh
+from ops.up import needs_refresh, start_stopped
 
 KNOWN = Thing("container", "id-known", "s-db")
 LOST = Thing("container", "id-lost", "s-server")
@@ -99,6 +99,17 @@ def test_a_process_that_has_taken_over_the_number_is_not_waited_for(stack: Stack
         other.wait()
 
 
+def test_a_killed_run_that_nobody_has_taken_away_is_not_waited_for(stack: Stack) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "pulumi"])
+    try:
+        dead.kill()
+        os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)  # ended, and still in the table
+        write_marker(stack.marker(), dead.pid)
+        assert was_interrupted(stack)
+    finally:
+        dead.wait()
+
+
 def test_a_run_that_is_still_at_work_is_left_alone(stack: Stack) -> None:
     # Its command line holds the word pulumi, as that of the real one does.
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "pulumi"])
@@ -160,3 +171,20 @@ def test_the_database_stops_last() -> None:
     db, node, adminer = (Container(role, "", role, *HEALTHY) for role in ("db", "node", "adminer"))
     assert stop_order([db, node, adminer]) == [[node, adminer], [db]]
     assert stop_order([node]) == [[node]]
+
+
+def test_what_was_stopped_is_started_again_the_database_first_and_the_one_shot_not() -> None:
+    started: list[str] = []
+
+    def docker(arguments: Sequence[str]) -> str:
+        started.append(arguments[1])
+        if arguments[1] == "node":
+            raise SetupError("port is already allocated")
+        return ""
+
+    stopped = ("exited", "Exited (0) 1 minute ago")
+    states = {"adminer": stopped, "node": stopped, "db": stopped, "db-roles": stopped, "healthy": HEALTHY}
+    found = [Container(role, role, role, *state) for role, state in states.items()]
+    assert start_stopped(docker, found)
+    assert started == ["db", "adminer", "node"]
+    assert not start_stopped(docker, [Container("db", "db", "db", *HEALTHY)])

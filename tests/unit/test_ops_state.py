@@ -97,7 +97,7 @@ def test_the_callers_passphrase_is_respected(home: Path, checkout: Path) -> None
 
 def test_a_lost_passphrase_is_not_replaced_by_another(home: Path, checkout: Path) -> None:
     (checkout / "Pulumi.dev.yaml").write_text("config: {}\nencryptionsalt: v1:abc=:v1:def\n")
-    with pytest.raises(SetupError, match=r"Pulumi\.dev\.yaml holds secrets.*encryptionsalt"):
+    with pytest.raises(SetupError, match=r"(?s)Pulumi\.dev\.yaml holds secrets.*encryptionsalt"):
         ensure_state("dev", {"HOME": str(home)}, checkout)
     assert not (checkout / ".pulumi-state" / "passphrase").exists()
 

@@ -1,0 +1,9 @@
+# Thin: what the commands do is in ops/. `make` alone lists them.
+STACK ?= dev
+PYTHON ?= python3
+
+COMMANDS := help up preview verify outputs secrets down destroy env setup images test lint bench docs clean
+.PHONY: $(COMMANDS)
+
+$(COMMANDS):
+	@$(PYTHON) -m ops $@ $(STACK)

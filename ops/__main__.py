@@ -1,0 +1,185 @@
+"""The commands behind the Makefile: `python3 -m ops <command> [stack]`.
+
+Begins under whatever python3 there is, with the standard library only; makes the virtual environment; and goes on in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import signal
+import sys
+
+MINIMUM_PYTHON = (3, 11)
+
+#: Each command with what `make help` says of it.
+COMMANDS = {
+    "up": "deploy the stack from whatever is there, and check it",
+    "preview": "show what up would change",
+    "verify": "check a running stack as its users meet it",
+    "outputs": "the stack's outputs as JSON; SHOW_SECRETS=1 shows the passwords",
+    "secrets": "set the secrets that are missing to random values",
+    "down": "stop the stack and keep its data",
+    "destroy": "remove the stack; in prod its data volumes stay",
+    "env": 'print what plain `pulumi` needs: eval "$(make -s env)"',
+    "setup": "find or make all that up needs, and deploy nothing",
+    "images": "build the images from Debian's packages",
+    "test": 'all tests; TIERS="unit program" runs some',
+    "lint": "all linters",
+    "bench": "measure against docker compose and an empty program; writes docs/bench/",
+    "docs": "write docs/settings.md and its JSON Schema from the settings' models",
+    "clean": "delete what can be made again: the virtual environment, caches, artefacts",
+}
+_NEED_DEVELOPMENT = ("test", "lint", "bench")
+#: Their standard output is for programs: what the set-up says goes to standard error.
+_FOR_PROGRAMS = ("outputs", "env")
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; the exit status."""
+    command, stack = (*arguments, "dev")[:2] if arguments else ("help", "dev")
+    if command == "help":
+        for name, meaning in COMMANDS.items():
+            print(f"  make {name:<9} {meaning}")
+        print("\n  STACK=<name> chooses the stack file Pulumi.<name>.yaml; it is dev when left out.")
+        return 0
+    if command not in COMMANDS:
+        print(f"There is no command {command!r}. There are: {', '.join(COMMANDS)}.", file=sys.stderr)
+        return 2
+    if command == "clean":
+        return _clean()
+    with contextlib.ExitStack() as context:
+        out = sys.stdout
+        if command in _FOR_PROGRAMS:
+            context.enter_context(contextlib.redirect_stdout(sys.stderr))
+        _enter_venv(command, [command, stack])
+        return _run(command, stack, out)
+
+
+def _enter_venv(command: str, arguments: list[str]) -> None:
+    """Make the virtual environment and go on in it; returns when this is its interpreter already."""
+    from ops.setup.console import ROOT
+    from ops.setup.venv import ensure_venv
+
+    requirements = "requirements-dev.txt" if command in _NEED_DEVELOPMENT else "requirements.txt"
+    inside = sys.prefix == str(ROOT / ".venv")
+    python = ensure_venv(requirements, quiet=inside or command in _FOR_PROGRAMS)
+    if not inside:
+        sys.stdout.flush()
+        os.execv(python, [str(python), "-m", "ops", *arguments])
+
+
+def _run(command: str, stack: str, out: object) -> int:
+    """Everything from here on runs in the virtual environment; each command imports only what it needs."""
+    # ruff: noqa: PLC0415
+    if command in ("up", "preview", "verify"):
+        from ops import up
+
+        return {"up": up.up, "preview": up.preview, "verify": up.verify_stack}[command](stack)
+    if command in ("down", "destroy"):
+        from ops import lifecycle
+
+        return {"down": lifecycle.down, "destroy": lifecycle.destroy}[command](stack)
+    if command == "outputs":
+        from ops.outputs import outputs_json
+        from ops.up import deployed
+
+        show = os.environ.get("SHOW_SECRETS") == "1"
+        print(outputs_json(deployed(stack, engine=False).outputs(show_secrets=show), show_secrets=show), file=out)  # type: ignore[call-overload]
+        return 0
+    if command == "secrets":
+        return _secrets(stack)
+    if command == "env":
+        return _env(stack, out)
+    if command in ("setup", "images"):
+        from ops.setup.__main__ import build_images, set_up
+
+        return set_up(stack) if command == "setup" else build_images(stack)
+    if command == "test":
+        from ops.tiers import TIERS, run_tests
+
+        return run_tests(stack, os.environ.get("TIERS", "").split() or TIERS)
+    if command in ("bench", "docs"):
+        from ops.prepare import prepare
+
+        if command == "bench":
+            prepare(stack, state=False)
+        module = {"bench": "bench", "docs": "ops.reference"}[command]
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, "-m", module])
+    from ops.lint import lint
+
+    return lint()
+
+
+def _secrets(stack: str) -> int:
+    from configs.loader import load_stack_file
+    from ops.prepare import prepare
+    from ops.secrets import ensure_secrets
+    from ops.stack import Stack
+
+    settings = load_stack_file(stack)
+    found = Stack(stack, prepare(stack, engine=False))
+    if not found.exists():
+        found.create()
+    ensure_secrets(found, settings)
+    return 0
+
+
+def _env(stack: str, out: object) -> int:
+    from ops.prepare import exports, prepare
+    from ops.setup.venv import venv_python
+
+    before = dict(os.environ)
+    prepare(stack)
+    path = os.environ["PATH"].split(os.pathsep)
+    scripts = str(venv_python().parent)
+    os.environ["PATH"] = os.pathsep.join([*([] if scripts in path else [scripts]), *path])
+    for name, value in exports(before, dict(os.environ), stack):
+        print(f"export {name}={shlex.quote(value)}", file=out)  # type: ignore[call-overload]
+    if "DOCKER_CONTEXT" in before and "DOCKER_CONTEXT" not in os.environ:
+        print("unset DOCKER_CONTEXT", file=out)  # type: ignore[call-overload]
+    return 0
+
+
+def _clean() -> int:
+    from ops.setup.console import ROOT
+
+    for name in (".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis", "artifacts"):
+        shutil.rmtree(ROOT / name, ignore_errors=True)
+    print("  The virtual environment, caches and artefacts are gone. State, passphrase, stack files, data and built tools stay.")
+    return 0
+
+
+def _guarded(arguments: list[str]) -> int:
+    """main(), with what users can put right as a message and never as a traceback."""
+    if sys.version_info < MINIMUM_PYTHON:
+        wanted, found = (".".join(map(str, version[:2])) for version in (MINIMUM_PYTHON, sys.version_info))
+        print(f"This is Python {found}; {wanted} or newer is needed: make {' '.join(arguments[:1])} PYTHON=python{wanted}", file=sys.stderr)
+        return 1
+    from ops.setup.console import SetupError
+
+    try:
+        return main(arguments)
+    except SetupError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command goes on where this one stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe (`make outputs | head`) has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except Exception as error:
+        # Its class is in the virtual environment's half of the program, which may not be there yet.
+        if type(error).__name__ != "SettingsError":
+            raise
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(_guarded(sys.argv[1:]))

@@ -1,0 +1,104 @@
+"""The containers and networks of a stack as the Docker engine shows them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from configs.names import LABEL_ROLE, LABEL_STACK
+from ops.setup.console import SetupError
+
+#: Runs the docker command with these arguments and returns what it prints.
+Docker = Callable[[Sequence[str]], str]
+
+#: The one-shot container that makes the databases' roles: it ends, and that is well.
+ROLE_ONE_SHOT = "db-roles"
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container of a stack.
+
+    Attributes:
+        name: its name.
+        id: its whole identifier.
+        role: what it is: db, db-roles, node, adminer.
+        state: created, running, exited, …
+        status: the engine's words: "Up 3 minutes (healthy)".
+    """
+
+    name: str
+    id: str
+    role: str
+    state: str
+    status: str
+
+    @property
+    def starting(self) -> bool:
+        """Whether it is too early to say how it is."""
+        one_shot_at_work = self.role == ROLE_ONE_SHOT and self.state in ("created", "running")
+        return one_shot_at_work or self.state == "restarting" or "health: starting" in self.status
+
+    @property
+    def well(self) -> bool:
+        """Whether it does what it is there for."""
+        if self.role == ROLE_ONE_SHOT:
+            return self.state == "exited" and self.status.startswith("Exited (0)")
+        return self.state == "running" and "(unhealthy)" not in self.status and not self.starting
+
+
+def docker_runner(command: Sequence[str]) -> Docker:
+    """A Docker that runs this command ("docker", with its options)."""
+
+    def run(arguments: Sequence[str]) -> str:
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, timeout=300)
+        if done.returncode != 0:
+            raise SetupError(f"`docker {' '.join(arguments[:2])}` failed: {done.stderr.strip()}")
+        return done.stdout
+
+    return run
+
+
+def list_containers(docker: Docker, prefix: str) -> list[Container]:
+    """All containers of a stack, stopped ones as well, sorted by name: one call of the docker command."""
+    # `--format json` is not known to clients before 23 (Debian 12 has 20.10).
+    shown = docker(["ps", "--all", "--no-trunc", "--filter", f"label={LABEL_STACK}={prefix}", "--format", "{{json .}}"])
+    return sorted((_container(line) for line in shown.splitlines()), key=lambda container: container.name)
+
+
+def _container(line: str) -> Container:
+    fields = json.loads(line)
+    labels = dict(label.partition("=")[::2] for label in fields["Labels"].split(","))
+    return Container(fields["Names"], fields["ID"], labels.get(LABEL_ROLE, ""), fields["State"], fields["Status"])
+
+
+def expected_names(prefix: str, nodes: Sequence[str], *, index_db: bool, adminer: bool) -> set[str]:
+    """The names of the containers that a stack should have running."""
+    names = {f"{prefix}-{node}" for node in nodes}
+    return names | ({f"{prefix}-db"} if index_db else set()) | ({f"{prefix}-adminer"} if adminer else set())
+
+
+Kind = Literal["container", "network", "volume"]
+
+
+@dataclass(frozen=True)
+class Thing:
+    """Something of a stack that the engine holds."""
+
+    kind: Kind
+    id: str
+    name: str
+
+
+def list_networks(docker: Docker, prefix: str) -> list[Thing]:
+    """All networks of a stack."""
+    shown = docker(["network", "ls", "--no-trunc", "--filter", f"label={LABEL_STACK}={prefix}", "--format", "{{.ID}} {{.Name}}"])
+    return [Thing("network", *line.split(" ", 1)) for line in shown.splitlines()]
+
+
+def list_volumes(docker: Docker, prefix: str) -> list[str]:
+    """The names of all volumes of a stack."""
+    return sorted(docker(["volume", "ls", "--quiet", "--filter", f"label={LABEL_STACK}={prefix}"]).split())

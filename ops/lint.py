@@ -1,0 +1,83 @@
+"""`make lint`: every linter, each with one line when it is content and its whole output when it is not."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ops import apt
+from ops.setup.console import ROOT, SetupError, say
+from ops.setup.toolchain import _go
+
+#: The Go modules that are ours, and the build tags that they are built with.
+_GO_MODULES: Mapping[str, Sequence[str]] = {"toolchain/cli": (), "toolchain/docker": ("-tags", "no_compose")}
+
+
+def lint() -> int:
+    """Run all linters, the later ones also when an earlier one complains; the exit status."""
+    python = sys.executable
+    results = [
+        _lint("ruff", [python, "-m", "ruff", "check", "."]),
+        _lint("format", [python, "-m", "ruff", "format", "--check", "."], hint="`.venv/bin/ruff format .` puts it right."),
+        _lint("mypy", [python, "-m", "mypy"]),
+        _shellcheck(),
+        *(_go_vet(module, flags) for module, flags in _GO_MODULES.items()),
+    ]
+    return 0 if all(results) else 1
+
+
+def shell_scripts(root: Path, files: Sequence[str]) -> list[str]:
+    """Those files that a shell runs, by their name or their first line."""
+    return [name for name in files if (root / name).is_file() and _is_shell(root / name)]
+
+
+def _is_shell(file: Path) -> bool:
+    if file.suffix == ".sh":
+        return True
+    with file.open("rb") as opened:
+        first = opened.readline(64)
+    words = [word.rpartition(b"/")[2] for word in first.removeprefix(b"#!").split()] if first.startswith(b"#!") else []
+    return [word for word in words if word != b"env"][:1] in ([b"sh"], [b"bash"], [b"dash"])
+
+
+def _lint(label: str, command: Sequence[str | Path], *, cwd: Path = ROOT, env: Mapping[str, str] | None = None, hint: str = "") -> bool:
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        last = (done.stdout.strip().splitlines() or ["nothing to complain of"])[-1]
+        say(label, f"ok: {last}")
+        return True
+    said = f"{done.stdout}{done.stderr}".strip()
+    print(said, file=sys.stderr)
+    say(label, f"FAILED (exit status {done.returncode}), see above. {hint}".rstrip())
+    return False
+
+
+def _shellcheck() -> bool:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode != 0:
+        raise SetupError(f"`git ls-files` says which scripts there are, and failed: {listed.stderr.strip()}")
+    scripts = shell_scripts(ROOT, [name for name in listed.stdout.split("\0") if name])
+    if not shutil.which("shellcheck"):
+        if not apt.can_install():
+            raise SetupError("there is no shellcheck. On Debian and Ubuntu: sudo apt-get install shellcheck")
+        apt.install("shellcheck", ["shellcheck"], "the shell scripts")
+    if not scripts:
+        say("shellcheck", "ok: no scripts")
+        return True
+    if not _lint_quietly(["shellcheck", *scripts]):
+        say("shellcheck", "FAILED, see above")
+        return False
+    say("shellcheck", f"ok: {len(scripts)} scripts")
+    return True
+
+
+def _lint_quietly(command: Sequence[str]) -> bool:
+    return subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+
+
+def _go_vet(module: str, flags: Sequence[str]) -> bool:
+    go, env = _go()
+    return _lint(f"vet {Path(module).name}", [go, "vet", *flags, "./..."], cwd=ROOT / module, env=env)

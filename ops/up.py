@@ -1,0 +1,148 @@
+"""`make up`: from whatever is there to a stack that runs and was checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from configs.loader import load_stack_file
+from configs.secrets import DB_PASSWORD
+from configs.settings import StackSettings
+from ops.containers import ROLE_ONE_SHOT, Container, Docker, docker_runner, expected_names, list_containers
+from ops.images import ensure_images
+from ops.prepare import prepare, stack_config, stack_file
+from ops.recover import recover, was_interrupted
+from ops.secrets import ensure_secrets, missing_keys
+from ops.setup.console import SetupError, say
+from ops.stack import Stack
+from ops.table import table
+from ops.verify import report, verify
+
+
+def up(name: str) -> int:
+    """Deploy a stack; the exit status."""
+    # Before anything is installed, built or pulled.
+    settings = load_stack_file(name)
+    stack = Stack(name, prepare(name))
+    docker = docker_runner(stack.tools.docker)
+    interrupted = was_interrupted(stack)
+    existed = stack.exists()
+    if not existed:
+        stack.create()
+    if settings.index_nodes:
+        refuse_lost_password(stack, docker)
+    ensure_secrets(stack, settings)
+    ensure_images(settings, stack.tools, docker)
+    if interrupted and existed:
+        refresh = recover(stack, docker)
+    else:
+        found = list_containers(docker, stack.prefix) if existed else []
+        refresh = existed and needs_refresh(found, settings, stack.prefix)
+        if refresh and start_stopped(docker, found):
+            refresh = needs_refresh(list_containers(docker, stack.prefix), settings, stack.prefix)
+    if refresh:
+        say("Refresh", "containers are missing, stopped or unhealthy: Pulumi looks at each before it changes any")
+    print(flush=True)
+    # Without --suppress-outputs the topology's graph would scroll the errors away.
+    status = stack.run("up", "--yes", "--skip-preview", "--suppress-outputs", *(["--refresh", "--run-program"] if refresh else []))
+    if status != 0:
+        raise SetupError(f"the stack {name} is not up: pulumi ended with exit status {status}; what it says is above.")
+    outputs = stack.outputs(show_secrets=True)
+    text, status = report(verify(outputs, stack.prefix, docker))
+    print(f"{text}\n\n{summary(outputs, name)}")
+    return status
+
+
+def verify_stack(name: str) -> int:
+    """Check a stack that runs; the exit status."""
+    stack = deployed(name)
+    text, status = report(verify(stack.outputs(show_secrets=True), stack.prefix, docker_runner(stack.tools.docker)))
+    print(f"\n{text}")
+    return status
+
+
+def preview(name: str) -> int:
+    """Show what `make up` would change; the exit status."""
+    settings = load_stack_file(name)
+    stack = Stack(name, prepare(name))
+    if was_interrupted(stack):
+        raise SetupError(f"the last run on {name} did not end well: `make up STACK={name}` puts that right first.")
+    if not stack.exists():
+        stack.create()
+    ensure_secrets(stack, settings)
+    ensure_images(settings, stack.tools, docker_runner(stack.tools.docker))
+    print(flush=True)
+    status = stack.run("preview")
+    # A preview changes nothing, whatever became of it.
+    stack.marker().unlink(missing_ok=True)
+    return 1 if status else 0
+
+
+def deployed(name: str, *, engine: bool = True) -> Stack:
+    """A stack that was deployed before.
+
+    Raises:
+        SetupError: it was not.
+    """
+    stack = Stack(name, prepare(name, engine=engine))
+    if not stack.exists():
+        raise SetupError(f"there is no stack {name} in {stack.tools.state.origin}. `make up STACK={name}` deploys it.")
+    return stack
+
+
+def needs_refresh(found: Sequence[Container], settings: StackSettings, prefix: str) -> bool:
+    """Whether Docker no longer has what Pulumi's state says: only then is asking for each resource worth its time."""
+    nodes = [node.name for node in settings.nodes]
+    expected = expected_names(prefix, nodes, index_db=bool(settings.index_nodes), adminer=settings.adminer is not None)
+    return not expected <= {container.name for container in found if container.well or container.starting}
+
+
+def start_stopped(docker: Docker, found: Sequence[Container]) -> bool:
+    """Start what was stopped (by `make down`, say), the database first; whether there was anything to start.
+
+    Pulumi would replace each: started again, a container is the one that its state knows.
+    """
+    stopped = [container for container in found if container.state == "exited" and container.role != ROLE_ONE_SHOT]
+    for container in sorted(stopped, key=lambda container: container.role != "db"):
+        try:
+            docker(["start", container.id])
+        except SetupError as error:
+            # Its port was taken meanwhile, say: Pulumi tells more of it than this.
+            say("Start", f"{container.name} cannot be started as it is: {error}")
+        else:
+            say("Start", f"{container.name}, which was stopped")
+    return bool(stopped)
+
+
+def summary(outputs: Mapping[str, Any], name: str) -> str:
+    """Where the stack's users find it."""
+    nodes = sorted((outputs.get("nodes") or {}).items())
+    rows = [(node, at["httpUrl"], at["aet"], f"{at['dicomHost']}:{at['dicomPort']}") for node, at in nodes]
+    lines = [table(("node", "web address", "AE title", "DICOM"), rows), ""]
+    if outputs.get("adminerUrl"):
+        lines.append(f"  Adminer    {outputs['adminerUrl']}")
+    images = outputs.get("images") or {}
+    used = ["orthanc", *(["postgres"] if outputs.get("indexDb") else []), *(["adminer"] if outputs.get("adminerUrl") else [])]
+    names = ", ".join(str(images[role]) for role in used if images.get(role))
+    built = "built here from Debian's packages: " if images.get("source") == "local" else ""
+    lines.append(f"  Images     {built}{names}")
+    lines.append(f"  Passwords  make outputs STACK={name} SHOW_SECRETS=1")
+    return "\n".join(lines)
+
+
+def refuse_lost_password(stack: Stack, docker: Docker) -> None:
+    """A database keeps the password that it was made with: a new one in the stack file would not open it.
+
+    Raises:
+        SetupError: the database's volume is there, and its password is not.
+    """
+    volume = f"{stack.prefix}-db"
+    config = stack_config(stack.name, stack.root)
+    if not missing_keys([DB_PASSWORD], config) or volume not in docker(["volume", "ls", "--quiet"]).split():
+        return
+    raise SetupError(
+        f"the volume {volume} holds a database, and {stack_file(stack.name).name} no longer holds its password, {DB_PASSWORD}.\n"
+        "Put the stack file back that it was made with (and .pulumi-state/ with it), or set the password that you know:\n"
+        f"    pulumi config set --secret {DB_PASSWORD} --stack {stack.name}\n"
+        f"or, to begin anew without the images in it: docker volume rm {volume}"
+    )

@@ -1,0 +1,148 @@
+"""The virtual environment's stamp, the tiers' counts, and what the commands say when something is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ops.__main__ import COMMANDS
+from ops.lint import shell_scripts
+from ops.setup import venv
+from ops.setup.console import ROOT, SetupError
+from ops.tiers import Counts, counts_of, report, run_tests
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout whose environment's pip only notes that it was called."""
+    (tmp_path / "requirements.txt").write_text("a\n")
+    (tmp_path / "requirements-dev.txt").write_text("-r requirements.txt\nb\n")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def create(folder: Path) -> None:
+        (folder / "bin").mkdir(parents=True, exist_ok=True)
+        (folder / venv._UNFINISHED).touch()
+        python = folder / "bin" / "python"
+        python.write_text('#!/bin/sh\n[ "$2" = "import pip" ] || echo "$@" >>"${0%/*}/calls"\ntest ! -e "${0%/*}/broken"\n')
+        python.chmod(0o755)
+
+    monkeypatch.setattr(venv, "_create", create)
+    return tmp_path
+
+
+def _calls(checkout: Path) -> int:
+    return len((checkout / ".venv" / "bin" / "calls").read_text().splitlines())
+
+
+def test_what_is_installed_is_not_installed_again(checkout: Path) -> None:
+    for _ in range(2):
+        venv.ensure_venv("requirements.txt", checkout)
+    assert _calls(checkout) == 1
+
+
+def test_requirements_that_changed_are_installed(checkout: Path) -> None:
+    venv.ensure_venv("requirements.txt", checkout)
+    (checkout / "requirements.txt").write_text("a==2\n")
+    assert not venv.is_complete("requirements.txt", checkout)
+    venv.ensure_venv("requirements.txt", checkout)
+    assert _calls(checkout) == 2
+
+
+def test_the_development_set_holds_the_other(checkout: Path) -> None:
+    venv.ensure_venv("requirements.txt", checkout)
+    assert not venv.is_complete("requirements-dev.txt", checkout)
+    venv.ensure_venv("requirements-dev.txt", checkout)
+    assert venv.is_complete("requirements.txt", checkout)
+    assert _calls(checkout) == 2
+
+
+def test_an_interrupted_installation_begins_anew(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    venv.ensure_venv("requirements.txt", checkout)
+    (checkout / ".venv" / venv._UNFINISHED).touch()
+    assert not venv.is_complete("requirements.txt", checkout)
+    made: list[Path] = []
+    create = venv._create
+
+    def note(folder: Path) -> None:
+        made.append(folder)
+        create(folder)
+
+    monkeypatch.setattr(venv, "_create", note)
+    venv.ensure_venv("requirements.txt", checkout)
+    assert made == [checkout / ".venv"]
+    assert venv.is_complete("requirements.txt", checkout)
+
+
+def test_a_failed_installation_is_not_taken_for_a_complete_one(checkout: Path) -> None:
+    venv._create(checkout / ".venv")
+    (checkout / ".venv" / "bin" / "broken").touch()
+    with pytest.raises(SetupError, match=r"installing requirements\.txt"):
+        venv.ensure_venv("requirements.txt", checkout)
+    assert not venv.is_complete("requirements.txt", checkout)
+
+
+JUNIT = '<testsuites><testsuite tests="{}" failures="{}" errors="{}" skipped="{}"/></testsuites>'
+
+
+@pytest.mark.parametrize(
+    ("numbers", "status", "passed", "failed"),
+    [
+        ((10, 0, 0, 2), 0, 8, 0),
+        ((10, 1, 2, 0), 1, 7, 3),
+        (None, 5, 0, 0),  # no tests in the tier
+        (None, 4, 0, 1),  # pytest did not start
+        ((10, 0, 0, 0), 1, 10, 1),  # it failed at its end
+        ((10, 0, 0, 0), -9, 10, 1),  # it was killed
+    ],
+)
+def test_counts(tmp_path: Path, numbers: tuple[int, ...] | None, status: int, passed: int, failed: int) -> None:
+    results = tmp_path / "unit.xml"
+    if numbers:
+        results.write_text(JUNIT.format(*numbers))
+    counts = counts_of("unit", results, status, 1.0)
+    assert (counts.passed, counts.failed) == (passed, failed)
+
+
+def test_the_last_line_is_the_sum() -> None:
+    text, status = report([Counts("unit", 100, 0, 1, 2.0), Counts("stack", 23, 0, 0, 60.0)])
+    assert text.splitlines()[-1] == "123 passed, 0 failed"
+    assert status == 0
+
+
+@pytest.mark.parametrize("counts", [[Counts("unit", 9, 1, 0, 1.0)], [Counts("unit", 0, 0, 3, 1.0)], []])
+def test_failures_and_no_tests_at_all_are_no_success(counts: list[Counts]) -> None:
+    assert report(counts)[1] == 1
+
+
+def test_an_unknown_tier_is_refused() -> None:
+    with pytest.raises(SetupError, match="no tier nonsense: TIERS may hold unit, program"):
+        run_tests("dev", ["unit", "nonsense"])
+
+
+def test_scripts_are_known_by_name_or_first_line(tmp_path: Path) -> None:
+    files = {"a.sh": "", "run": "#!/bin/sh -eu\n", "b": "#!/usr/bin/env bash\n", "c": "#!/usr/bin/env python3\n", "d": "", "e.md": "sh\n"}
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    assert shell_scripts(tmp_path, [*files, "deleted.sh"]) == ["a.sh", "run", "b"]
+
+
+def _ops(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "ops", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_every_command_is_a_target_and_listed() -> None:
+    targets = next(line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("COMMANDS :="))
+    assert targets.split()[2:] == ["help", *COMMANDS]
+    shown = _ops("help").stdout
+    assert all(f"make {command}" in shown for command in COMMANDS)
+
+
+def test_an_unknown_command_is_refused_with_the_known_ones() -> None:
+    done = _ops("upp")
+    assert done.returncode == 2
+    assert "'upp'" in done.stderr
+    assert "preview" in done.stderr
+    assert "Traceback" not in done.stderr
