@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ops import apt
 from ops.setup.console import ROOT, SetupError, say
-from ops.setup.toolchain import _go
+from ops.setup.go_build import find_go
 
 #: The Go modules that are ours, and the build tags that they are built with.
 _GO_MODULES: Mapping[str, Sequence[str]] = {"toolchain/cli": (), "toolchain/docker": ("-tags", "no_compose")}
@@ -79,5 +79,5 @@ def _lint_quietly(command: Sequence[str]) -> bool:
 
 
 def _go_vet(module: str, flags: Sequence[str]) -> bool:
-    go, env = _go()
+    go, env = find_go()
     return _lint(f"vet {Path(module).name}", [go, "vet", *flags, "./..."], cwd=ROOT / module, env=env)

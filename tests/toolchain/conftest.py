@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from ops.setup.console import ROOT
-from ops.setup.toolchain import DOCKER_PLUGIN_VERSION, Pulumi, ensure_docker_plugin, ensure_pulumi
+from ops.setup.toolchain import Pulumi, ensure_docker_plugin, ensure_pulumi
+from ops.setup.versions import DOCKER_PLUGIN_VERSION
 
 VENV = ROOT / ".venv"
 

@@ -1,4 +1,4 @@
-"""ops/setup/toolchain.py: what it remembers, when it builds again, and that an interrupted build leaves nothing."""
+"""ops/setup/toolchain.py and what it uses: what is remembered, what is built again, and that an interrupted build leaves nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.setup import toolchain
+from ops.setup import download, go_build, toolchain, versions
 from ops.setup.console import ROOT, SetupError
 
 
@@ -20,8 +20,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setenv("ORTHANC_STACK_TOOLCHAIN", "build")
-    monkeypatch.setattr(toolchain, "_go", lambda: (Path("go"), {}))
-    monkeypatch.setattr(toolchain, "_compile_cli", pretend_to_build)
+    monkeypatch.setattr(go_build, "find_go", lambda: (Path("go"), {}))
+    monkeypatch.setattr(go_build, "_compile_cli", pretend_to_build)
     return tmp_path / "orthanc-stack"
 
 
@@ -46,18 +46,18 @@ def copy_of_toolchain(folder: Path) -> Path:
 @pytest.mark.parametrize("name", ["README.md", "docker/schema.json", "cli/a_test.go"])
 def test_what_is_not_built_does_not_change_the_hash(tmp_path: Path, name: str) -> None:
     folder = copy_of_toolchain(tmp_path)
-    before = toolchain.toolchain_hash(folder)
+    before = versions.toolchain_hash(folder)
     (folder / name).write_text("changed")
-    assert toolchain.toolchain_hash(folder) == before
+    assert versions.toolchain_hash(folder) == before
 
 
 def test_what_is_built_changes_the_hash(tmp_path: Path) -> None:
     folder = copy_of_toolchain(tmp_path)
-    seen = [toolchain.toolchain_hash(folder)]
+    seen = [versions.toolchain_hash(folder)]
     (folder / "cli" / "go.mod").write_text("changed")
-    seen.append(toolchain.toolchain_hash(folder))
+    seen.append(versions.toolchain_hash(folder))
     (folder / "docker" / "main.go").rename(folder / "docker" / "other.go")
-    seen.append(toolchain.toolchain_hash(folder))
+    seen.append(versions.toolchain_hash(folder))
     assert len(set(seen)) == 3
 
 
@@ -89,18 +89,18 @@ def test_an_interrupted_build_leaves_nothing_and_is_repeated(cache: Path, monkey
         put_pulumi(out)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(toolchain, "_compile_cli", interrupted)
+    monkeypatch.setattr(go_build, "_compile_cli", interrupted)
     with pytest.raises(KeyboardInterrupt):
         toolchain.ensure_pulumi()
     assert not list(cache.rglob("pulumi")), "half a build is in the cache"
-    monkeypatch.setattr(toolchain, "_compile_cli", pretend_to_build)
+    monkeypatch.setattr(go_build, "_compile_cli", pretend_to_build)
     assert toolchain.ensure_pulumi().command.exists()
 
 
 def test_two_runs_do_not_build_at_once(cache: Path, tmp_path: Path) -> None:
     script = (
-        "import time\nfrom ops.setup import toolchain\n"
-        "with toolchain._lock('build'):\n print('in', time.monotonic(), flush=True)\n"
+        "import time\nfrom ops.setup import go_build\n"
+        "with go_build.lock('build'):\n print('in', time.monotonic(), flush=True)\n"
         " time.sleep(0.4)\n print('out', time.monotonic(), flush=True)\n"
     )
     runs = [
@@ -131,7 +131,7 @@ def test_a_pulumi_that_cannot_run_the_program_is_passed_over(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
     monkeypatch.delenv("ORTHANC_STACK_TOOLCHAIN")
-    monkeypatch.setattr(toolchain, "_download", lambda *, required: None)
+    monkeypatch.setattr(toolchain, "_download", lambda wish: None)
     put_pulumi(tmp_path / "mine", "v3.1.0" if why == "old" else "v999.0.0")
     if why != "old":
         (tmp_path / "mine" / "pulumi-language-python").unlink()
@@ -146,8 +146,8 @@ def test_an_unknown_wish_is_told(cache: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_download_that_does_not_answer_is_given_up(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toolchain, "_FETCH", "import time; time.sleep(60)")
-    monkeypatch.setattr(toolchain, "_CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(download, "_FETCH", "import time; time.sleep(60)")
+    monkeypatch.setattr(download, "_CONNECT_SECONDS", 0.3)
     monkeypatch.delenv("ORTHANC_STACK_TOOLCHAIN")
     started = time.monotonic()
     assert toolchain.ensure_pulumi().origin == "built"

@@ -18,7 +18,7 @@ import (
 )
 
 // version is the version of pulumi-docker whose names this plugin answers to; the engine looks for exactly that one.
-// The build sets it from requirements.txt (ops/setup/toolchain.py); this value is for builds by hand.
+// The build sets it from requirements.txt (ops/setup/go_build.py); this value is for builds by hand.
 var version = "5.2.0"
 
 // longestName is what Docker itself leaves room for in names that Pulumi makes up.
