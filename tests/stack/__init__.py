@@ -1,0 +1,1 @@
+"""Whole stacks on real Docker, through Pulumi's Automation API."""
