@@ -33,6 +33,16 @@ def child(parent: pulumi.Resource, **extra: Any) -> pulumi.ResourceOptions:
     return pulumi.ResourceOptions(parent=parent, **extra)
 
 
+def shown(value: Any) -> pulumi.Output[Any]:
+    """A value as an input of a component, for a preview to show, without the resources that it comes from.
+
+    A component with a protected volume keeps whatever its inputs come from: `pulumi destroy --exclude-protected` would leave the
+    network, because a text of the configuration came from it.
+    """
+    output = pulumi.Output.from_input(value)
+    return pulumi.Output(set(), output.future(), output.is_known(), output.is_secret())
+
+
 def labels(mapping: Mapping[str, str]) -> list[tuple[str, str]]:
     """Labels in a fixed order."""
     return sorted(mapping.items())

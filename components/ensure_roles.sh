@@ -24,7 +24,13 @@ REVOKE CONNECT ON DATABASE :"name" FROM PUBLIC;
 SQL
 }
 
+# By default any role may connect to these.
+close_to_all() {
+    psql --quiet --no-psqlrc --set=ON_ERROR_STOP=1 --command='REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC'
+}
+
 ensure_all() {
+    close_to_all || return 1
     while read -r name password; do
         ensure "$name" "$password" || return 1
         echo "role and database $name: ready"

@@ -26,10 +26,10 @@ _HINTS = (
         "A container of this name exists that is not in this stack's state. `make up` clears what an interrupted "
         "run left; a stack of the same name under another login is its own: rename this one.",
     ),
-    ("healthy state", "The container runs and does not serve. Its log, above, says why; docker inspect shows its health check."),
+    ("healthy state", "The container did not become healthy. Its log, above, says why; docker inspect shows its health check."),
     ("context deadline exceeded", "The container did not end in time. Its log, above, says why."),
     (
-        "unable to find or pull image",
+        "unable to pull image",
         "No registry gave the image and the engine does not hold it. Correct images.* in the stack file, or build "
         "the images here: images.source: local, and make images.",
     ),

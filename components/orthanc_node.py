@@ -8,7 +8,7 @@ from typing import Any
 
 import pulumi
 
-from components.base import ContainerSpec, File, Port, container, eager_probe, volume
+from components.base import ContainerSpec, File, Port, container, eager_probe, shown, volume
 from configs import names
 from configs.orthanc_options import overlay
 from configs.wiring import DicomEndpoint, Peer
@@ -50,6 +50,7 @@ class OrthancNodeArgs:
         dicom_port: the host's port for DICOM.
         index: the node's database; None for an index in SQLite, inside the node's volume.
         keep_data: protect the volume, and leave it on the engine when the stack goes.
+        after: what the container starts after and stops before, without being replaced with it: the database.
     """
 
     stack: str
@@ -64,6 +65,7 @@ class OrthancNodeArgs:
     dicom_port: int
     index: IndexDatabase | None
     keep_data: bool
+    after: Sequence[pulumi.Resource] = ()
 
 
 class OrthancNode(pulumi.ComponentResource):
@@ -82,7 +84,7 @@ class OrthancNode(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: OrthancNodeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         configuration = _public(name, args)
-        super().__init__("orthanc-stack:index:OrthancNode", name, {"configuration": configuration}, opts)
+        super().__init__("orthanc-stack:index:OrthancNode", name, {"configuration": shown(configuration)}, opts)
         data = volume(
             f"{name}-data",
             stack=args.stack,
@@ -116,6 +118,7 @@ class OrthancNode(pulumi.ComponentResource):
                 grace_seconds=60,
             ),
             self,
+            depends_on=list(args.after),
         )
         reachable = "127.0.0.1" if args.address == "0.0.0.0" else args.address
         host = f"[{reachable}]" if ":" in reachable else reachable

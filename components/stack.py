@@ -82,8 +82,9 @@ def node_of(
         dicom_port=node.dicom_port,
         index=_database_of(this, node) if on_db else None,
         keep_data=this.settings.is_prod,
+        after=[db] if db and on_db else [],
     )
-    return OrthancNode(node.name, args, pulumi.ResourceOptions(depends_on=[db] if db and on_db else None))
+    return OrthancNode(node.name, args)
 
 
 def adminer_of(this: Deployment, *, network: StackNetwork, images: StackImages) -> Adminer | None:

@@ -1,6 +1,6 @@
 """What is checked against the machine and the Docker engine before a resource is touched.
 
-The only module of configs/ that looks at the world: one call of the docker command, and an attempt to bind each port where
+The only module of configs/ that looks at the world: two calls of the docker command, side by side, and an attempt to bind each port where
 the engine is this machine's own. Without the docker command these checks are left out and Pulumi's provider finds out.
 """
 
@@ -55,21 +55,26 @@ def docker_command(config: Mapping[str, str]) -> list[str]:
 
 
 def inspect(settings: StackSettings, prefix: str, docker: Sequence[str]) -> Engine | None:
-    """Ask the engine, in one call, for what it holds of a stack; None where there is no docker command."""
+    """Ask the engine for what it holds of a stack; None where there is no docker command."""
     containers = [f"{prefix}-{node.name}" for node in settings.nodes] + [f"{prefix}-adminer"]
     volumes = list(_expected_formats(settings, prefix))
-    command = [*docker, "inspect", *candidates(), *containers, *volumes]
+    # Volumes apart: a volume has the name of its container, and an inspection without a type finds the container alone.
+    commands = ([*docker, "inspect", *candidates(), *containers], [*docker, "volume", "inspect", *volumes])
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False)
+        asked = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for command in commands]
+        answers = [one.communicate(timeout=_TIMEOUT_SECONDS) for one in asked]
     except FileNotFoundError:
         return None
     except subprocess.TimeoutExpired:
+        for one in asked:
+            one.kill()
         return Engine(reachable=False, error=f"it does not answer within {_TIMEOUT_SECONDS} s")
     # What the engine does not hold is said on standard error, a line each; the rest is still printed.
-    errors = [line for line in done.stderr.splitlines() if "no such" not in line.lower() and not line.startswith("WARNING")]
+    said = [line for _, errors in answers for line in errors.splitlines()]
+    errors = [line for line in said if "no such" not in line.lower() and not line.startswith("WARNING")]
     if errors:
         return Engine(reachable=False, error=errors[0])
-    return _engine(json.loads(done.stdout or "[]"), _is_local(docker))
+    return _engine([thing for printed, _ in answers for thing in json.loads(printed or "[]")], _is_local(docker))
 
 
 def _engine(found: Sequence[Mapping[str, Any]], local: bool) -> Engine:

@@ -16,6 +16,8 @@ def outputs_json(outputs: Mapping[str, Any], *, show_secrets: bool) -> str:
 
     Pulumi has masked them already unless it was told not to. Masked again, one that the program forgot to mark stays hidden.
     """
+    # Pulumi leaves out what is null.
+    outputs = {"adminerUrl": None, "indexDb": None, **outputs}
     shown = dict(outputs) if show_secrets else {key: mask(value) if key in _SECRET_OUTPUTS else value for key, value in outputs.items()}
     return json.dumps(shown, indent=2, sort_keys=True, ensure_ascii=False)
 

@@ -174,9 +174,11 @@ def test_edges_that_cascade_and_edges_that_do_not(run: Run) -> None:
         others = {r.name for r in run.of_type("OrthancNode")} - {this.name}
         assert [edge for edge in edges if edge[1].removesuffix("-container") in others] == [], "nodes start side by side"
         on_db = "PostgreSQL" in run.configuration(this.name)
-        # The component depends on all of the database's children: a node starts after db-roles and stops before the database.
-        assert {"db-container", "db-roles"} <= run.depends_on(this.name) or not on_db
-        assert on_db or not {"db-container", "db-roles"} & run.depends_on(this.name)
+        # A node starts after db-roles and stops before the database.
+        assert {"db-container", "db-roles"} <= run.depends_on(f"{this.name}-container") or not on_db
+        assert on_db or not {"db-container", "db-roles"} & run.depends_on(f"{this.name}-container")
+        # Its component depends on nothing: with a protected volume in it, it would keep that from being destroyed.
+        assert run.depends_on(this.name) == set()
 
 
 def test_the_roles_are_made_after_the_database(run: Run) -> None:

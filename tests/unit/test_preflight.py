@@ -27,12 +27,14 @@ def taken_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-def docker_that(folder: Path, *, prints: object = None, says: str = "", ends: int = 0) -> list[str]:
-    """A docker command that prints JSON, says something on standard error, and ends."""
-    (folder / "answer").write_text(json.dumps(prints if prints is not None else []))
+def docker_that(folder: Path, *, prints: object = (), volumes: object = (), says: str = "", ends: int = 0) -> list[str]:
+    """A docker command that prints JSON, of volumes when it is asked for them, says something on standard error, and ends."""
+    (folder / "answer").write_text(json.dumps(prints))
+    (folder / "volumes").write_text(json.dumps(volumes))
     (folder / "said").write_text(says)
     command = folder / "docker"
-    command.write_text(f"#!/bin/sh\ncat '{folder}/answer'; cat '{folder}/said' >&2; exit {ends}\n")
+    answers = f"if [ $1 = volume ]; then cat '{folder}/volumes'; else cat '{folder}/answer'; fi"
+    command.write_text(f"#!/bin/sh\n{answers}; cat '{folder}/said' >&2; exit {ends}\n")
     command.chmod(command.stat().st_mode | stat.S_IEXEC)
     return [str(command)]
 
@@ -104,14 +106,16 @@ def test_no_docker_command_is_no_error() -> None:
 def test_what_the_engine_holds_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
-    prints = [
-        {"RepoTags": ["orthanc-stack/orthanc:local-1"]},
+    volumes = [
         {"Name": "p-db", "Mountpoint": "/m", "Labels": {"orthanc-stack.data-format": "postgresql-17"}},
         {"Name": "p-a", "Mountpoint": "/m", "Labels": None},
+    ]
+    prints = [
+        {"RepoTags": ["orthanc-stack/orthanc:local-1"]},
         {"State": {"Running": True}, "HostConfig": {"PortBindings": {"8042/tcp": [{"HostPort": "8000"}]}}},
         {"State": {"Running": False}, "HostConfig": {"PortBindings": {"8042/tcp": [{"HostPort": "9000"}]}}},
     ]
-    docker = docker_that(tmp_path, prints=prints, says="Error: No such object: p-b\n", ends=1)
+    docker = docker_that(tmp_path, prints=prints, volumes=volumes, says="Error: No such object: p-b\n", ends=1)
     assert preflight.inspect(settings_of(stack(node("a"))), "p", docker) == Engine(
         local=True,
         images=frozenset({"orthanc-stack/orthanc:local-1"}),

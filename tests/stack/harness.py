@@ -1,0 +1,449 @@
+"""Stacks of the tests' own: deployed through Pulumi's Automation API, with names, ports and state that are nobody else's."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import copy
+import json
+import os
+import random
+import secrets as randomness
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pulumi.automation as auto
+import pytest
+import yaml
+
+from configs import names
+from configs.images import candidates
+from configs.loader import parse
+from configs.secrets import secret_keys
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: The local parts of the program: what `pulumi up` reads.
+_PROGRAM = ("__main__.py", "Pulumi.yaml", "Pulumi.dev.yaml", "Pulumi.prod.yaml", "components", "configs", "images")
+#: Generous: the machine may have two cores and other work.
+_PATIENCE_SECONDS = 60
+_TEST_PORTS = range(20000, 32000)
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def docker(*arguments: str, check: bool = True) -> str:
+    """Run the docker command; what it prints on both channels, in order."""
+    done = subprocess.run(
+        ["docker", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False, timeout=300
+    )
+    assert not check or done.returncode == 0, f"docker {' '.join(arguments)}: {done.stdout}"
+    return done.stdout.strip()
+
+
+def eventually(what: str, probe: Callable[[], Any], seconds: float = _PATIENCE_SECONDS) -> Any:
+    """Ask until the answer is true, and return it."""
+    end = time.monotonic() + seconds
+    while not (answer := probe()):
+        assert time.monotonic() < end, f"not within {seconds} s: {what}; last answer: {answer!r}"
+        time.sleep(0.3)
+    return answer
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nothing listens on, below those that the kernel gives to outgoing connections: they stay free."""
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.choice(_TEST_PORTS)
+        with socket.socket() as attempt, contextlib.suppress(OSError):
+            attempt.bind(("127.0.0.1", port))
+            ports += [port] if port not in ports else []
+    return ports
+
+
+def copy_program(folder: Path, *, start_seconds: int | None = None) -> Path:
+    """Copy the program into a folder, so that stack files of the tests' own lie beside it and nobody edits it meanwhile.
+
+    Args:
+        folder: an empty one.
+        start_seconds: how long a container may take to become healthy, when that is not what the program says.
+    """
+    for part in _PROGRAM:
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / part)
+    project = yaml.safe_load((folder / "Pulumi.yaml").read_text())
+    project["runtime"]["options"]["virtualenv"] = sys.prefix
+    (folder / "Pulumi.yaml").write_text(yaml.safe_dump(project))
+    held = docker("images", "--format", "{{.Repository}}:{{.Tag}}").splitlines()
+    if set(candidates()) <= set(held):  # as `make up` decides where no registry answers; dev's "auto" decides it by itself
+        production = folder / "Pulumi.prod.yaml"
+        production.write_text(production.read_text().replace("source: registry", "source: local"))
+    if start_seconds is not None:
+        base = folder / "components" / "base.py"
+        text = base.read_text()
+        assert "\nSTART_SECONDS = 120\n" in text, "components/base.py says START_SECONDS in another way: correct copy_program()"
+        base.write_text(text.replace("\nSTART_SECONDS = 120\n", f"\nSTART_SECONDS = {start_seconds}\n"))
+    (folder / "state").mkdir()
+    return folder
+
+
+@dataclass
+class Done:
+    """What an operation of Pulumi did.
+
+    Attributes:
+        ok: whether it succeeded.
+        text: everything that it printed.
+        steps: the operations on each resource that was touched, by the resource's logical name.
+        seconds: how long it took.
+    """
+
+    ok: bool = True
+    text: str = ""
+    steps: dict[str, set[str]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def touched(self, kind: str) -> set[str]:
+        """The resources whose names end in this (``-container``), less it."""
+        return {name.removesuffix(kind) for name in self.steps if name.endswith(kind)}
+
+    @property
+    def replaced(self) -> set[str]:
+        """The resources that were replaced."""
+        return {name for name, operations in self.steps.items() if "replace" in operations}
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of a running stack, as its outputs describe it."""
+
+    name: str
+    aet: str
+    host: str
+    port: int
+    url: str
+    login: tuple[str, str]
+
+    def ask(self, path: str, body: bytes | Mapping[str, Any] | list[str] | None = None, *, method: str | None = None) -> tuple[int, bytes]:
+        """Send a request to the REST API; any status is an answer."""
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data=data, method=method)
+        request.add_header("Authorization", self.authorization)
+        try:
+            with _OPENER.open(request, timeout=_PATIENCE_SECONDS) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read()
+
+    def get(self, path: str) -> Any:
+        """GET JSON."""
+        return json.loads(self.read(path))
+
+    def read(self, path: str) -> bytes:
+        """GET bytes."""
+        status, body = self.ask(path)
+        assert status == 200, f"GET {self.name}{path}: {status} {body[:300]!r}"
+        return body
+
+    def post(self, path: str, body: bytes | Mapping[str, Any] | list[str]) -> Any:
+        """POST, and the JSON that answers."""
+        status, answer = self.ask(path, body)
+        assert status == 200, f"POST {self.name}{path}: {status} {answer[:300]!r}"
+        return json.loads(answer)
+
+    def echoes(self, peer: str) -> bool:
+        """Whether a C-ECHO from inside the node reaches a peer."""
+        status, _ = self.ask(f"/modalities/{peer}/echo", {})
+        return status == 200
+
+    def holds(self, uids: Iterable[str]) -> dict[str, str]:
+        """The instances that the node holds of these: SOP instance UID -> Orthanc's identifier."""
+        found = self.post("/tools/find", {"Level": "Instance", "Query": {}, "Expand": True})
+        wanted = set(uids)
+        known = {instance["MainDicomTags"]["SOPInstanceUID"]: instance["ID"] for instance in found}
+        return {uid: known[uid] for uid in wanted & known.keys()}
+
+    @property
+    def authorization(self) -> str:
+        """The Authorization header of the node's user."""
+        return "Basic " + base64.b64encode(":".join(self.login).encode()).decode()
+
+
+class Stack:
+    """A stack with a name, ports, passwords and state of its own.
+
+    Attributes:
+        settings: what its stack file says, less the secrets: edit it, then up() or preview().
+        secrets: its secrets in clear; those that are missing are made at random.
+    """
+
+    def __init__(self, program: Path, like: str, **settings: Any) -> None:
+        """Begin with the settings of dev or prod, on free ports.
+
+        Args:
+            program: the copy of the program.
+            like: "dev" or "prod": whose stack file to begin with.
+            settings: what to say otherwise.
+        """
+        self.name = f"test-{like}-{randomness.token_hex(3)}"
+        self.prefix = names.prefix(self.name)
+        self.program = program
+        self.environment = {
+            "PULUMI_BACKEND_URL": f"file://{program / 'state'}",
+            "PULUMI_CONFIG_PASSPHRASE": randomness.token_hex(8),
+            "PULUMI_SKIP_UPDATE_CHECK": "true",
+        }
+        self.secrets: dict[str, str] = {}
+        self.settings = _settings_like(program, like) | copy.deepcopy(settings)
+        self.give_ports()
+        self._set: dict[str, str] = {}
+        self._outputs: dict[str, Any] | None = None
+        self._file.write_text("config: {}\n")
+        self._workspace = auto.LocalWorkspace(work_dir=str(program), env_vars=self.environment)
+        self._stack = auto.Stack.create(self.name, self._workspace)
+
+    # --- what the stack file says ---
+
+    def give_ports(self) -> None:
+        """Free ports for whatever has not got one of its own yet."""
+        holders = [(node, key) for node in self.settings["nodes"] for key in ("httpPort", "dicomPort")]
+        holders += [(modality, "port") for modality in self.settings.get("modalities", [])]
+        holders += [(self.settings["adminer"], "port")] if self.settings.get("adminer") else []
+        without = [(holder, key) for holder, key in holders if holder.get(key, 0) not in _TEST_PORTS]
+        for (holder, key), port in zip(without, free_ports(len(without)), strict=True):
+            holder[key] = port
+
+    def node_settings(self, name: str) -> dict[str, Any]:
+        """The settings of a node."""
+        return cast("dict[str, Any]", next(node for node in self.settings["nodes"] if node["name"] == name))
+
+    def add_node(self, name: str, **settings: Any) -> None:
+        """Add a node, on free ports."""
+        self.settings["nodes"].append({"name": name, "aet": name.upper().replace("-", "_"), **settings})
+        self.give_ports()
+
+    @contextlib.contextmanager
+    def trying(self) -> Iterator[dict[str, Any]]:
+        """Settings that are taken back afterwards."""
+        before = copy.deepcopy(self.settings), dict(self.secrets)
+        try:
+            yield self.settings
+        finally:
+            self.settings, self.secrets = before
+
+    @property
+    def _file(self) -> Path:
+        return self.program / f"Pulumi.{self.name}.yaml"
+
+    def _write(self) -> None:
+        """The stack file from settings and secrets; secrets are encrypted by Pulumi itself."""
+        content = yaml.safe_load(self._file.read_text()) or {}
+        held = {key: value for key, value in (content.get("config") or {}).items() if isinstance(value, dict) and "secure" in value}
+        plain = {f"{names.PROJECT}:{key}": value for key, value in self.settings.items()}
+        self._file.write_text(yaml.safe_dump(content | {"config": held | plain}, sort_keys=False))
+        settings, _, _ = parse(self.settings)
+        for key in secret_keys(settings) if settings else ():
+            self.secrets.setdefault(key, "pw" + randomness.token_hex(12))
+        changed = {key: value for key, value in self.secrets.items() if self._set.get(key) != value}
+        if changed:
+            self._stack.set_all_config({f"{names.PROJECT}:{key}": auto.ConfigValue(value, secret=True) for key, value in changed.items()})
+            self._set.update(changed)
+
+    # --- Pulumi ---
+
+    def variable(self, name: str, value: str) -> None:
+        """Set an environment variable for Pulumi."""
+        self.environment[name] = value
+        self._workspace.env_vars = self.environment
+
+    def up(self, **options: Any) -> Done:
+        """pulumi up; fails the test when it fails."""
+        done = self.try_up(**options)
+        assert done.ok, done.text
+        return done
+
+    def try_up(self, **options: Any) -> Done:
+        """pulumi up."""
+        self._write()
+        return self._run(self._stack.up, **options)
+
+    def preview(self, **options: Any) -> Done:
+        """pulumi preview; fails the test when it fails."""
+        self._write()
+        done = self._run(self._stack.preview, **options)
+        assert done.ok, done.text
+        return done
+
+    def refresh(self) -> Done:
+        """pulumi refresh; fails the test when it fails."""
+        done = self._run(self._stack.refresh)
+        assert done.ok, done.text
+        return done
+
+    def destroy(self, **options: Any) -> Done:
+        """pulumi destroy."""
+        return self._run(self._stack.destroy, **options)
+
+    def command(self, *arguments: str) -> Done:
+        """The pulumi command as a user types it: unlike the Automation API's, its changes begin after a preview without errors."""
+        self._outputs = None
+        started = time.monotonic()
+        done = subprocess.run(
+            ["pulumi", *arguments, "--stack", self.name, "--color", "never", "--non-interactive"],
+            cwd=self.program,
+            env=os.environ | self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        return Done(done.returncode == 0, done.stdout, seconds=time.monotonic() - started)
+
+    def outputs(self) -> dict[str, Any]:
+        """The stack's outputs, secrets in clear."""
+        if self._outputs is None:
+            self._outputs = {key: output.value for key, output in self._stack.outputs().items()}
+        return self._outputs
+
+    def state(self) -> str:
+        """The state as the backend keeps it."""
+        return (self.program / "state" / ".pulumi" / "stacks" / names.PROJECT / f"{self.name}.json").read_text()
+
+    def _run(self, operation: Callable[..., Any], **options: Any) -> Done:
+        self._outputs = None
+        done, lines, started = Done(), cast("list[str]", []), time.monotonic()
+
+        def note(event: auto.EngineEvent) -> None:
+            if event.resource_pre_event:
+                step = event.resource_pre_event.metadata
+                if step.op != auto.OpType.SAME and "pulumi:providers" not in step.type:
+                    done.steps.setdefault(step.urn.rpartition("::")[2], set()).add(step.op.value)
+
+        try:
+            operation(on_output=lines.append, on_error=lines.append, on_event=note, color="never", **options)
+        except auto.CommandError as error:
+            done.ok = False
+            lines.append(str(error) if not lines else "")
+        done.text, done.seconds = "\n".join(lines), time.monotonic() - started
+        return done
+
+    # --- what runs ---
+
+    def node(self, name: str) -> Node:
+        """A node, as the outputs describe it."""
+        outputs = self.outputs()
+        said = outputs["nodes"][name]
+        user = next(iter(outputs["users"][name].items()))
+        return Node(name, said["aet"], said["dicomHost"], int(said["dicomPort"]), said["httpUrl"], user)
+
+    def nodes(self) -> dict[str, Node]:
+        """All nodes by name."""
+        return {name: self.node(name) for name in self.outputs()["nodes"]}
+
+    def containers(self) -> dict[str, str]:
+        """The identifier of each container, by its name in the stack file."""
+        listed = docker(
+            "ps", "--all", "--no-trunc", "--filter", f"label={names.LABEL_STACK}={self.prefix}", "--format", "{{.Names}} {{.ID}}"
+        )
+        return {name.removeprefix(f"{self.prefix}-"): id_ for name, id_ in (line.split() for line in listed.splitlines())}
+
+    def volumes(self) -> set[str]:
+        """The volumes, by their names in the stack file."""
+        listed = docker("volume", "ls", "--quiet", "--filter", f"label={names.LABEL_STACK}={self.prefix}").split()
+        return {name.removeprefix(f"{self.prefix}-") for name in listed}
+
+    def networks(self) -> list[str]:
+        """The networks."""
+        return docker("network", "ls", "--quiet", "--filter", f"label={names.LABEL_STACK}={self.prefix}").split()
+
+    def sql(self, query: str, *, database: str, role: str = names.DB_SUPERUSER, password: str = "") -> str:
+        """What psql inside the database's container answers; over TCP where a password is given."""
+        login = ["-h", "127.0.0.1"] if password else ["-h", "/var/run/postgresql"]
+        return docker(
+            *["exec", "--user", "postgres", "--env", f"PGPASSWORD={password}", f"{self.prefix}-db", "psql", *login],
+            *["-U", role, "-d", database, "-AtXqc", query],
+            check=False,
+        )
+
+    def remove(self) -> None:
+        """Leave nothing behind, whatever happened."""
+        with contextlib.suppress(Exception):
+            self.destroy(exclude_protected=True)
+        self.wipe()
+
+    def wipe(self) -> None:
+        """Remove all that bears the stack's label, without Pulumi."""
+        if containers := self.containers():
+            docker("rm", "--force", "--volumes", *containers.values(), check=False)
+        if networks := self.networks():
+            docker("network", "rm", *networks, check=False)
+        if volumes := self.volumes():
+            docker("volume", "rm", *(f"{self.prefix}-{name}" for name in volumes), check=False)
+        self._file.unlink(missing_ok=True)
+
+
+def _settings_like(program: Path, environment: str) -> dict[str, Any]:
+    """What the stack file of dev or prod says, less its secrets."""
+    config = yaml.safe_load((program / f"Pulumi.{environment}.yaml").read_text())["config"]
+    return {
+        key.partition(":")[2]: value
+        for key, value in config.items()
+        if key.startswith(f"{names.PROJECT}:") and not (isinstance(value, dict) and "secure" in value)
+    }
+
+
+class Watch:
+    """Follows the log of a container, and how it ended, while it is replaced."""
+
+    def __init__(self, container: str) -> None:
+        self.container = container
+        self._log = self._follow("logs", "--follow", "--tail", "5", container)
+        ended = "{{.Actor.Attributes.exitCode}}"
+        self._end = self._follow("events", "--filter", f"container={container}", "--filter", "event=die", "--format", ended)
+
+    @staticmethod
+    def _follow(*arguments: str) -> tuple[subprocess.Popen[str], list[str], threading.Thread]:
+        process = subprocess.Popen(["docker", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+        lines: list[str] = []
+        thread = threading.Thread(target=lambda: lines.extend(process.stdout or ()), daemon=True)
+        thread.start()
+        return process, lines, thread
+
+    def log(self) -> str:
+        """The log to its end: of a container that has been removed."""
+        process, lines, thread = self._log
+        thread.join(_PATIENCE_SECONDS)
+        process.terminate()
+        return "".join(lines)
+
+    def exit_code(self) -> int:
+        """The status that the container ended with."""
+        process, lines, _ = self._end
+        code = eventually(f"{self.container} ends", lambda: "".join(lines).strip())
+        process.terminate()
+        process.wait()
+        return int(code.split()[0])
+
+
+def need_pulumi() -> None:
+    """Fail with what to do where the tools are not there."""
+    if not shutil.which("pulumi"):
+        pytest.exit("There is no pulumi on PATH. Run the tests by `make test`, which finds or builds it, or put it on PATH.", returncode=2)
+    answer = docker("version", "--format", "{{.Server.Version}}", check=False) if shutil.which("docker") else "there is no docker command"
+    if not answer[:1].isdigit():
+        pytest.exit(f"There is no Docker engine: {answer}. Run the tests by `make test`, which starts one.", returncode=2)
+    os.environ.setdefault("PULUMI_SKIP_UPDATE_CHECK", "true")

@@ -1,0 +1,76 @@
+"""Five nodes with three links from one stack file: two scanners' nodes -> archive -> backup, and a node that nobody knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+
+from tests.stack.harness import Stack
+
+LINKS = {("ct", "archive"), ("mr", "archive"), ("archive", "backup")}
+NODES = {"ct", "mr", "archive", "backup", "lonely"}
+
+
+@pytest.fixture(scope="module")
+def five(program: Path) -> Iterator[Stack]:
+    """The five nodes, with dev's other settings."""
+    stack = Stack(program, "dev", nodes=[], modalities=[])
+    stack.settings.pop("adminer")
+    stack.add_node("ct", index="sqlite", forwardTo=["archive"])
+    stack.add_node("mr", index="sqlite", forwardTo=["archive"])
+    stack.add_node("archive", index="postgresql", forwardTo=["backup"])
+    stack.add_node("backup", index="postgresql")
+    stack.add_node("lonely", index="sqlite")
+    try:
+        stack.up()
+        yield stack
+    finally:
+        stack.remove()
+
+
+def known(link: tuple[str, str]) -> bool:
+    """Whether two nodes know each other."""
+    return link in LINKS or link[::-1] in LINKS
+
+
+def test_all_five_run(five: Stack) -> None:
+    assert five.containers().keys() == NODES | {"db", "db-roles"}
+    assert five.volumes() == NODES | {"db"}
+
+
+def test_every_link_echoes_both_ways_and_nothing_else_does(five: Stack) -> None:
+    nodes = five.nodes()
+    echoes = {link for link in permutations(nodes, 2) if nodes[link[0]].echoes(link[1])}
+    assert echoes == {link for link in permutations(NODES, 2) if known(link)}
+
+
+@pytest.mark.parametrize(
+    ("changed", "knowing"), [("ct", {"ct", "archive"}), ("archive", {"ct", "mr", "archive", "backup"}), ("lonely", {"lonely"})]
+)
+def test_another_ae_title_would_replace_who_knows_it(five: Stack, changed: str, knowing: set[str]) -> None:
+    with five.trying():
+        five.node_settings(changed)["aet"] = "ANOTHER"
+        done = five.preview()
+    assert done.replaced == {f"{name}-container" for name in knowing}
+
+
+def test_another_ae_title_replaces_who_knows_it(five: Stack) -> None:
+    before = five.containers()
+    five.node_settings("ct")["aet"] = "CT_2"
+    five.up()
+    after = five.containers()
+    assert {name for name in after if after[name] != before[name]} == {"ct", "archive"}
+    assert five.node("ct").get("/system")["DicomAet"] == "CT_2"
+    assert five.node("archive").echoes("ct")
+    assert five.node("ct").echoes("archive")
+
+
+def test_destroy_leaves_nothing(five: Stack) -> None:
+    done = five.destroy()
+    assert done.ok, done.text
+    assert five.containers() == {}
+    assert five.volumes() == set()
+    assert five.networks() == []
