@@ -205,3 +205,12 @@ def _start() -> None:
         f"the Docker engine was started and {what}:\n{tail}\n    all of it: {log}\n"
         "A container or a sandbox often may not run one: set DOCKER_HOST to an engine outside."
     )
+
+
+def holds_image(image: str, docker: Sequence[str], env: Mapping[str, str]) -> bool:
+    """Whether the engine has the image."""
+    command = [*docker, "image", "inspect", "--format", "{{.Id}}", image]
+    try:
+        return subprocess.run(command, capture_output=True, check=False, env=env, timeout=60).returncode == 0
+    except FileNotFoundError as error:
+        raise SetupError(f"no Docker client: {docker[0]} is not on PATH. Install Docker, or name its folder in PATH") from error

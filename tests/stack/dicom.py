@@ -202,22 +202,22 @@ def find(node: Node, aet: str, patient: str) -> list[str] | None:
 
 
 def move(node: Node, aet: str, study: str, to: str) -> bool:
-    """C-MOVE: whether the node takes the request."""
+    """C-MOVE: whether the node answers with a status, of success or not. A request that is not allowed it answers with an abort."""
     with _association(node, aet, [(StudyRootQueryRetrieveInformationModelMove, ImplicitVRLittleEndian)]) as association:
         if not association.is_established or not association.accepted_contexts:
             return False
         answers = list(association.send_c_move(_query(StudyInstanceUID=study), to, StudyRootQueryRetrieveInformationModelMove))
-    return bool(answers) and answers[-1][0].get("Status") == SUCCESS
+    return bool(answers) and "Status" in answers[-1][0]
 
 
 def get(node: Node, aet: str, study: str) -> bool:
-    """C-GET: whether the node takes the request."""
+    """C-GET: whether the node answers with a status, of success or not. A request that is not allowed it answers with an abort."""
     contexts = [(StudyRootQueryRetrieveInformationModelGet, ImplicitVRLittleEndian), (CTImageStorage, ExplicitVRLittleEndian)]
     with _association(node, aet, contexts, ext_neg=[build_role(CTImageStorage, scp_role=True)]) as association:
         if not association.is_established or not association.accepted_contexts:
             return False
         answers = list(association.send_c_get(_query(StudyInstanceUID=study), StudyRootQueryRetrieveInformationModelGet))
-    return bool(answers) and answers[-1][0].get("Status") == SUCCESS
+    return bool(answers) and "Status" in answers[-1][0]
 
 
 def _query(**keys: str) -> Dataset:

@@ -22,7 +22,8 @@ import pytest
 
 import images
 from images import ROLES, images_hash, local_image
-from ops.setup.images import _apt_sources, ensure_local_images
+from ops.setup.debian_base import apt_sources
+from ops.setup.images import ensure_local_images
 
 #: The capabilities that are left; all others are dropped.
 CAPABILITIES = {"orthanc": (), "postgres": ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "SETGID"), "adminer": ()}
@@ -208,7 +209,7 @@ def test_image_tells_neither_where_it_was_built_nor_a_secret(lab: Lab, role: str
     image = local_image(role)
     told = docker("history", "--no-trunc", image) + docker("image", "inspect", image)
     assert images_hash() in told  # the label: what is read is what is meant
-    hosts = {urllib.parse.urlsplit(uri).hostname or uri for uri, _ in _apt_sources()}
+    hosts = {urllib.parse.urlsplit(uri).hostname or uri for uri, _ in apt_sources()}
     assert hosts
     names = [option for host in sorted(hosts) for option in ("-e", host)]
     found = docker("run", "--rm", "--user=0", "--entrypoint=grep", image, "-rlF", *names, "/etc", "/var", "/usr/local", status=None)

@@ -24,7 +24,7 @@ def test_passwords_are_masked_and_their_owners_named() -> None:
 
 
 def test_what_pulumi_masked_stays_masked() -> None:
-    assert json.loads(outputs_json({"users": "[secret]"}, show_secrets=False)) ["users"] == "[secret]"
+    assert json.loads(outputs_json({"users": "[secret]"}, show_secrets=False))["users"] == "[secret]"
 
 
 def test_passwords_are_shown_when_asked_for() -> None:
