@@ -12,7 +12,7 @@ from typing import Any
 import pulumi
 import pulumi_docker as docker
 
-from components.errors import show_log
+from components.errors import on_error
 from configs import names
 
 #: Rotation, so that a chatty container does not fill the host's disk. Said for each container because a daemon's own log-opts would
@@ -149,7 +149,6 @@ def container(logical_name: str, spec: ContainerSpec, parent: pulumi.Resource, *
         parent: the component that it belongs to.
         extra: further resource options.
     """
-    physical_name = f"{spec.stack}-{spec.name}"
     runs_once = spec.healthcheck is None
     lifetime: dict[str, Any] = (
         {"attach": True, "must_run": False, "restart": "no"}
@@ -164,7 +163,7 @@ def container(logical_name: str, spec: ContainerSpec, parent: pulumi.Resource, *
     )
     return docker.Container(
         logical_name,
-        name=physical_name,
+        name=f"{spec.stack}-{spec.name}",
         hostname=spec.name,
         image=spec.image,
         command=list(spec.command) if spec.command else None,
@@ -201,7 +200,7 @@ def container(logical_name: str, spec: ContainerSpec, parent: pulumi.Resource, *
             delete_before_replace=True,
             # Edits of these are otherwise shown as an update and never made [2].
             replace_on_changes=["healthcheck", "tmpfs", "init", "rm"],
-            hooks=pulumi.ResourceHookBinding(on_error=[show_log(logical_name, spec.name, physical_name)]),
+            hooks=on_error(),
             custom_timeouts=pulumi.CustomTimeouts(create=f"{START_SECONDS}s") if runs_once else None,
             **extra,
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from functools import lru_cache
 
 import pulumi
 
@@ -36,35 +37,34 @@ _HINTS = (
 )
 
 
-def show_log(logical_name: str, part: str, physical_name: str) -> pulumi.ErrorHook:
-    """A hook that, when a container cannot be made, prints the last lines of its log and what can be done.
+def on_error() -> pulumi.ResourceHookBinding:
+    """The binding of the hook that explains a failure, for a resource's options.
 
-    Args:
-        logical_name: the container's resource name; the hook's name is made from it.
-        part: the node, or what else of the stack it is, as in the stack file.
-        physical_name: the container's name on the engine.
+    One hook for all resources of a run: each costs the program, the engine and the provider some milliseconds.
     """
-
-    def show(args: pulumi.ErrorHookArgs) -> bool:
-        error = " ".join(" ".join(args.errors).split())
-        lines = [f"{part}: the container {physical_name} failed at its {args.failed_operation}."]
-        lines += [f"    | {line}" for line in _log_of(physical_name)]
-        lines += [f"    {hint}" for said, hint in _HINTS if said in error][:1]
-        pulumi.log.error("\n".join(lines))
-        return False  # never try again: a new container of the same settings fails the same way
-
-    return pulumi.ErrorHook(f"{logical_name}-error", show)
+    return pulumi.ResourceHookBinding(on_error=[_hook_of(pulumi.runtime.get_root_resource())])
 
 
-def show_hint(logical_name: str, image: str) -> pulumi.ErrorHook:
-    """A hook that, when an image cannot be had, says what can be done."""
+@lru_cache(maxsize=1)
+def _hook_of(_root: pulumi.Resource | None) -> pulumi.ErrorHook:
+    """The hook of the run that this is the stack's resource of."""
+    return pulumi.ErrorHook("explain", _explain)
 
-    def show(args: pulumi.ErrorHookArgs) -> bool:
-        error = " ".join(" ".join(args.errors).split())
-        pulumi.log.error("\n".join([f"The image {image} is missing.", *(f"    {hint}" for said, hint in _HINTS if said in error)]))
-        return False
 
-    return pulumi.ErrorHook(f"{logical_name}-error", show)
+def _explain(args: pulumi.ErrorHookArgs) -> bool:
+    """Say what failed: the node, the last lines of its container's log, what can be done; or the image."""
+    inputs = args.new_inputs or args.old_inputs or {}
+    physical_name = str(inputs.get("name", args.name))
+    error = " ".join(" ".join(args.errors).split())
+    hints = [f"    {hint}" for said, hint in _HINTS if said in error][:1]
+    if args.type.endswith(":RemoteImage"):
+        lines = [f"The image {physical_name} is missing.", *hints]
+    else:
+        part = inputs.get("hostname", args.name)
+        log = [f"    | {line}" for line in _log_of(physical_name)]
+        lines = [f"{part}: the container {physical_name} failed at its {args.failed_operation}.", *log, *hints]
+    pulumi.log.error("\n".join(lines))
+    return False  # never try again: what has the same settings fails the same way
 
 
 def _log_of(container: str) -> list[str]:

@@ -8,7 +8,7 @@ import pulumi
 import pulumi_docker as docker
 
 from components.base import child
-from components.errors import show_hint
+from components.errors import on_error
 from configs.images import ImageChoice
 
 
@@ -46,5 +46,5 @@ class StackImages(pulumi.ComponentResource):
             logical_name,
             name=image,
             keep_locally=True,
-            opts=child(self, hooks=pulumi.ResourceHookBinding(on_error=[show_hint(logical_name, image)])),
+            opts=child(self, hooks=on_error()),
         ).image_id

@@ -136,6 +136,8 @@ def _write(file: Path, text: str) -> None:
 def _env(command: Path, origin: str) -> dict[str, str]:
     env = {
         "PATH": os.pathsep.join([str(command.parent), os.environ.get("PATH", os.defpath)]),
+        # Said, because a `pulumi` built with cgo looks into the home folder of the user database, and one without it into $HOME.
+        "PULUMI_HOME": str(_pulumi_home()),
         "PULUMI_SKIP_UPDATE_CHECK": "1",
     }
     if origin == "built":
@@ -194,9 +196,12 @@ def _install_plugin(pulumi: Pulumi, binary: Path) -> None:
     run_slow("Toolchain", "installing the Docker plugin", command, env=os.environ | pulumi.env)
 
 
+def _pulumi_home() -> Path:
+    return Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi")
+
+
 def _plugin_folder() -> Path:
-    home = Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi")
-    return home / "plugins" / f"resource-docker-v{DOCKER_PLUGIN_VERSION}"
+    return _pulumi_home() / "plugins" / f"resource-docker-v{DOCKER_PLUGIN_VERSION}"
 
 
 def main() -> int:

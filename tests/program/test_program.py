@@ -112,7 +112,7 @@ def test_every_container(run: Run) -> None:
         assert inputs["destroyGraceSeconds"] >= 10, "a replaced container is killed at once without it"
         assert request.deleteBeforeReplace
         assert "healthcheck" in request.replaceOnChanges
-        assert list(request.hooks.on_error) == [f"{container.name}-error"]
+        assert list(request.hooks.on_error) == ["explain"]
         assert inputs["logOpts"] == {"max-file": "3", "max-size": "10m"}
         assert inputs["capabilities"]["drops"] == ["ALL"]
         assert all(name.startswith("CAP_") for name in inputs["capabilities"].get("adds", []))

@@ -1,0 +1,102 @@
+"""From nothing to all healthy, and with nothing to do: Pulumi against docker compose and against a Pulumi program that does nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from bench.compose import compose_of
+from bench.events import DockerEvents, Timed, docker_events
+from bench.pulumi_stack import PulumiStack, copy_program, dev_settings, empty_program
+from bench.results import Results, Row
+from bench.session import BenchError, Session
+
+#: What a first up of the dev topology waits for, one after the other: logical name -> container.
+_WAY: Final = {"network-network": "", "db-container": "db", "db-roles": "db-roles", "server-container": "server"}
+
+
+def measure(session: Session, runs: int, compose: list[str], *, results: Results | None = None) -> None:
+    """Deploy, again with nothing to do, preview, remove; in turns, each time with a new stack and new volumes.
+
+    Args:
+        session: the run of the bench.
+        runs: how often.
+        compose: docker compose.
+        results: where the rows go.
+    """
+    results = results or Results("deploy")
+    program = copy_program(session.folder / "deploy")
+    empty = PulumiStack(session, empty_program(session.folder / "empty"))
+    empty.up()
+    # Once without being measured: files that are read for the first time, Python's compiled modules, and compose's file.
+    _pulumi(PulumiStack(session, program, dev_settings(session)), empty, None, 0)
+    _compose(PulumiStack(session, program, dev_settings(session)), compose, None, 0)
+    for run in range(1, runs + 1):
+        # Who begins changes, so that neither always finds the machine as the other left it.
+        for turn in ("pulumi", "compose") if run % 2 else ("compose", "pulumi"):
+            stack = PulumiStack(session, program, dev_settings(session))
+            if turn == "pulumi":
+                _pulumi(stack, empty, results, run)
+            else:
+                _compose(stack, compose, results, run)
+    empty.destroy()
+
+
+def _pulumi(stack: PulumiStack, empty: PulumiStack, results: Results | None, run: int) -> None:
+    with docker_events() as docker:
+        first = stack.up()
+    again, preview = _no_op(stack.up), _no_op(stack.preview)
+    empty_up, empty_preview = _no_op(empty.up), _no_op(empty.preview)
+    stack.destroy()
+    if results is None:
+        return
+    results.add(Row("first up", "pulumi", "", run, first.seconds, "s"))
+    for phase, seconds in first.phases(_WAY, docker, stack.prefix).items():
+        results.add(Row("first up, phase", "pulumi", phase, run, seconds, "s"))
+    for measure_, system, timed in (
+        ("no-op up", "pulumi", again),
+        ("no-op preview", "pulumi", preview),
+        ("no-op up", "empty program", empty_up),
+        ("no-op preview", "empty program", empty_preview),
+    ):
+        results.add(Row(measure_, system, "", run, timed.seconds, "s"))
+
+
+def _no_op(operation: Callable[[], Timed]) -> Timed:
+    timed = operation()
+    if not timed.is_no_op:
+        raise BenchError(f"there should be nothing to do, but: {timed.changes}")
+    return timed
+
+
+def _compose(stack: PulumiStack, command: list[str], results: Results | None, run: int) -> None:
+    project = compose_of(stack, command)
+    try:
+        started = time.time()
+        with docker_events() as docker:
+            started = time.time()
+            first = project.up()
+        again, quick = project.up(), project.up(wait=False)
+    finally:
+        project.down()
+    if results is None:
+        return
+    results.add(Row("first up", "compose", "", run, first, "s"))
+    for phase, seconds in _compose_phases(docker, stack.prefix, started, first).items():
+        results.add(Row("first up, phase", "compose", phase, run, seconds, "s"))
+    results.add(Row("no-op up", "compose", "up -d --wait", run, again, "s"))
+    results.add(Row("no-op up", "compose", "up -d", run, quick, "s"))
+
+
+def _compose_phases(docker: DockerEvents, prefix: str, started: float, seconds: float) -> dict[str, float]:
+    """What compose's time was spent on; it makes network, volumes and all containers first, then starts them in their order."""
+    created = max(seen for seen, name, action in docker.seen if name.startswith(prefix) and action == "create")
+    spent, at = {"network, volumes, containers made": created - started}, created
+    for part in ("db", "db-roles", "server"):
+        ready = docker.ready(f"{prefix}-{part}")
+        if ready is None:
+            raise BenchError(f"{part} of {prefix} was never ready")
+        spent[part], at = max(0.0, ready - at), max(ready, at)
+    spent["seen late (polling)"] = max(0.0, started + seconds - at)
+    return spent

@@ -1,0 +1,156 @@
+"""C-STORE of a CT series: from the client to the server with one and four jobs, and into the client from outside; with the project's
+settings and with those of the stack that it replaces."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+import pydicom
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pynetdicom import AE
+
+from bench.orthanc import Node, nodes_of, upload
+from bench.phantom import CT, Phantom
+from bench.pulumi_stack import PulumiStack, copy_program, dev_settings
+from bench.results import Results, Row
+from bench.session import BenchError, Session
+
+IMAGES: Final = 300
+JOBS: Final = (1, 4)
+#: The stack that this project replaces had none of these settings: Orthanc's defaults, and two connections to its index.
+_SEED_OPTIONS: Final = {"MaximumPduLength": 16384}
+_SEED_SERVER: Final = {"PostgreSQL": {"IndexConnectionsCount": 2}}
+_TRANSPORT: Final = '_TRANSPORT = {"TCP_BUFFER_LENGTH": "1048576", "TCP_NODELAY": "1"}'
+#: pynetdicom installs one of the same name beside Python.
+_DCMTK_STORESCU: Final = shutil.which(
+    "storescu", path=os.pathsep.join(f for f in os.environ.get("PATH", "").split(os.pathsep) if not f.startswith(sys.prefix))
+)
+_WITHOUT: Final = "_TRANSPORT: dict[str, str] = {}"
+
+
+def measure(session: Session, runs: int, *, images: int = IMAGES, results: Results | None = None) -> None:
+    """Send the series in turns through both stacks, which run at the same time; the server is empty before each."""
+    results = results or Results("dicom")
+    phantom = Phantom(CT)
+    files = [phantom.file(0, i) for i in range(images)]
+    folder = session.folder / "series"
+    folder.mkdir()
+    for i, file in enumerate(files):
+        (folder / f"{i:04}.dcm").write_bytes(file)
+    stacks = {"project": _project(session), "seed": _seed(session)}
+    nodes = {}
+    for system, stack in stacks.items():
+        stack.up()
+        nodes[system] = nodes_of(stack.outputs())
+    for run in range(1, runs + 1):
+        for system, of in nodes.items():
+            client, server = of["client"], of["server"]
+            for sender, seconds in _outside(client, folder, images):
+                results.add(Row("C-STORE", system, f"{sender} to client", run, images / seconds, "images/s"))
+            identifiers = _fill(client, files)
+            for jobs in JOBS:
+                server.empty()
+                seconds = _forward(client, identifiers, jobs)
+                if (held := server.instances()) != images:
+                    raise BenchError(f"{system}: {held} of {images} images arrived")
+                way = f"client to server, {jobs} {'job' if jobs == 1 else 'jobs'}"
+                results.add(Row("C-STORE", system, way, run, images / seconds, "images/s"))
+            server.empty()
+    for stack in stacks.values():
+        stack.destroy()
+
+
+def _project(session: Session) -> PulumiStack:
+    return PulumiStack(session, copy_program(session.folder / "dicom-project"), dev_settings(session))
+
+
+def _seed(session: Session) -> PulumiStack:
+    """The same stack with the settings taken away that make transfers faster."""
+    program = copy_program(session.folder / "dicom-seed", replace={"components/orthanc_node.py": {_TRANSPORT: _WITHOUT}})
+    settings = dev_settings(session)
+    for node in settings["nodes"]:
+        node["orthanc"] = _SEED_OPTIONS | (_SEED_SERVER if node["name"] == "server" else {})
+    return PulumiStack(session, program, settings)
+
+
+def _fill(client: Node, files: Sequence[bytes]) -> list[str]:
+    """The client holds exactly these; Orthanc's identifiers of them."""
+    client.empty()
+    done = upload(client, files, 4)
+    if done.errors:
+        raise BenchError(f"the client refused an upload: {done.errors[0]}")
+    return done.identifiers
+
+
+def _forward(client: Node, identifiers: Sequence[str], jobs: int) -> float:
+    """POST /modalities/server/store, split over so many jobs at once; the seconds until the last has ended."""
+    failures: list[BaseException] = []
+
+    def job(part: Sequence[str]) -> None:
+        try:
+            client.call("POST", "/modalities/server/store", {"Resources": list(part), "Synchronous": True})
+        except (BenchError, OSError) as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=job, args=(identifiers[i::jobs],)) for i in range(jobs)]
+    started = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise BenchError(f"a job failed: {failures[0]}")
+    return time.monotonic() - started
+
+
+def _outside(client: Node, folder: Path, images: int) -> Iterator[tuple[str, float]]:
+    """Sender and seconds: one association from this machine to the client's DICOM port, by pynetdicom and, if it is here, DCMTK."""
+    senders: dict[str, Any] = {"pynetdicom": _pynetdicom}
+    if _DCMTK_STORESCU:
+        senders |= {"storescu": _storescu, "storescu with TCP_NODELAY": _storescu_no_delay}
+    for sender, send in senders.items():
+        client.empty()
+        seconds = send(client, folder)
+        if (held := client.instances()) != images:
+            raise BenchError(f"{sender}: the client holds {held} of {images} images")
+        yield sender, seconds
+
+
+def _pynetdicom(client: Node, folder: Path) -> float:
+    # Read before the clock runs: it is the transfer that is measured.
+    images = [pydicom.dcmread(BytesIO(path.read_bytes())) for path in sorted(folder.iterdir())]
+    ae = AE(ae_title="WORKSTATION")
+    ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
+    started = time.monotonic()
+    association = ae.associate(*client.dicom, ae_title=client.aet, max_pdu=131072)
+    if not association.is_established:
+        raise BenchError(f"{client.name} refuses the association")
+    refused = [image for image in images if association.send_c_store(image).get("Status") != 0]
+    association.release()
+    seconds = time.monotonic() - started
+    if refused:
+        raise BenchError(f"{client.name} refused {len(refused)} images")
+    return seconds
+
+
+def _storescu(client: Node, folder: Path, **env: str) -> float:
+    titles = ("-aet", "WORKSTATION", "-aec", client.aet)
+    command = [_DCMTK_STORESCU or "", *titles, "--scan-directories", client.dicom[0], str(client.dicom[1]), str(folder)]
+    started = time.monotonic()
+    done = subprocess.run(command, env=os.environ | env, capture_output=True, text=True, check=False, timeout=600)
+    if done.returncode != 0:
+        raise BenchError(f"storescu failed: {(done.stdout + done.stderr)[-500:]}")
+    return time.monotonic() - started
+
+
+def _storescu_no_delay(client: Node, folder: Path) -> float:
+    return _storescu(client, folder, TCP_NODELAY="1")

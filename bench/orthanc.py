@@ -1,0 +1,133 @@
+"""A node of a running stack, over its REST API, with connections that stay open."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from bench.session import BenchError
+
+_TIMEOUT_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node.
+
+    Attributes:
+        name: its name in the stack file.
+        aet: its AE title.
+        url: its web interface.
+        dicom: where its DICOM port is on this machine.
+        login: a user and the password.
+    """
+
+    name: str
+    aet: str
+    url: str
+    dicom: tuple[str, int]
+    login: tuple[str, str] = field(repr=False)
+
+    def connect(self) -> http.client.HTTPConnection:
+        """A connection for one thread."""
+        return http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=_TIMEOUT_SECONDS)
+
+    def ask(self, connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        """One request; any status is an answer."""
+        token = base64.b64encode(":".join(self.login).encode()).decode()
+        connection.request(method, path, body, {"Authorization": f"Basic {token}"})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+    def call(self, method: str, path: str, body: Mapping[str, Any] | Sequence[str] | None = None) -> Any:
+        """One request on a connection of its own, and the JSON that answers.
+
+        Raises:
+            BenchError: the answer is not 200.
+        """
+        connection = self.connect()
+        try:
+            status, answer = self.ask(connection, method, path, None if body is None else json.dumps(body).encode())
+        finally:
+            connection.close()
+        if status != 200:
+            raise BenchError(f"{method} {self.name}{path}: {status} {answer[:300]!r}")
+        return json.loads(answer)
+
+    def instances(self) -> int:
+        """How many instances it holds."""
+        return int(self.call("GET", "/statistics")["CountInstances"])
+
+    def empty(self) -> None:
+        """Delete everything."""
+        for patient in self.call("GET", "/patients"):
+            self.call("DELETE", f"/patients/{patient}")
+        if left := self.instances():
+            raise BenchError(f"{self.name} still holds {left} instances after it was emptied")
+
+
+def nodes_of(outputs: Mapping[str, Any]) -> dict[str, Node]:
+    """The nodes in a stack's outputs."""
+    return {
+        name: Node(
+            name, said["aet"], said["httpUrl"], (said["dicomHost"], int(said["dicomPort"])), next(iter(outputs["users"][name].items()))
+        )
+        for name, said in outputs["nodes"].items()
+    }
+
+
+@dataclass
+class Upload:
+    """What came of an upload.
+
+    Attributes:
+        seconds: from the first request to the last answer.
+        identifiers: Orthanc's identifiers of what was stored.
+        errors: the answers that were not 200, or the exception, each with its body.
+    """
+
+    seconds: float = 0.0
+    identifiers: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
+def upload(node: Node, files: Sequence[bytes], clients: int) -> Upload:
+    """POST files from as many clients at once, each on a connection that stays open; they take the files one after the other from one list.
+
+    Nothing is sent a second time: each error is kept.
+    """
+    result, positions, lock = Upload(), iter(range(len(files))), threading.Lock()
+
+    def client() -> None:
+        connection = node.connect()
+        while True:
+            with lock:
+                position = next(positions, None)
+            if position is None:
+                break
+            try:
+                status, body = node.ask(connection, "POST", "/instances", files[position])
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                status, body = 0, repr(error).encode()
+            if status == 200:
+                result.identifiers.append(json.loads(body)["ID"])
+            else:
+                result.errors.append(f"{status} {' '.join(body.decode(errors='replace').split())}")
+        connection.close()
+
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    started = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    result.seconds = time.monotonic() - started
+    return result

@@ -1,0 +1,169 @@
+"""Stacks of the bench's own: copies of the program, run by the pulumi command with a state backend in the session's folder."""
+
+from __future__ import annotations
+
+import copy
+import os
+import secrets as randomness
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from bench.events import Output, Timed
+from bench.session import BenchError, Session, run
+from configs.loader import parse
+from configs.names import PROJECT, prefix
+from configs.secrets import secret_keys
+from ops.setup.console import ROOT
+
+_PROGRAM: Final = ("__main__.py", "Pulumi.yaml", "components", "configs", "images")
+
+#: The program that does nothing: what Pulumi itself costs on this machine.
+_EMPTY: Final = '"""Nothing."""\n\nimport pulumi  # noqa: F401\n'
+
+
+def copy_program(folder: Path, *, replace: dict[str, dict[str, str]] | None = None) -> Path:
+    """Copy the program into a new folder, so that nobody edits it meanwhile.
+
+    Args:
+        folder: which must not exist.
+        replace: texts to replace, by file: each must be there.
+    """
+    folder.mkdir()
+    for part in _PROGRAM:
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / part)
+    for file, texts in (replace or {}).items():
+        content = (folder / file).read_text(encoding="utf-8")
+        for old, new in texts.items():
+            if old not in content:
+                raise BenchError(f"{file} no longer holds {old!r}: the bench cannot take it away; correct bench/")
+            content = content.replace(old, new)
+        (folder / file).write_text(content, encoding="utf-8")
+    return _own_interpreter(folder)
+
+
+def empty_program(folder: Path) -> Path:
+    """A program without resources, with the project's name and interpreter."""
+    folder.mkdir()
+    shutil.copy(ROOT / "Pulumi.yaml", folder)
+    (folder / "__main__.py").write_text(_EMPTY, encoding="utf-8")
+    return _own_interpreter(folder)
+
+
+def _own_interpreter(folder: Path) -> Path:
+    project = yaml.safe_load((folder / "Pulumi.yaml").read_text(encoding="utf-8"))
+    project["runtime"]["options"]["virtualenv"] = sys.prefix
+    (folder / "Pulumi.yaml").write_text(yaml.safe_dump(project), encoding="utf-8")
+    return folder
+
+
+def dev_settings(session: Session) -> dict[str, Any]:
+    """What Pulumi.dev.yaml says, on free ports."""
+    config = yaml.safe_load((ROOT / "Pulumi.dev.yaml").read_text(encoding="utf-8"))["config"]
+    settings = {key.partition(":")[2]: value for key, value in config.items()}
+    # Secrets that `make up` put there are the user's stack's.
+    settings = {key: value for key, value in settings.items() if not key.startswith(("dbPassword", "userPassword"))}
+    for node in settings["nodes"]:
+        node["httpPort"], node["dicomPort"] = session.free_port(), session.free_port()
+    settings["adminer"]["port"] = session.free_port()
+    return settings
+
+
+@dataclass
+class PulumiStack:
+    """A stack.
+
+    Attributes:
+        session: the run of the bench that it belongs to.
+        program: the folder of its program.
+        settings: what its stack file says, less the secrets; None for a program that has none. Edit it, then call write().
+        name: the stack's name.
+        secrets: its secrets in clear.
+    """
+
+    session: Session
+    program: Path
+    settings: dict[str, Any] | None = None
+    name: str = ""
+    secrets: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.name = self.name or self.session.stack_name()
+        self.settings = copy.deepcopy(self.settings)
+        state = self.session.folder / "state"
+        state.mkdir(exist_ok=True)
+        self.env = os.environ | {
+            "PULUMI_BACKEND_URL": f"file://{state}",
+            "PULUMI_CONFIG_PASSPHRASE": self.session.passphrase,
+            "PULUMI_SKIP_UPDATE_CHECK": "true",
+            "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+        }
+        self.env.pop("PULUMI_CONFIG_PASSPHRASE_FILE", None)
+        self._pulumi("stack", "init", self.name)
+        self.write()
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its containers begin with."""
+        return prefix(self.name)
+
+    @property
+    def file(self) -> Path:
+        """Its stack file."""
+        return self.program / f"Pulumi.{self.name}.yaml"
+
+    def write(self) -> None:
+        """The stack file from the settings, with a secret for each key that has none; Pulumi encrypts them."""
+        if self.settings is None:
+            # One value, as every stack has; language hosts differ in what they make of none.
+            self.file.write_text(f"config:\n  {PROJECT}:environment: dev\n", encoding="utf-8")
+            return
+        settings, _, problems = parse(self.settings)
+        if settings is None:
+            raise BenchError(f"the bench's own settings are refused: {problems}")
+        content = yaml.safe_load(self.file.read_text(encoding="utf-8")) or {}
+        held = {key: value for key, value in (content.get("config") or {}).items() if isinstance(value, dict) and "secure" in value}
+        plain = {f"{PROJECT}:{key}": value for key, value in self.settings.items()}
+        self.file.write_text(yaml.safe_dump(content | {"config": plain | held}, sort_keys=False), encoding="utf-8")
+        missing = [key for key in secret_keys(settings) if key not in self.secrets]
+        self.secrets |= {key: f"pw{randomness.token_hex(12)}" for key in missing}
+        if missing:
+            self._pulumi("config", "set-all", *(f"--secret={key}={self.secrets[key]}" for key in missing))
+
+    def up(self) -> Timed:
+        """pulumi up without a preview before it, timed as a user sees it: from the command to its end."""
+        return self._timed("up", "--yes", "--skip-preview")
+
+    def preview(self) -> Timed:
+        """pulumi preview."""
+        return self._timed("preview")
+
+    def destroy(self) -> None:
+        """Remove what it made, its state and its stack file."""
+        self._pulumi("destroy", "--yes", "--skip-preview")
+        self._pulumi("stack", "rm", "--yes", "--force")
+
+    def outputs(self) -> dict[str, Any]:
+        """The stack's outputs, secrets in clear."""
+        loaded: dict[str, Any] = yaml.safe_load(self._pulumi("stack", "output", "--json", "--show-secrets"))
+        return loaded
+
+    def _pulumi(self, *arguments: str) -> str:
+        command = ["pulumi", *arguments, "--non-interactive", "--color=never", *([] if "init" in arguments else ["--stack", self.name])]
+        return run(command, cwd=self.program, env=self.env)
+
+    def _timed(self, *arguments: str) -> Timed:
+        command = ["pulumi", *arguments, "--non-interactive", "--color=never", f"--stack={self.name}"]
+        done = Output(command, self.program, self.env)
+        if done.status != 0:
+            said = "\n".join(line for _, line in done.lines)[-4000:]
+            raise BenchError(f"`{' '.join(command[:3])}` failed:\n{said}")
+        return Timed(done.started, done.ended, done.lines)
