@@ -21,8 +21,8 @@ _LOG_OPTS = {"max-file": "3", "max-size": "10m"}
 
 #: Seconds between two runs of a probe once the container was healthy.
 _PROBE_EVERY_SECONDS = 15
-#: Marks, inside a container, that its probe has passed once.
-_PROBE_MARK = "/tmp/.healthy"
+#: Marks, inside a container, that its probe has passed once since the start: the name holds when process 1 began (proc(5), stat).
+_PROBE_MARK = "/tmp/.healthy-$(cut -d' ' -f22 /proc/1/stat)"
 
 
 def child(parent: pulumi.Resource, **extra: Any) -> pulumi.ResourceOptions:
@@ -60,7 +60,7 @@ def eager_probe(command: str, *, seconds_to_start: int) -> docker.ContainerHealt
     """
     every = _PROBE_EVERY_SECONDS
     return docker.ContainerHealthcheckArgs(
-        tests=["CMD-SHELL", f"if [ -e {_PROBE_MARK} ]; then sleep {every - 1}; fi; {command} && touch {_PROBE_MARK}"],
+        tests=["CMD-SHELL", f"mark={_PROBE_MARK}; if [ -e $mark ]; then sleep {every - 1}; fi; {command} && touch $mark"],
         interval="1s",
         timeout=f"{every + 10}s",
         start_period=_duration(seconds_to_start),
