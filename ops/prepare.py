@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from configs import preflight
 from ops.setup.console import ROOT, say
 from ops.setup.engine import ensure_engine
 from ops.setup.state import State, ensure_state
@@ -79,11 +80,7 @@ def stack_config(stack: str, root: Path = ROOT) -> dict[str, Any]:
 
 def docker_command(stack: str) -> tuple[str, ...]:
     """The docker command for the engine that the stack is on: docker:context or docker:host of the stack file, else the user's."""
-    config = stack_config(stack)
-    for option in ("context", "host"):
-        if value := config.get(f"docker:{option}"):
-            return ("docker", f"--{option}", str(value))
-    return ("docker",)
+    return tuple(preflight.docker_command(stack_config(stack)))
 
 
 def exports(before: dict[str, str], after: dict[str, str], stack: str) -> list[tuple[str, str]]:
