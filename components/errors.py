@@ -12,16 +12,12 @@ from configs.preflight import docker_command
 _LOG_LINES = 15
 _TIMEOUT_SECONDS = 10
 
+_PORT_TAKEN = "Another program or container took the port after the check. Free it, or set another port in the stack file."
+
 #: What the engine says, and what it means for a user.
 _HINTS = (
-    (
-        "port is already allocated",
-        "Another program or container took the port after the check. Free it, or set another port in the stack file.",
-    ),
-    (
-        "address already in use",
-        "Another program or container took the port after the check. Free it, or set another port in the stack file.",
-    ),
+    ("port is already allocated", _PORT_TAKEN),
+    ("address already in use", _PORT_TAKEN),
     (
         "is already in use by container",
         "A container of this name exists that is not in this stack's state. `make up` clears what an interrupted "

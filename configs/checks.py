@@ -105,20 +105,20 @@ def _loops(parts: Parts) -> Iterator[Problem]:
     targets = {node.name: [t for t in node.forward_to if t != node.name] for _, node in parts.nodes}
     reported: set[frozenset[str]] = set()
     for i, node in parts.nodes:
-        loop = _way(node.name, node.name, targets)
-        if loop and not (reported & {frozenset(loop)}):
+        loop = _way_back(node.name, targets)
+        if loop and frozenset(loop) not in reported:
             reported.add(frozenset(loop))
             way = " -> ".join([*loop, node.name])
             yield Problem(f"nodes[{i}].forwardTo", f"begins a forwarding loop: {way}. Leave out one of its links.", list(node.forward_to))
 
 
-def _way(start: str, goal: str, targets: dict[str, list[str]]) -> list[str]:
-    """The shortest way from a node over links back to a goal, less the goal; empty when there is none."""
+def _way_back(start: str, targets: dict[str, list[str]]) -> list[str]:
+    """The nodes on the shortest way from a node over links back to itself; empty when there is none."""
     ways = [[start]]
     seen: set[str] = set()
     for way in ways:  # grows while it is read: breadth first
         for following in targets.get(way[-1], []):
-            if following == goal:
+            if following == start:
                 return way
             if following not in seen:
                 seen.add(following)

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from configs.settings import ImageSettings
-from images import local_image
-
-#: The roles that have an image of their own.
-ROLES = ("adminer", "orthanc", "postgres")
+from images import ROLES, local_image
 
 
 @dataclass(frozen=True)
