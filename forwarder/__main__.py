@@ -1,0 +1,86 @@
+"""`python3 -m forwarder`: runs until it is stopped. With `status`, `retry` or `recheck`: asks the one that runs."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from forwarder.config import Config, load
+from forwarder.keeper import Keeper
+from forwarder.link import Link
+from forwarder.log import say
+from forwarder.orthanc import Orthanc
+from forwarder.watch import Watch
+from forwarder.web import server, statuses
+
+#: Touched while all is well; the container's health check looks at its age.
+ALIVE = Path("/tmp/forwarder-alive")
+_BEAT_SECONDS = 5.0
+#: A thread that was silent for so long hangs; the longest request takes a minute.
+_SILENCE_SECONDS = 300.0
+#: How long what is being sent may take to be confirmed when the forwarder is stopped. What is cut off is sent again.
+_STOP_SECONDS = 10.0
+
+
+def run(config: Config) -> int:
+    """Forward until SIGTERM; 1 where a thread has died, for the engine to start everything anew."""
+    orthanc = Orthanc(config.host, config.port, config.user, config.password)
+    links: list[Link] = []
+    keeper = Keeper(orthanc, links, config.delete_after)
+    links += [Link(link, orthanc, on_closed=keeper.offer_id) for link in config.links]
+    watch = Watch(orthanc, links, on_delivered=keeper.offer)
+    web = server(
+        config.port_status,
+        status=lambda: statuses(config.node, bool(watch.node_up), links),
+        actions={"/retry": lambda: retry(links), "/recheck": keeper.recheck_soon},
+    )
+    work: list[Callable[[], object]] = [watch.follow_for_ever, watch.sweep_for_ever, keeper.keep_for_ever, web.serve_forever]
+    for link in links:
+        work += link.threads()
+    threads = [threading.Thread(target=one, daemon=True) for one in work]
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    ALIVE.unlink(missing_ok=True)  # of a run before, in the same container
+    say("started", node=config.node, to=",".join(link.to for link in config.links))
+    for thread in threads:
+        thread.start()
+    while not stop.is_set():
+        if not all(thread.is_alive() for thread in threads) or time.monotonic() - watch.beat > _SILENCE_SECONDS:
+            say("a thread has died or hangs: starting anew")
+            return 1
+        ALIVE.touch()
+        stop.wait(_BEAT_SECONDS)
+    for part in (watch, keeper):
+        part.stopping.set()
+    for link in links:
+        link.stop()
+    end = time.monotonic() + _STOP_SECONDS
+    while any(link.ledger.at_work for link in links) and time.monotonic() < end:
+        time.sleep(0.1)
+    say("stopped", unconfirmed=sum(link.ledger.at_work for link in links))
+    return 0
+
+
+def retry(links: Sequence[Link]) -> None:
+    """Try at once whatever waits for its time."""
+    for link in links:
+        link.ledger.retry()
+
+
+def ask(config: Config, what: str) -> int:
+    """Ask the forwarder that runs in this container, and print its answer."""
+    address = f"http://127.0.0.1:{config.port_status}/{what}"
+    request = urllib.request.Request(address, method="GET" if what == "status" else "POST")
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
+        print(answer.read().decode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(load()) if len(sys.argv) == 1 else ask(load(), sys.argv[1]))

@@ -1,0 +1,188 @@
+"""The REST API of the node's Orthanc, as far as forwarding needs it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+#: Seconds that Orthanc may take to answer what it answers from its database.
+_TIMEOUT = 60.0
+#: Orthanc's codes of a database that is away or busy (ErrorCode_Database, _DatabasePlugin, _DatabaseUnavailable,
+#: _DatabaseCannotSerialize): some come as HTTP 500.
+_DATABASE_CODES = frozenset({11, 31, 36, 42, *range(1000, 1016)})
+#: Resources that are asked for in one request: what bounds the memory of both sides.
+_CHUNK = 250
+
+
+class NodeDownError(Exception):
+    """The node's own Orthanc does not answer: nothing is known of any destination."""
+
+
+class AnswerError(Exception):
+    """Orthanc answered that it could not.
+
+    Attributes:
+        status: the HTTP status.
+        code: Orthanc's own code of the error (OrthancException's ErrorCode), 0 without one.
+        details: what Orthanc says of it.
+    """
+
+    def __init__(self, status: int, code: int, details: str) -> None:
+        super().__init__(f"HTTP {status}: {details}")
+        self.status = status
+        self.code = code
+        self.details = details
+
+
+@dataclass(frozen=True)
+class Image:
+    """One instance that the node holds.
+
+    Attributes:
+        id: its identifier in Orthanc.
+        file: the UUID of its file: another one after it was stored again.
+        sop_class: its SOP class UID.
+        sop_instance: its SOP instance UID.
+        syntax: its transfer syntax UID.
+        calling_aet: who sent it; empty when it came by HTTP.
+        received: when it was stored, as Orthanc writes it: ``20260131T120000``, UTC.
+    """
+
+    id: str
+    file: str
+    sop_class: str
+    sop_instance: str
+    syntax: str
+    calling_aet: str
+    received: str
+
+
+@dataclass(frozen=True)
+class Series:
+    """One series that the node holds.
+
+    Attributes:
+        id: its identifier in Orthanc.
+        study: that of its study.
+        images: the identifiers of its instances.
+        tags: its main DICOM tags, by name.
+        metadata: its metadata, by name, or by number for those that have none.
+    """
+
+    id: str
+    study: str
+    images: tuple[str, ...]
+    tags: Mapping[str, str]
+    metadata: Mapping[str, str]
+
+    @property
+    def last_update(self) -> str:
+        """When an image was last stored in it: ``20260131T120000``, UTC."""
+        return self.metadata.get("LastUpdate", "")
+
+
+class Orthanc:
+    """A connection to an Orthanc for each thread that asks."""
+
+    def __init__(self, host: str, port: int, user: str, password: str) -> None:
+        self._address = host, port
+        self._headers = {"Authorization": "Basic " + b64encode(f"{user}:{password}".encode()).decode()}
+        self._of_thread = threading.local()
+
+    # --- requests ---
+
+    def get(self, path: str) -> Any:
+        """The JSON answer to a GET."""
+        return json.loads(self._ask("GET", path, None, _TIMEOUT))
+
+    def post(self, path: str, body: Any, timeout: float = _TIMEOUT) -> Any:
+        """The JSON answer to a POST of JSON."""
+        return json.loads(self._ask("POST", path, json.dumps(body).encode(), timeout) or b"null")
+
+    def delete(self, path: str) -> None:
+        """DELETE."""
+        self._ask("DELETE", path, None, _TIMEOUT)
+
+    def put_metadata(self, series: str, number: int, text: str) -> None:
+        """Set a metadata of a series."""
+        self._ask("PUT", f"/series/{series}/metadata/{number}", text.encode(), _TIMEOUT)
+
+    # --- what it holds ---
+
+    def series(self, ids: Sequence[str]) -> list[Series]:
+        """Series with all that they hold; those that are gone are left out.
+
+        Args:
+            ids: their identifiers, or those of instances in them.
+        """
+        found = self.post("/tools/bulk-content", {"Resources": list(ids), "Level": "Series", "Metadata": True})
+        return [
+            Series(said["ID"], said["ParentStudy"], tuple(said["Instances"]), said["MainDicomTags"], said.get("Metadata", {}))
+            for said in found
+        ]
+
+    def images(self, ids: Sequence[str]) -> Iterator[Image]:
+        """Instances; those that are gone are left out."""
+        for start in range(0, len(ids), _CHUNK):
+            found = self.post("/tools/bulk-content", {"Resources": ids[start : start + _CHUNK], "Level": "Instance", "Metadata": True})
+            for said in found:
+                metadata = said["Metadata"]
+                yield Image(
+                    id=said["ID"],
+                    file=said.get("FileUuid", ""),
+                    sop_class=metadata.get("SopClassUid", ""),
+                    sop_instance=said["MainDicomTags"]["SOPInstanceUID"],
+                    syntax=metadata.get("TransferSyntax", ""),
+                    calling_aet=metadata.get("RemoteAET", ""),
+                    received=metadata.get("ReceptionDate", ""),
+                )
+
+    def study_tags(self, study: str) -> dict[str, str]:
+        """The main DICOM tags of a study, by name."""
+        return dict(self.get(f"/studies/{study}")["MainDicomTags"])
+
+    def _ask(self, method: str, path: str, body: bytes | None, timeout: float) -> bytes:
+        """One request; once more where a connection that lay idle turns out to be closed.
+
+        Raises:
+            NodeDownError: no answer, or one that Orthanc gives while its database is away.
+            AnswerError: any other answer but 200.
+        """
+        for attempt in (1, 2):
+            connection = getattr(self._of_thread, "connection", None)
+            fresh = connection is None
+            if connection is None:
+                connection = self._of_thread.connection = http.client.HTTPConnection(*self._address)
+            connection.timeout = timeout
+            if connection.sock is not None:
+                connection.sock.settimeout(timeout)
+            try:
+                connection.request(method, path, body, self._headers)
+                answer = connection.getresponse()
+                content = answer.read()
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                self._of_thread.connection = None
+                if attempt == 1 and not fresh and not isinstance(error, TimeoutError):
+                    continue
+                raise NodeDownError(f"{type(error).__name__}: {error}") from None
+            if answer.status == http.HTTPStatus.OK:
+                return content
+            error_answer = _error(answer.status, content)
+            if answer.status == http.HTTPStatus.SERVICE_UNAVAILABLE or error_answer.code in _DATABASE_CODES:
+                raise NodeDownError("its database is away")
+            raise error_answer
+        raise AssertionError  # the second attempt returns or raises
+
+
+def _error(status: int, content: bytes) -> AnswerError:
+    try:
+        said = json.loads(content)
+        return AnswerError(status, int(said.get("OrthancStatus", 0)), f"{said.get('OrthancError', '')}: {said.get('Details', '')}")
+    except (ValueError, AttributeError):
+        return AnswerError(status, 0, "")

@@ -1,0 +1,169 @@
+"""Finds series that may hold something new: the changes log for what has just come, sweeps for everything else."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from forwarder.link import Link
+from forwarder.log import say
+from forwarder.orthanc import AnswerError, NodeDownError, Orthanc, Series
+from forwarder.pages import pages
+
+#: Seconds between two looks into the changes log, while images come and otherwise.
+_POLL_BUSY, _POLL_IDLE = 0.2, 0.5
+_BUSY_SECONDS = 10.0
+#: Changes and series that are read at once.
+_CHANGES = 1000
+#: Seconds after which changes are read once more.
+_READ_AGAIN_SECONDS = 5.0
+#: Seconds between two sweeps.
+_SWEEP_EVERY = 3600.0
+
+
+class Watch:
+    """Follows one Orthanc for all its links.
+
+    The changes log is only a hint: it can be cleared, and after a restored backup it begins anew. What it does not say, a sweep over
+    all series finds: at the start, each hour, and when the log is seen to have gone back.
+    """
+
+    def __init__(self, orthanc: Orthanc, links: Sequence[Link], on_delivered: Callable[[Series], None] | None = None) -> None:
+        self._orthanc = orthanc
+        self._links = links
+        self._on_delivered = on_delivered
+        self._sweep_wanted = threading.Event()
+        self.stopping = threading.Event()
+        self.beat = time.monotonic()
+        self.node_up: bool | None = None
+        self.sweeps = 0
+        self._position: int | None = None
+        self._last_new = 0.0
+        self._seen: set[int] = set()
+        self._read_again_from = self._read_again_to = 0
+        self._read_again_at = 0.0
+
+    def follow_for_ever(self) -> None:
+        """The work of the thread that follows the changes log."""
+        while not self.stopping.is_set():
+            self.beat = time.monotonic()
+            try:
+                if self._position is None:
+                    # Its end is read before the first sweep begins: what comes during the sweep is seen after it.
+                    self._begin_at(int(self._orthanc.get("/changes?last")["Last"]))
+                self._follow()
+                self._read_again()
+                self._note_node(True)
+            except NodeDownError as error:
+                self._note_node(False, str(error))
+                self.stopping.wait(1.0)
+            except (AnswerError, KeyError, TypeError, ValueError) as error:
+                say("node failed", reason=type(error).__name__)
+                self.stopping.wait(5.0)
+            else:
+                self.stopping.wait(_POLL_BUSY if time.monotonic() - self._last_new < _BUSY_SECONDS else _POLL_IDLE)
+
+    def _begin_at(self, position: int) -> None:
+        self._position = self._read_again_from = self._read_again_to = position
+
+    def _follow(self) -> None:
+        """Read what is new in the changes log."""
+        while not self.stopping.is_set():
+            page = self._orthanc.get(f"/changes?since={self._position}&limit={_CHANGES}")
+            if int(page["Last"]) < (self._position or 0):
+                say("changes log went back", wanted=self._position, found=page["Last"])
+                self._begin_at(int(page["Last"]))
+                self._sweep_wanted.set()
+                return
+            self._consider(page["Changes"])
+            self._position = int(page["Last"])
+            self.beat = time.monotonic()
+            if page["Done"]:
+                return
+
+    def _read_again(self) -> None:
+        """Read what was read some seconds ago once more.
+
+        PostgreSQL numbers changes before they can be seen: 5 may come before 4.
+        """
+        if time.monotonic() - self._read_again_at < _READ_AGAIN_SECONDS:
+            return
+        end, self._read_again_at = self._read_again_to, time.monotonic()
+        while (start := self._read_again_from) < end and not self.stopping.is_set():
+            page = self._orthanc.get(f"/changes?since={start}&limit={_CHANGES}")
+            self._consider([change for change in page["Changes"] if change["Seq"] not in self._seen])
+            self._read_again_from = max(start + 1, int(page["Last"]))
+        self._seen = {number for number in self._seen if number > end}
+        self._read_again_from, self._read_again_to = end, self._position or 0
+
+    def _consider(self, changes: Sequence[Mapping[str, Any]]) -> None:
+        """Look at the series of new instances."""
+        self._seen.update(change["Seq"] for change in changes)
+        new = [change["ID"] for change in changes if change["ChangeType"] == "NewInstance"]
+        if new:
+            self._last_new = time.monotonic()
+        for series in self._series(new):
+            for link in self._links:
+                link.ledger.consider(series)
+
+    def _series(self, ids: Sequence[str]) -> Iterator[Series]:
+        """Series; where Orthanc cannot tell of all together, one by one, less those of which it cannot tell."""
+        if not ids:
+            return
+        try:
+            yield from self._orthanc.series(ids)
+        except AnswerError as error:
+            if len(ids) == 1:
+                say("series cannot be read", of=ids[0], status=error.status)
+                return
+            for one in ids:
+                yield from self._series([one])
+
+    def sweep_for_ever(self) -> None:
+        """The work of the thread that sweeps."""
+        due = time.monotonic()
+        while not self.stopping.is_set():
+            self._sweep_wanted.wait(1.0)
+            overflowed = any(link.ledger.backlog.overflowed and link.ledger.backlog.has_room for link in self._links)
+            if not self.node_up or not (self._sweep_wanted.is_set() or overflowed or time.monotonic() > due):
+                self.stopping.wait(0.1)
+                continue
+            self._sweep_wanted.clear()
+            try:
+                self._sweep()
+                due = time.monotonic() + _SWEEP_EVERY
+                self.sweeps += 1
+            except (NodeDownError, AnswerError, KeyError, TypeError, ValueError):
+                self._sweep_wanted.set()
+                self.stopping.wait(2.0)
+
+    def sweep_soon(self) -> None:
+        """Ask for a sweep."""
+        self._sweep_wanted.set()
+
+    def _sweep(self) -> None:
+        """Compare every series with its records, page by page, resting as long as each took."""
+        started, seen, open_ = time.monotonic(), 0, 0
+        for link in self._links:
+            link.ledger.backlog.overflowed = False
+        for ids in pages(self._orthanc, self.stopping):
+            began = time.monotonic()
+            for series in self._series(ids):
+                delivered = [link.ledger.consider(series) for link in self._links]
+                open_ += not all(delivered)
+                if all(delivered) and self._on_delivered:
+                    self._on_delivered(series)
+            seen += len(ids)
+            self.stopping.wait(time.monotonic() - began)
+        if not self.stopping.is_set():
+            say("swept", series=seen, not_delivered=open_, seconds=round(time.monotonic() - started, 1))
+
+    def _note_node(self, up: bool, reason: str = "") -> None:
+        if up and not self.node_up:
+            # At the start, and after an outage: it may have come back with an older database.
+            self._sweep_wanted.set()
+        if up != self.node_up:
+            say("node answers" if up else "node does not answer", **({} if up else {"reason": reason}))
+        self.node_up = up

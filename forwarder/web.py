@@ -1,0 +1,151 @@
+"""Status as JSON, metrics for Prometheus, and what can be asked for from inside the container."""
+
+from __future__ import annotations
+
+import calendar
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from forwarder.link import Link
+
+#: Images that are set aside and listed by name; all are counted.
+_LISTED = 100
+
+#: Each metric with its type and its meaning; all have the labels ``node`` and ``to``.
+_METRICS: Mapping[str, tuple[str, str]] = {
+    "waiting": ("gauge", "Images that wait to be sent."),
+    "in_flight": ("gauge", "Images that are being sent or confirmed."),
+    "set_aside": ("gauge", "Images that the destination does not take; they are tried again now and then."),
+    "oldest_waiting_seconds": ("gauge", "Age of the oldest image that waits; 0 where none does."),
+    "last_delivered_timestamp_seconds": ("gauge", "When an image was last confirmed; 0 where none was since the start."),
+    "delivered_total": ("counter", "Images that the destination confirmed since the start."),
+    "failures_total": ("counter", "Failures of the destination, and of images, since the start."),
+    "tries": ("gauge", "Tries of the destination that failed, one after another, until now."),
+    "next_try_timestamp_seconds": ("gauge", "When the destination is tried again; 0 where it works."),
+}
+
+
+def link_status(link: Link) -> dict[str, Any]:
+    """How a link is."""
+    ledger = link.ledger
+    with ledger.changed:
+        now, clock = time.monotonic(), time.time()
+        entries = list(ledger.backlog)
+        aside = [one for entry in entries for one in (entry.waiting or {}).values() if one.aside]
+        waiting = sum(entry.count for entry in entries)
+        oldest = min((since for entry in entries if (since := entry.oldest)), default=None)
+        failing = ledger.backoff.tries > 0
+        return {
+            "to": link.config.to,
+            "waiting": waiting,
+            "inFlight": sum(len(entry.in_flight) for entry in entries),
+            "setAside": len(aside),
+            "oldestWaiting": _iso(_seconds(oldest)) if oldest else None,
+            "lastDelivered": _iso(ledger.counts.last_delivered) if ledger.counts.last_delivered else None,
+            "delivered": ledger.counts.delivered,
+            "failures": ledger.counts.failures,
+            "tries": ledger.backoff.tries,
+            "nextTry": _iso(clock + max(0.0, ledger.backoff.until - now)) if failing else None,
+            "reason": ledger.backoff.reason,
+            "more": ledger.backlog.overflowed,
+            "aside": [
+                {"image": one.image.id, "reason": one.reason, "tries": one.tries, "nextTry": _iso(clock + max(0.0, one.due - now))}
+                for one in aside[:_LISTED]
+            ],
+        }
+
+
+def metrics(status: Mapping[str, Any]) -> str:
+    """A status in Prometheus' text format."""
+    return "\n".join(_lines(status)) + "\n"
+
+
+def _lines(status: Mapping[str, Any]) -> Iterator[str]:
+    values = [(link["to"], _values(link)) for link in status["links"]]
+    for name, (kind, meaning) in _METRICS.items():
+        yield f"# HELP orthanc_forwarder_{name} {meaning}"
+        yield f"# TYPE orthanc_forwarder_{name} {kind}"
+        for to, of_link in values:
+            yield f'orthanc_forwarder_{name}{{node="{status["node"]}",to="{to}"}} {of_link[name]}'
+    yield "# HELP orthanc_forwarder_node_up Whether the node's Orthanc answers."
+    yield "# TYPE orthanc_forwarder_node_up gauge"
+    yield f'orthanc_forwarder_node_up{{node="{status["node"]}"}} {int(status["nodeAnswers"])}'
+
+
+def _values(link: Mapping[str, Any]) -> dict[str, float]:
+    oldest = link["oldestWaiting"]
+    return {
+        "waiting": link["waiting"],
+        "in_flight": link["inFlight"],
+        "set_aside": link["setAside"],
+        "oldest_waiting_seconds": round(max(0.0, time.time() - _of_iso(oldest)), 1) if oldest else 0,
+        "last_delivered_timestamp_seconds": _of_iso(link["lastDelivered"]),
+        "delivered_total": link["delivered"],
+        "failures_total": link["failures"],
+        "tries": link["tries"],
+        "next_try_timestamp_seconds": _of_iso(link["nextTry"]),
+    }
+
+
+def server(port: int, status: Callable[[], dict[str, Any]], actions: Mapping[str, Callable[[], None]]) -> ThreadingHTTPServer:
+    """The web server, not started.
+
+    Args:
+        port: where it listens, on all of the container's addresses.
+        status: tells how the forwarder is.
+        actions: what a POST from the container itself may ask for, by path.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/status":
+                self._answer(200, json.dumps(status(), indent=1), "application/json")
+            elif self.path == "/metrics":
+                self._answer(200, metrics(status()), "text/plain; version=0.0.4")
+            else:
+                self._answer(404, "There are /status and /metrics.\n", "text/plain")
+
+        def do_POST(self) -> None:
+            action = actions.get(self.path)
+            if self.client_address[0] != "127.0.0.1":
+                self._answer(403, "Only from the forwarder's own container.\n", "text/plain")
+            elif action is None:
+                self._answer(404, f"There are {', '.join(sorted(actions))}.\n", "text/plain")
+            else:
+                action()
+                self._answer(200, "{}", "application/json")
+
+        def _answer(self, code: int, text: str, kind: str) -> None:
+            body = text.encode()
+            self.send_response(code)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Not in the log: it is asked every few seconds."""
+
+    made = ThreadingHTTPServer(("0.0.0.0", port), Handler)
+    made.daemon_threads = True
+    return made
+
+
+def statuses(node: str, answers: bool, links: Sequence[Link]) -> dict[str, Any]:
+    """How the forwarder is."""
+    return {"node": node, "nodeAnswers": answers, "links": [link_status(link) for link in links]}
+
+
+def _iso(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def _of_iso(text: str | None) -> int:
+    return calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ")) if text else 0
+
+
+def _seconds(timestamp: str) -> float:
+    return calendar.timegm(time.strptime(timestamp, "%Y%m%dT%H%M%S"))

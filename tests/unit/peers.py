@@ -1,0 +1,100 @@
+"""Destinations that are none: what the node of orthancs.py sends to, and what can be wrong with it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+SECRET = "1.2.840.10008.5.1.4.1.1.481.1"
+LITTLE = "1.2.840.10008.1.2.1"
+JPEG = "1.2.840.10008.1.2.4.70"
+#: What nothing but the images themselves may hold.
+PATIENT = "Doe^Jane"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An image of the node."""
+
+    id: str
+    series: str
+    file: str
+    uid: str
+    sop_class: str = CT
+    syntax: str = LITTLE
+    aet: str = "SCANNER"
+    received: str = ""
+
+
+class RefusedError(Exception):
+    """An answer that is not 200."""
+
+    def __init__(self, status: int, code: int, details: str) -> None:
+        super().__init__(details)
+        self.answer = status, {"HttpStatus": status, "OrthancStatus": code, "OrthancError": "Error", "Details": details}
+
+
+@dataclass
+class Peer:
+    """A destination, with what can be wrong with it.
+
+    Attributes:
+        down: nothing reaches it.
+        refuses: SOP classes that it does not accept.
+        statuses: DIMSE statuses that it answers to C-STORE, by SOP instance UID; ``*`` for all.
+        loses: how many images it will accept and not keep.
+        report_after: seconds until it reports on storage commitment; None for never.
+        omits: SOP instance UIDs that its reports say nothing of.
+        commits: whether it can be asked for storage commitment.
+        stored: the file that it has, by SOP instance UID.
+        got: the files that it took, in their order, also those that it lost.
+        batches: the images of each association that got through.
+        tried: when it was called, and for what.
+        slow: seconds that each association takes.
+        lists_uids: whether its answers to a query hold what was asked for.
+    """
+
+    down: bool = False
+    refuses: set[str] = field(default_factory=set)
+    statuses: dict[str, str] = field(default_factory=dict)
+    loses: int = 0
+    report_after: float | None = 0.0
+    omits: set[str] = field(default_factory=set)
+    commits: bool = True
+    stored: dict[str, str] = field(default_factory=dict)
+    got: list[str] = field(default_factory=list)
+    batches: list[list[Stored]] = field(default_factory=list)
+    tried: list[tuple[float, str]] = field(default_factory=list)
+    slow: float = 0.0
+    lists_uids: bool = True
+
+    def call(self, what: str) -> None:
+        """An association begins."""
+        self.tried.append((time.monotonic(), what))
+        if self.down:
+            raise RefusedError(500, 9, f"DicomAssociation - connecting to AET: TCP Initialization Error: Connection refused {PATIENT}")
+
+    def calls(self, what: str) -> list[float]:
+        """When it was called for something."""
+        return [at for at, why in self.tried if why == what]
+
+    def take(self, image: Stored) -> None:
+        """C-STORE."""
+        if image.sop_class in self.refuses:
+            raise RefusedError(500, 2015, f"No valid presentation context was negotiated for {PATIENT}")
+        if status := self.statuses.get(image.uid) or self.statuses.get("*"):
+            raise RefusedError(500, 9, f'C-STORE SCU to AET "X" has failed with DIMSE status 0x{status} ({PATIENT})')
+        self.got.append(image.file)
+        if self.loses > 0:
+            self.loses -= 1
+        else:
+            self.stored[image.uid] = image.file
+
+    def report(self, asked: list[tuple[str, str]]) -> dict[str, Any]:
+        """What it says of images, by class and UID."""
+        asked = [(one, uid) for one, uid in asked if uid not in self.omits]
+        there = [{"SOPClassUID": one, "SOPInstanceUID": uid} for one, uid in asked if uid in self.stored]
+        gone = [{"SOPClassUID": one, "SOPInstanceUID": uid, "FailureReason": 0x0112} for one, uid in asked if uid not in self.stored]
+        return {"Status": "Failure" if gone else "Success", "Success": there, "Failures": gone}

@@ -1,0 +1,123 @@
+"""What the node answers is told apart: that it does not answer, that it could not, and what it holds."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from forwarder.__main__ import retry
+from forwarder.dicom import Destination
+from forwarder.orthanc import AnswerError, NodeDownError, Orthanc
+from tests.unit.forwarding import World
+from tests.unit.orthancs import Node
+from tests.unit.peers import CT, LITTLE, RefusedError
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    made = Node("archive")
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+def _orthanc(node: Node) -> Orthanc:
+    return Orthanc("127.0.0.1", node.port, "user", "word")
+
+
+def test_what_the_node_holds(node: Node) -> None:
+    stored = node.add("a", 3, aet="CT1")
+    node.add("b", 1)
+    orthanc = _orthanc(node)
+    (series,) = orthanc.series(["a", "gone"])
+    assert (series.id, series.study, series.images) == ("a", "study-a", tuple(image.id for image in stored))
+    assert series.last_update == node.series["a"].metadata["LastUpdate"]
+    image = next(iter(orthanc.images(["gone", stored[0].id])))
+    assert (image.file, image.sop_class, image.syntax, image.calling_aet) == (stored[0].file, CT, LITTLE, "CT1")
+    assert [one.id for one in orthanc.series([stored[0].id, stored[1].id])] == ["a"]
+
+
+def test_more_images_than_are_asked_for_at_once(node: Node) -> None:
+    stored = node.add("a", 600)
+    asked: list[str] = []
+    node.hooks.append(lambda _, path: asked.append(path))
+    assert [image.id for image in _orthanc(node).images([one.id for one in stored])] == [one.id for one in stored]
+    assert len(asked) == 3
+
+
+def test_a_node_that_is_not_there_is_down(node: Node) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        with pytest.raises(NodeDownError):
+            Orthanc("127.0.0.1", unused.getsockname()[1], "user", "word").get("/changes?last")
+
+
+@pytest.mark.parametrize(("status", "code"), [(503, 0), (503, 17), (500, 11), (500, 1000)])
+def test_a_node_whose_database_is_away_is_down(node: Node, status: int, code: int) -> None:
+    def fail(method: str, path: str) -> None:
+        raise RefusedError(status, code, "Database")
+
+    node.hooks.append(fail)
+    with pytest.raises(NodeDownError):
+        _orthanc(node).get("/changes?last")
+
+
+def test_an_answer_that_is_none_has_its_code(node: Node) -> None:
+    with pytest.raises(AnswerError) as raised:
+        _orthanc(node).get("/studies/study-gone")
+    assert (raised.value.status, raised.value.code) == (404, 17)
+
+
+def test_a_connection_that_was_closed_while_it_lay_idle_is_made_anew() -> None:
+    """Orthanc closes those that are idle; once is no failure, twice is."""
+    served: list[int] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            for _ in range(2):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                    served.append(1)
+            connection, _ = listener.accept()
+            connection.close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        orthanc = Orthanc("127.0.0.1", listener.getsockname()[1], "user", "word")
+        assert orthanc.get("/a") == {}
+        assert orthanc.get("/b") == {}
+        with pytest.raises(NodeDownError):
+            orthanc.get("/c")
+        assert len(served) == 2
+
+
+def test_a_commitment_is_pending_then_told_then_forgotten(node: Node) -> None:
+    here, gone = node.add("a", 2)
+    destination = Destination(_orthanc(node), "archive")
+    images = list(_orthanc(node).images([here.id, gone.id]))
+    node.peers["archive"].stored[here.uid] = here.file
+    node.peers["archive"].report_after = None
+    assert destination.commitment(destination.ask_commitment(images)) is None
+    node.peers["archive"].report_after = 0.0
+    transaction = destination.ask_commitment(images)
+    assert destination.commitment(transaction) == {here.uid: "", gone.uid: "it is not there"}
+    node.restart()
+    with pytest.raises(LookupError):
+        destination.commitment(transaction)
+
+
+def test_retry_is_for_every_destination() -> None:
+    with World("archive", "second", pause=60.0) as world:
+        for peer in world.node.peers.values():
+            peer.down = True
+        world.node.add("a", 2)
+        world.start().until(lambda: world.status(0)["tries"] and world.status(1)["tries"])
+        for peer in world.node.peers.values():
+            peer.down = False
+        retry(world.links)
+        world.delivered("archive")
+        world.delivered("second")

@@ -1,0 +1,85 @@
+"""What a failure means, and how long the pauses are: for ever, and never so often that it hurts."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from forwarder.orthanc import AnswerError
+from forwarder.trouble import FIRST_PAUSE, LONGEST_PAUSE, Backoff, Failure, Fault, failure_of, pause_after
+from tests.unit.peers import PATIENT
+
+IMAGE, DESTINATION, UNCLEAR = Fault.IMAGE, Fault.DESTINATION, Fault.UNCLEAR
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "fault", "reason"),
+    [
+        (9, "C-STORE SCU has failed with DIMSE status 0xA700", UNCLEAR, "DIMSE status 0xA700, out of resources"),
+        (9, "C-STORE SCU has failed with DIMSE status 0xa701", UNCLEAR, "DIMSE status 0xA701, out of resources"),
+        (9, "C-STORE SCU has failed with DIMSE status 0xA900", IMAGE, "DIMSE status 0xA900, data set does not match SOP class"),
+        (9, "C-STORE SCU has failed with DIMSE status 0xC000", IMAGE, "DIMSE status 0xC000"),
+        (9, "C-STORE SCU has failed with DIMSE status 0122", IMAGE, "DIMSE status 0x0122, SOP class not supported"),
+        (9, "C-STORE SCU has failed with DIMSE status 0x0110", UNCLEAR, "DIMSE status 0x0110, SOP class not supported"),
+        (2015, "", IMAGE, "no presentation context was accepted for its SOP class and transfer syntax"),
+        (15, "", IMAGE, "its file in this node cannot be read"),
+        (2014, "", IMAGE, "it has no SOP class or instance UID"),
+        (9, "Association Rejected by peer", DESTINATION, "association rejected"),
+        (9, "Peer aborted Association", DESTINATION, "association aborted"),
+        (9, "TCP Initialization Error: Connection refused", DESTINATION, "connection refused"),
+        (9, "Timeout while waiting", DESTINATION, "timeout"),
+        (9, "unknown host: archive", DESTINATION, "unknown host: it does not run"),
+        (9, "cannot connect", DESTINATION, "no connection"),
+        (9, "something else", DESTINATION, "network error"),
+        (0, "", DESTINATION, "network error"),
+    ],
+)
+def test_what_a_failure_means(code: int, details: str, fault: Fault, reason: str) -> None:
+    assert failure_of(AnswerError(500, code, details)) == Failure(fault, reason, refuses_class=code == 2015)
+
+
+@pytest.mark.parametrize("details", [f"reject {PATIENT}", f"DIMSE status 0xA700 {PATIENT}", PATIENT, f"connect {PATIENT}"])
+def test_a_reason_repeats_nothing_that_is_not_known(details: str) -> None:
+    assert "Doe" not in failure_of(AnswerError(500, 9, details)).reason
+
+
+def test_a_destination_that_is_away_for_72_hours_is_tried_for_72_hours() -> None:
+    backoff, now, gaps = Backoff(), 0.0, []
+    while now < 72 * 3600:
+        gaps.append(backoff.failed(now, "no connection"))
+        assert backoff.until == now + gaps[-1]
+        now = backoff.until
+    assert 0.75 <= gaps[0] <= 1.0
+    assert max(gaps) <= 300.0
+    assert len(gaps) >= 72 * 3600 / 300
+    assert len(gaps) <= 72 * 3600 / 225 + 12
+    assert backoff.tries == len(gaps)
+
+
+def test_each_pause_is_by_chance_up_to_a_quarter_shorter() -> None:
+    for tries in range(40):
+        longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2**tries)
+        pauses = [pause_after(tries) for _ in range(200)]
+        assert min(pauses) >= longest * 0.75
+        assert max(pauses) <= longest
+        assert max(pauses) - min(pauses) > longest * 0.1
+
+
+def test_pauses_grow_until_the_longest() -> None:
+    middle = [sum(pause_after(tries) for _ in range(50)) / 50 for tries in range(12)]
+    assert all(later > earlier * 1.5 for earlier, later in itertools.pairwise(middle[:8]))
+    assert middle[-1] == pytest.approx(300 * 0.875, rel=0.05)
+
+
+def test_any_number_of_tries_has_a_pause() -> None:
+    assert 225 <= pause_after(10**6) <= 300
+
+
+def test_after_a_success_it_begins_anew() -> None:
+    backoff = Backoff()
+    for _ in range(20):
+        backoff.failed(0.0, "no connection")
+    backoff.succeeded()
+    assert (backoff.tries, backoff.reason, backoff.until) == (0, "", 0.0)
+    assert backoff.failed(100.0, "no connection") <= 1.0
