@@ -12,7 +12,8 @@ images = stack.images_of(this)
 db = stack.index_db_of(this, network=network, images=images)
 endpoints = stack.endpoints_of(this, network=network)
 nodes = {node.name: stack.node_of(this, node, network=network, images=images, endpoints=endpoints, db=db) for node in this.settings.nodes}
+forwarders = stack.forwarders_of(this, nodes, network=network, images=images)
 adminer = stack.adminer_of(this, network=network, images=images)
 
-for name, value in outputs.of(this, nodes, adminer).items():
+for name, value in outputs.of(this, nodes, forwarders, adminer).items():
     pulumi.export(name, value)

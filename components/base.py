@@ -42,6 +42,17 @@ def shown(output: pulumi.Output[Any]) -> pulumi.Output[Any]:
     return pulumi.Output(set(), output.future(), output.is_known(), output.is_secret())
 
 
+def host_of(address: str) -> str:
+    """Where the host itself reaches a port that it binds to an address."""
+    return "127.0.0.1" if address == "0.0.0.0" else address
+
+
+def url_of(address: str, port: int) -> str:
+    """The URL at which the host itself reaches a port that it binds to an address."""
+    host = host_of(address)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def labels(mapping: Mapping[str, str]) -> list[tuple[str, str]]:
     """Labels in a fixed order."""
     return sorted(mapping.items())
@@ -105,11 +116,12 @@ class ContainerSpec:
     Attributes:
         stack: prefix of the stack's physical names.
         name: the container's role in the stack; the physical name is ``<stack>-<name>``, and the name on the network.
-        role: what it is, for its label: db, db-roles, node, adminer.
+        role: what it is, for its label: db, db-roles, node, forwarder, adminer.
         image: the image's ID.
         network: the stack's network, by output: a new network brings new containers.
         healthcheck: its health check; None for a container that runs once and ends.
         grace_seconds: how long it may take to stop before it is killed [1].
+        entrypoint: instead of the image's own; the image's command is then left out, too.
         command: instead of the image's own.
         environment: public variables; secrets go into files [16, 17].
         files: files to write into it.
@@ -126,6 +138,7 @@ class ContainerSpec:
     network: pulumi.Input[str]
     healthcheck: docker.ContainerHealthcheckArgs | None
     grace_seconds: int
+    entrypoint: Sequence[str] | None = None
     command: Sequence[str] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     files: Sequence[File] = ()
@@ -166,6 +179,7 @@ def container(logical_name: str, spec: ContainerSpec, parent: pulumi.Resource, *
         name=f"{spec.stack}-{spec.name}",
         hostname=spec.name,
         image=spec.image,
+        entrypoints=list(spec.entrypoint) if spec.entrypoint else None,
         command=list(spec.command) if spec.command else None,
         envs=[f"{key}={value}" for key, value in sorted(spec.environment.items())],
         uploads=[

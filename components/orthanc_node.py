@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pulumi
 
-from components.base import ContainerSpec, File, Port, container, eager_probe, shown, volume
+from components.base import ContainerSpec, File, Port, container, eager_probe, host_of, shown, url_of, volume
 from configs import names
-from configs.orthanc_options import overlay
+from configs.orthanc_options import OF_LINKS, overlay
 from configs.wiring import DicomEndpoint, Peer
 
 #: DCMTK reads these two; Orthanc's own TcpNoDelay is for HTTP. Without the first, small writes wait for delayed acknowledgements: one
@@ -20,6 +22,10 @@ _TRANSPORT = {"TCP_BUFFER_LENGTH": "1048576", "TCP_NODELAY": "1"}
 
 #: How the containers reach the machine that runs the engine; Docker Desktop resolves it by itself, engines on Linux from 20.10 on by this.
 _ENGINE_HOST = ("host.docker.internal", "host-gateway")
+
+#: The script in Python that answers storage commitment, in the container and here.
+_COMMITMENT_SCRIPT = "/etc/orthanc/commitment.py"
+_COMMITMENT_SOURCE = Path(__file__).with_name("commitment.py")
 
 _STORAGE = "/var/lib/orthanc/db"
 
@@ -49,6 +55,7 @@ class OrthancNodeArgs:
         address: the host's IP address that both ports are bound to.
         http_port: the host's port for HTTP.
         dicom_port: the host's port for DICOM.
+        commits: whether others ask it for storage commitment.
         index: the node's database; None for an index in SQLite, inside the node's volume.
         keep_data: protect the volume, and leave it on the engine when the stack goes.
         after: what the container starts after and stops before, without being replaced with it: the database.
@@ -64,6 +71,7 @@ class OrthancNodeArgs:
     address: str
     http_port: int
     dicom_port: int
+    commits: bool
     index: IndexDatabase | None
     keep_data: bool
     after: Sequence[pulumi.Resource] = ()
@@ -76,12 +84,19 @@ class OrthancNode(pulumi.ComponentResource):
     public one is also an input of this component, so that a preview shows which option changes: of the container's files, pulumi-docker
     shows none as soon as one of them is secret.
 
-    Does not forward by itself, and does not create the database: OrthancIndexDb does.
+    Does not forward by itself: Forwarder does. Does not create the database: OrthancIndexDb does.
+
+    Attributes:
+        http_url: its web interface, from the host.
+        dicom_host: where the host publishes its DICOM port.
+        dicom_port: that port.
+        revision: changes when the node is deployed anew with another image or public configuration.
     """
 
     http_url: pulumi.Output[str]
     dicom_host: pulumi.Output[str]
     dicom_port: pulumi.Output[int]
+    revision: pulumi.Output[str]
 
     def __init__(self, name: str, args: OrthancNodeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         configuration = _public(name, args)
@@ -106,6 +121,7 @@ class OrthancNode(pulumi.ComponentResource):
                 files=[
                     File(path="/etc/orthanc/orthanc.json", content=configuration.apply(_as_file)),
                     File(path="/run/secrets/orthanc.json", content=_secret(args), mode="0400"),
+                    *_scripts(args),
                 ],
                 volumes=[(data.name, _STORAGE)],
                 ports=[
@@ -121,12 +137,13 @@ class OrthancNode(pulumi.ComponentResource):
             self,
             depends_on=list(args.after),
         )
-        reachable = "127.0.0.1" if args.address == "0.0.0.0" else args.address
-        host = f"[{reachable}]" if ":" in reachable else reachable
         # By output of the container: these are true when it serves.
-        self.http_url = made.name.apply(lambda _: f"http://{host}:{args.http_port}")
-        self.dicom_host = made.name.apply(lambda _: reachable)
+        self.http_url = made.name.apply(lambda _: url_of(args.address, args.http_port))
+        self.dicom_host = made.name.apply(lambda _: host_of(args.address))
         self.dicom_port = made.name.apply(lambda _: args.dicom_port)
+        # Not by output of the container, nor of anything else: whoever reads it is not replaced with this node, keeps nothing of this
+        # stack from being destroyed, and may be made side by side with it.
+        self.revision = shown(pulumi.Output.all(args.image, configuration).apply(_revision))
         self.register_outputs({"dicomHost": self.dicom_host, "dicomPort": self.dicom_port, "httpUrl": self.http_url})
 
 
@@ -148,6 +165,8 @@ def _public(name: str, args: OrthancNodeArgs) -> pulumi.Output[dict[str, Any]]:
             "DatabaseServerIdentifier": f"{args.stack}-{name}",
             "DicomModalities": {peer.name: peer.modality() | {"Host": hosts[peer.name]} for peer in args.peers},
         }
+        if args.commits:
+            computed["PythonScript"] = _COMMITMENT_SCRIPT
         if args.index:
             computed["PostgreSQL"] = {
                 "Host": args.index.host,
@@ -162,6 +181,17 @@ def _public(name: str, args: OrthancNodeArgs) -> pulumi.Output[dict[str, Any]]:
 
 def _as_file(configuration: Mapping[str, Any]) -> str:
     return json.dumps(configuration, sort_keys=True, indent=1)
+
+
+def _revision(made_of: Sequence[Any]) -> str:
+    """A short mark of an image and a configuration, less what its links are: one more sender does not concern all the others."""
+    image, configuration = made_of
+    told = {key: value for key, value in configuration.items() if key not in OF_LINKS}
+    return hashlib.sha256(f"{image}\n{_as_file(told)}".encode()).hexdigest()[:12]
+
+
+def _scripts(args: OrthancNodeArgs) -> list[File]:
+    return [File(path=_COMMITMENT_SCRIPT, content=_COMMITMENT_SOURCE.read_text(encoding="utf-8"))] if args.commits else []
 
 
 def _secret(args: OrthancNodeArgs) -> pulumi.Output[str]:

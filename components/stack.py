@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pulumi
 
 from components.adminer import Adminer, AdminerArgs
+from components.forwarder import Forwarder, ForwarderArgs
 from components.index_db import OrthancIndexDb, OrthancIndexDbArgs
 from components.network import StackNetwork, StackNetworkArgs
 from components.orthanc_node import IndexDatabase, OrthancNode, OrthancNodeArgs
@@ -76,15 +77,27 @@ def node_of(
         endpoint=endpoints[node.name],
         options=options_of(node, this.settings),
         peers=peers_of(node, this.settings, endpoints),
-        users={user: this.secret(secrets.user_key(node.name, user)) for user in node.users},
+        users=_users_of(this, node),
         address=this.settings.bind_of(node),
         http_port=node.http_port,
         dicom_port=node.dicom_port,
+        commits=any(link.confirm == "commitment" for link in this.settings.links_to(node.name)),
         index=_database_of(this, node) if on_db else None,
         keep_data=this.settings.is_prod,
         after=[db] if db and on_db else [],
     )
     return OrthancNode(node.name, args)
+
+
+def forwarders_of(
+    this: Deployment, nodes: Mapping[str, OrthancNode], *, network: StackNetwork, images: StackImages
+) -> dict[str, Forwarder]:
+    """The forwarder of each node that forwards, by the node's name.
+
+    Made after the node and its destinations, and stopped before them, without being replaced with them. Only then is a destination
+    asked again for what it had refused, which a new revision of it stands for.
+    """
+    return {node.name: _forwarder_of(this, node, nodes, network=network, images=images) for node in this.settings.forwarding_nodes}
 
 
 def adminer_of(this: Deployment, *, network: StackNetwork, images: StackImages) -> Adminer | None:
@@ -110,3 +123,30 @@ def _database_of(this: Deployment, node: NodeSettings) -> IndexDatabase:
         database=names.database_of(node.name),
         password=this.secret(secrets.node_db_key(node.name)),
     )
+
+
+def _users_of(this: Deployment, node: NodeSettings) -> dict[str, pulumi.Output[str]]:
+    """Who may log in at a node: its users, and its forwarder."""
+    keys = {user: secrets.user_key(node.name, user) for user in node.users}
+    keys |= {names.FORWARDER_USER: secrets.forwarder_key(node.name)} if node.forward_to else {}
+    return {user: this.secret(key) for user, key in keys.items()}
+
+
+def _forwarder_of(
+    this: Deployment, node: NodeSettings, nodes: Mapping[str, OrthancNode], *, network: StackNetwork, images: StackImages
+) -> Forwarder:
+    destinations = {name: nodes[name] for name in node.targets if name in nodes}
+    args = ForwarderArgs(
+        stack=this.prefix,
+        image=images.id_of("orthanc"),
+        network=network.network_name,
+        node=node.name,
+        links=node.forward_to,
+        revisions={name: destination.revision for name, destination in destinations.items()},
+        password=this.secret(secrets.forwarder_key(node.name)),
+        delete_after=node.delete_after,
+        address=this.settings.bind_of(node),
+        metrics_port=node.metrics_port,
+        after=[nodes[node.name], *destinations.values()],
+    )
+    return Forwarder(names.forwarder_of(node.name), args)

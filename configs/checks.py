@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from configs import names
 from configs.orthanc_options import check_options, index_connections
 from configs.problems import Problem, nearest
 from configs.settings import ModalitySettings, NodeSettings, StackSettings
@@ -31,12 +32,14 @@ class Parts:
         nodes: the valid nodes, each with its index in the stack file's list.
         modalities: the valid modalities, likewise.
         node_names: the names of all nodes, valid or not.
+        modality_names: the names of all modalities, valid or not.
         settings: everything else; its own ``nodes`` and ``modalities`` are the valid ones.
     """
 
     nodes: tuple[tuple[int, NodeSettings], ...]
     modalities: tuple[tuple[int, ModalitySettings], ...]
     node_names: frozenset[str]
+    modality_names: frozenset[str]
     settings: StackSettings
 
 
@@ -50,7 +53,7 @@ class HostPort(NamedTuple):
 
 def check(parts: Parts) -> list[Problem]:
     """Everything that is wrong between the settings of a stack."""
-    checks = (_unique, _links, _loops, _host_ports, _connections, _orthanc_options, _environment, _images)
+    checks = (_unique, _links, _modalities, _loops, _forwarding, _host_ports, _connections, _orthanc_options, _environment, _images)
     return [problem for one in checks for problem in one(parts)]
 
 
@@ -61,6 +64,8 @@ def host_ports(parts: Parts) -> list[HostPort]:
     for i, node in parts.nodes:
         ports.append(HostPort(f"nodes[{i}].httpPort", settings.bind_of(node), node.http_port))
         ports.append(HostPort(f"nodes[{i}].dicomPort", settings.bind_of(node), node.dicom_port))
+        if node.metrics_port is not None:
+            ports.append(HostPort(f"nodes[{i}].metricsPort", settings.bind_of(node), node.metrics_port))
     if settings.adminer:
         ports.append(HostPort("adminer.port", settings.bind_of(settings.adminer), settings.adminer.port))
     return ports
@@ -77,18 +82,31 @@ def _unique(parts: Parts) -> Iterator[Problem]:
             yield Problem(f"{path}.name", f"is the name of {other}, too; every node and modality needs a name of its own.", name)
         if (other := first_aet.setdefault(aet.upper(), path)) != path:
             yield Problem(f"{path}.aet", f"is the AE title of {other}, too (case does not count); each needs its own.", aet)
+    forwarders = {names.forwarder_of(node.name): node.name for _, node in parts.nodes if node.forward_to}
+    for path, name, _ in named:
+        if name in forwarders:
+            yield Problem(f"{path}.name", f"is the name of the forwarder of the node {forwarders[name]}; take another one.", name)
 
 
 def _links(parts: Parts) -> Iterator[Problem]:
+    modalities = {modality.name: modality for _, modality in parts.modalities}
+    known = parts.node_names | parts.modality_names
     for i, node in parts.nodes:
-        for j, target in enumerate(node.forward_to):
+        for j, target in enumerate(node.targets):
             path = f"nodes[{i}].forwardTo[{j}]"
             if target == node.name:
-                yield Problem(path, "is the node itself; a node forwards to other nodes.", target)
-            elif target not in parts.node_names:
-                yield Problem(path, f"is not a node of this stack.{_known(target, parts.node_names)}", target)
-            elif target in node.forward_to[:j]:
+                yield Problem(path, "is the node itself; a node forwards to others.", target)
+            elif target not in known:
+                yield Problem(path, f"is neither a node nor a modality of this stack.{_known(target, known)}", target)
+            elif target in node.targets[:j]:
                 yield Problem(path, "stands in the list twice; leave one out.", target)
+            elif same := [other for other in node.targets[:j] if names.record_number(other) == names.record_number(target)]:
+                yield Problem(path, f"has by chance the same record number as {same[0]}: give one of the two another name.", target)
+            elif target in modalities and target not in parts.node_names and node.name not in modalities[target].nodes:
+                yield Problem(path, f"is a modality that does not know this node: add {node.name} to its `nodes`.", target)
+
+
+def _modalities(parts: Parts) -> Iterator[Problem]:
     for i, modality in parts.modalities:
         for j, name in enumerate(modality.nodes):
             if name not in parts.node_names:
@@ -96,20 +114,20 @@ def _links(parts: Parts) -> Iterator[Problem]:
                 yield Problem(path, f"is not a node of this stack.{_known(name, parts.node_names)}", name)
 
 
-def _known(name: str, names: Iterable[str]) -> str:
-    return nearest(name, names) or f" There are: {', '.join(sorted(names))}."
+def _known(name: str, known: Iterable[str]) -> str:
+    return nearest(name, known) or f" There are: {', '.join(sorted(known))}."
 
 
 def _loops(parts: Parts) -> Iterator[Problem]:
     """Forwarding loops: an image would go round for ever. Each is reported once, at its first node in the stack file."""
-    targets = {node.name: [t for t in node.forward_to if t != node.name] for _, node in parts.nodes}
+    targets = {node.name: [t for t in node.targets if t != node.name] for _, node in parts.nodes}
     reported: set[frozenset[str]] = set()
     for i, node in parts.nodes:
         loop = _way_back(node.name, targets)
         if loop and frozenset(loop) not in reported:
             reported.add(frozenset(loop))
             way = " -> ".join([*loop, node.name])
-            yield Problem(f"nodes[{i}].forwardTo", f"begins a forwarding loop: {way}. Leave out one of its links.", list(node.forward_to))
+            yield Problem(f"nodes[{i}].forwardTo", f"begins a forwarding loop: {way}. Leave out one of its links.", list(node.targets))
 
 
 def _way_back(start: str, targets: dict[str, list[str]]) -> list[str]:
@@ -124,6 +142,32 @@ def _way_back(start: str, targets: dict[str, list[str]]) -> list[str]:
                 seen.add(following)
                 ways.append([*way, following])
     return []
+
+
+def _forwarding(parts: Parts) -> Iterator[Problem]:
+    """What a node says about its forwarder, which only a node that forwards has."""
+    for i, node in parts.nodes:
+        path = f"nodes[{i}]"
+        if not node.forward_to:
+            if node.keep != "forever":
+                yield Problem(f"{path}.keep", "is for a node that forwards; add forwardTo, or leave it out.", node.keep)
+            if node.metrics_port is not None:
+                yield Problem(f"{path}.metricsPort", "is for a node that forwards; add forwardTo, or leave it out.", node.metrics_port)
+            continue
+        unsure = [link.to for link in node.forward_to if link.confirm != "commitment"]
+        if node.delete_after is not None and unsure:
+            yield Problem(
+                f"{path}.keep",
+                "needs confirm: commitment of every link, because nothing is deleted that was not confirmed by storage commitment; "
+                f"not so: {', '.join(unsure)}. Keep the images forever, or change these links.",
+                node.keep,
+            )
+        if node.orthanc.get("CheckRevisions") is True:
+            yield Problem(
+                f"{path}.orthanc.CheckRevisions",
+                "cannot be true at a node that forwards: its forwarder writes metadata without their revisions. Leave it out.",
+                True,
+            )
 
 
 def _host_ports(parts: Parts) -> Iterator[Problem]:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from configs.checks import Parts, check
 from configs.names import PROJECT
 from configs.problems import NO_VALUE, Problem, SettingsError, from_validation, nearest, report
-from configs.secrets import DB_PASSWORD, check_secret, secret_keys
+from configs.secrets import check_secret, is_secret_key, secret_keys
 from configs.settings import ModalitySettings, NodeSettings, StackSettings
 
 Item = TypeVar("Item", bound=BaseModel)
@@ -46,7 +46,13 @@ def parse(raw: Mapping[str, Any]) -> tuple[StackSettings | None, Parts, list[Pro
         problems.append(
             Problem("nodes", "is missing or empty: a stack has at least one Orthanc node, with name, aet, httpPort and dicomPort.")
         )
-    parts = Parts(tuple(nodes), tuple(modalities), frozenset(_names(raw.get("nodes"))), settings)
+    parts = Parts(
+        nodes=tuple(nodes),
+        modalities=tuple(modalities),
+        node_names=frozenset(_names(raw.get("nodes"))),
+        modality_names=frozenset(_names(raw.get("modalities"))),
+        settings=settings,
+    )
     problems += check(parts)
     return (None if problems else settings), parts, problems
 
@@ -67,7 +73,7 @@ def load_stack_file(stack: str, folder: Path = _ROOT) -> StackSettings:
         raise SettingsError(f"{name} is not YAML: {error}") from None
     config = content.get("config") or {}
     raw = {key.partition(":")[2]: value for key, value in config.items() if key.startswith(f"{PROJECT}:")}
-    settings, _, problems = parse({key: value for key, value in raw.items() if not _is_secret_key(key)})
+    settings, _, problems = parse({key: value for key, value in raw.items() if not is_secret_key(key)})
     if settings is None:
         raise SettingsError(report(problems, name))
     return settings
@@ -86,7 +92,7 @@ def load(config: Mapping[str, str], secret: Iterable[str], stack: str) -> tuple[
     """
     encrypted = set(secret)
     own = {key.partition(":")[2]: value for key, value in config.items() if key.startswith(f"{PROJECT}:")}
-    settings, parts, problems = parse({key: _plain(value) for key, value in own.items() if not _is_secret_key(key)})
+    settings, parts, problems = parse({key: _plain(value) for key, value in own.items() if not is_secret_key(key)})
     # With a broken topology the secrets that it needs are still known as far as its nodes are.
     known = parts.settings
     needed = secret_keys(known)
@@ -94,15 +100,11 @@ def load(config: Mapping[str, str], secret: Iterable[str], stack: str) -> tuple[
         problem = check_secret(key, own.get(key), encrypted=f"{PROJECT}:{key}" in encrypted, strict=known.is_prod)
         problems += [problem] if problem else []
     for key in sorted(own):
-        if _is_secret_key(key) and key not in needed and settings is not None and f"{PROJECT}:{key}" not in encrypted:
+        if is_secret_key(key) and key not in needed and settings is not None and f"{PROJECT}:{key}" not in encrypted:
             problems.append(Problem(key, f"is a secret in clear that this stack does not use.{nearest(key, needed)}"))
     if settings is None or problems:
         raise SettingsError(report(problems, stack_file_name(stack)))
     return settings, parts
-
-
-def _is_secret_key(key: str) -> bool:
-    return key == DB_PASSWORD or key.startswith((f"{DB_PASSWORD}.", "userPassword."))
 
 
 def _plain(value: str) -> Any:
@@ -140,9 +142,9 @@ def _valid_rest(rest: Mapping[str, Any], lists: Mapping[str, Any], problems: lis
         return StackSettings.model_validate({**{key: value for key, value in rest.items() if key not in wrong}, **lists})
 
 
-def _names(raw_nodes: Any) -> Iterable[str]:
-    """The names of all nodes, valid or not, so that a link to a node with another mistake is not called unknown."""
-    for node in raw_nodes if isinstance(raw_nodes, (list, tuple)) else ():
-        name = node.get("name", NO_VALUE) if isinstance(node, Mapping) else NO_VALUE
+def _names(raw_items: Any) -> Iterable[str]:
+    """The names of all nodes or modalities, valid or not, so that a link to one with another mistake is not called unknown."""
+    for item in raw_items if isinstance(raw_items, (list, tuple)) else ():
+        name = item.get("name", NO_VALUE) if isinstance(item, Mapping) else NO_VALUE
         if isinstance(name, str):
             yield name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Final
 
 #: The project's name in Pulumi.yaml; also the namespace of the stack file's keys.
@@ -9,7 +10,7 @@ PROJECT: Final = "orthanc-stack"
 
 #: On every container, volume and network: prefix() of the stack that owns it.
 LABEL_STACK: Final = f"{PROJECT}.stack"
-#: On every container: what it is (db, db-roles, node, adminer).
+#: On every container: what it is (db, db-roles, node, forwarder, adminer).
 LABEL_ROLE: Final = f"{PROJECT}.role"
 #: On a data volume, written when it is made and never changed: what the data in it was made by ("postgresql-17", "sqlite").
 #: preflight.py compares it with the stack file.
@@ -26,6 +27,11 @@ DB_SUPERUSER: Final = "postgres"
 HTTP_PORT: Final = 8042
 DICOM_PORT: Final = 4242
 
+#: The user of a node's REST API that its forwarder logs in as.
+FORWARDER_USER: Final = "forwarder"
+#: Where a forwarder serves its status and metrics, inside its container.
+FORWARDER_PORT: Final = 9042
+
 
 def prefix(stack: str, project: str = PROJECT) -> str:
     """What the physical names of a stack begin with: ``orthanc-stack-dev``."""
@@ -35,6 +41,19 @@ def prefix(stack: str, project: str = PROJECT) -> str:
 def database_of(node: str) -> str:
     """The database, and the role that owns it, of a node: its name as an SQL identifier that needs no quotes."""
     return f"orthanc_{node.replace('-', '_')}"
+
+
+def forwarder_of(node: str) -> str:
+    """The forwarder of a node: its component, and its alias on the stack's network."""
+    return f"{node}-forwarder"
+
+
+def record_number(target: str) -> int:
+    """The metadata of each series, at a node that forwards, that holds what a destination has confirmed: 10000 to 59999.
+
+    Made from the destination's name, so that it stays when other links come and go. Orthanc leaves 1024 to 65535 to its users.
+    """
+    return 10000 + zlib.crc32(target.encode()) % 50000
 
 
 def sqlite_format() -> str:

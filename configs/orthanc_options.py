@@ -37,6 +37,7 @@ COMPUTED: Mapping[tuple[str, ...], str] = {
     ("DatabaseServerIdentifier",): "it is made from the stack's and the node's name",
     ("StorageDirectory",): "it is where the node's volume is mounted",
     ("IndexDirectory",): "it is where the node's volume is mounted",
+    ("PythonScript",): "the stack's own script is Orthanc's only one",
     ("Plugins",): "the image knows where its plugins are",
     ("PostgreSQL", "EnableIndex"): "set the node's index",
     ("PostgreSQL", "EnableStorage"): "images stay in the node's volume",
@@ -47,6 +48,14 @@ COMPUTED: Mapping[tuple[str, ...], str] = {
     ("PostgreSQL", "Username"): "the node's database is computed",
     ("PostgreSQL", "Password"): "it is the secret dbPassword.<node>",
 }
+
+#: Orthanc's default of ConcurrentJobs.
+_CONCURRENT_JOBS = 2
+#: Orthanc's default of HttpThreadsCount.
+_HTTP_THREADS = 50
+
+#: The options that change with a node's links.
+OF_LINKS = frozenset({"ConcurrentJobs", "DicomModalities", "DicomThreadsCount", "HttpThreadsCount"})
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "boolean": (bool,),
@@ -75,11 +84,30 @@ def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 
 
 def options_of(node: NodeSettings, settings: StackSettings) -> dict[str, Any]:
-    """A node's options, less what is computed: base, environment, index, and the node's own block, in this order."""
+    """A node's options, less what is computed: base, environment, index, room for its links, and its own block, in this order."""
     options = overlay(_load("base"), _load(settings.environment))
     if node.index == "postgresql":
         options = overlay(options, _load("postgresql"))
-    return overlay(options, node.orthanc)
+    return overlay(overlay(options, _room_for_links(node, settings, options)), node.orthanc)
+
+
+def _room_for_links(node: NodeSettings, settings: StackSettings, options: Mapping[str, Any]) -> dict[str, int]:
+    """Options of a node that forwards, or is forwarded to, so that its links take nothing away from its other users.
+
+    Sending is a job of the sender, and answering a request for storage commitment is a job of the receiver: with the two jobs at once
+    that Orthanc runs by default, a slow destination would hold up the others, and the answers. An association holds a thread of the
+    receiver for as long as it lasts: each link brings its own, and one to ask for storage commitment with.
+    """
+    sent, received = node.forward_to, settings.links_to(node.name)
+    room = {}
+    if sent or received:
+        room["ConcurrentJobs"] = _CONCURRENT_JOBS + sum(link.associations for link in sent) + len(received)
+    if sent:
+        # Of the forwarder, which keeps a connection for each of its threads; Orthanc gives each connection a thread.
+        room["HttpThreadsCount"] = _HTTP_THREADS + sum(link.associations + 2 for link in sent)
+    if received:
+        room["DicomThreadsCount"] = int(options["DicomThreadsCount"]) + sum(link.associations + 1 for link in received)
+    return room
 
 
 def check_options(options: Mapping[str, Any], path: str) -> list[Problem]:

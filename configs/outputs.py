@@ -12,14 +12,14 @@ from configs.program import Deployment
 from configs.wiring import mermaid
 
 if TYPE_CHECKING:
-    from components import Adminer, OrthancNode
+    from components import Adminer, Forwarder, OrthancNode
 
 
-def of(this: Deployment, nodes: Mapping[str, OrthancNode], adminer: Adminer | None) -> dict[str, Any]:
+def of(this: Deployment, nodes: Mapping[str, OrthancNode], forwarders: Mapping[str, Forwarder], adminer: Adminer | None) -> dict[str, Any]:
     """The outputs by name.
 
-    nodes: for each node its AE title, where its DICOM port and its web interface are reached from the host, the nodes that it
-        forwards to, and where its index is.
+    nodes: for each node its AE title, where its DICOM port and its web interface are reached from the host, the nodes and
+        modalities that it forwards to, where its index is, and, with a metricsPort, where its forwarder's metrics are.
     indexDb: where the database is reached on the stack's network (it is on no port of the host), and the first node's database, which
         Adminer's users want to see; ``databases`` has all of them, by node. null without one.
     adminerUrl: Adminer's address, or null.
@@ -35,10 +35,11 @@ def of(this: Deployment, nodes: Mapping[str, OrthancNode], adminer: Adminer | No
                 "aet": node.aet,
                 "dicomHost": nodes[node.name].dicom_host,
                 "dicomPort": nodes[node.name].dicom_port,
-                "forwardTo": sorted(node.forward_to),
+                "forwardTo": sorted(node.targets),
                 "httpUrl": nodes[node.name].http_url,
                 "index": node.index,
                 "indexDatabase": databases.get(node.name),
+                **_metrics_url(forwarders.get(node.name)),
             }
             for node in settings.nodes
         },
@@ -62,3 +63,7 @@ def of(this: Deployment, nodes: Mapping[str, OrthancNode], adminer: Adminer | No
             {node.name: {user: this.secret(secrets.user_key(node.name, user)) for user in node.users} for node in settings.nodes}
         ),
     }
+
+
+def _metrics_url(forwarder: Forwarder | None) -> dict[str, pulumi.Output[str]]:
+    return {"metricsUrl": forwarder.metrics_url} if forwarder and forwarder.metrics_url else {}

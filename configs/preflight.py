@@ -56,7 +56,8 @@ def docker_command(config: Mapping[str, str]) -> list[str]:
 
 def inspect(settings: StackSettings, prefix: str, docker: Sequence[str]) -> Engine | None:
     """Ask the engine for what it holds of a stack; None where there is no docker command."""
-    containers = [f"{prefix}-{node.name}" for node in settings.nodes] + [f"{prefix}-adminer"]
+    containers = [f"{prefix}-{name}" for node in settings.nodes for name in (node.name, names.forwarder_of(node.name))]
+    containers.append(f"{prefix}-adminer")
     volumes = list(_expected_formats(settings, prefix))
     # Volumes apart: a volume has the name of its container, and an inspection without a type finds the container alone.
     commands = ([*docker, "inspect", *candidates(), *containers], [*docker, "volume", "inspect", *volumes])

@@ -12,6 +12,9 @@ from configs.settings import StackSettings
 
 #: The password of PostgreSQL's superuser.
 DB_PASSWORD = "dbPassword"
+#: What the keys of the passwords of nodes' users, and of their forwarders, begin with.
+USER_PASSWORD = "userPassword"
+FORWARDER_PASSWORD = "forwarderPassword"
 
 #: What every image reads unchanged. Elsewhere: `$` starts a variable in Orthanc's configuration files, blanks, quotes and backslashes end a
 #: value in the index plugin's connection string, which it does not quote.
@@ -40,12 +43,23 @@ def node_db_key(node: str) -> str:
 
 def user_key(node: str, user: str) -> str:
     """The key of a user's password at a node."""
-    return f"userPassword.{node}.{user}"
+    return f"{USER_PASSWORD}.{node}.{user}"
+
+
+def forwarder_key(node: str) -> str:
+    """The key of the password with which a node's forwarder logs in at the node."""
+    return f"{FORWARDER_PASSWORD}.{node}"
+
+
+def is_secret_key(key: str) -> bool:
+    """Whether a key of a stack file is a secret's, needed or not."""
+    return key == DB_PASSWORD or key.startswith((f"{DB_PASSWORD}.", f"{USER_PASSWORD}.", f"{FORWARDER_PASSWORD}."))
 
 
 def secret_keys(settings: StackSettings) -> tuple[str, ...]:
     """Every secret that a stack needs, sorted."""
     keys = {user_key(node.name, user) for node in settings.nodes for user in node.users}
+    keys |= {forwarder_key(node.name) for node in settings.forwarding_nodes}
     if settings.index_nodes:
         keys |= {DB_PASSWORD, *(node_db_key(node.name) for node in settings.index_nodes)}
     return tuple(sorted(keys))

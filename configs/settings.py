@@ -6,97 +6,13 @@ checks.py. The descriptions are the reference: docs/settings.md and docs/setting
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import BeforeValidator, Field
 
-#: Names that the stack gives to containers of its own on the private network.
-RESERVED_NAMES = frozenset({"adminer", "db", "db-roles"})
-
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}[a-z0-9]|[a-z]")
-_USER = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|[0-9A-Fa-f:]+")
-_TAGGED_IMAGE = re.compile(r"(?P<name>[^\s:@]+(?::\d+/[^\s:@]+)?)(?::(?P<tag>[\w][\w.-]{0,127}))?(?P<digest>@sha256:[0-9a-f]{64})?")
-
-
-def _check_name(name: str) -> str:
-    if name in RESERVED_NAMES:
-        raise ValueError(f"is taken by a container of the stack itself; the names {', '.join(sorted(RESERVED_NAMES))} are reserved.")
-    if not _NAME.fullmatch(name):
-        raise ValueError(
-            "is not a host name: 1 to 32 lower-case letters, digits and hyphens, beginning with a letter, not ending with a hyphen."
-        )
-    return name
-
-
-def _check_aet(aet: str) -> str:
-    """An AE title: DICOM PS3.5 section 6.2, value representation AE. Orthanc refuses the same ones at its start."""
-    if not aet or not aet.strip():
-        raise ValueError("is empty; an AE title has 1 to 16 characters.")
-    if len(aet) > 16:
-        raise ValueError(f"has {len(aet)} characters; an AE title has at most 16.")
-    if "\\" in aet:
-        raise ValueError("holds a backslash, which separates values in DICOM; use letters, digits, '_' and '-'.")
-    if not aet.isascii() or not aet.isprintable():
-        raise ValueError("holds a control or non-ASCII character; use letters, digits, '_' and '-'.")
-    if aet != aet.strip():
-        raise ValueError("begins or ends with a space, which DICOM ignores; leave it out.")
-    return aet
-
-
-def _check_port(port: int) -> int:
-    if not 1 <= port <= 65535:
-        raise ValueError("is out of range; a port is 1 to 65535.")
-    return port
-
-
-def _check_user(user: str) -> str:
-    if not _USER.fullmatch(user):
-        raise ValueError("is not a user name: 1 to 32 letters, digits, '_' and '-', beginning with a letter.")
-    return user
-
-
-def _check_address(address: str) -> str:
-    try:
-        ipaddress.ip_address(address)
-    except ValueError:
-        raise ValueError("is not an IP address of this machine, such as 127.0.0.1, or 0.0.0.0 for all of them.") from None
-    return address
-
-
-def _check_host(host: str) -> str:
-    if not _HOST.fullmatch(host):
-        raise ValueError("is neither a host name nor an IP address.")
-    return host
-
-
-def _check_image(image: str) -> str:
-    match = _TAGGED_IMAGE.fullmatch(image)
-    if match is None:
-        raise ValueError("is not the name of an image; write it as name:tag, or name:tag@sha256:…")
-    if match["tag"] == "latest":
-        raise ValueError("floats: 'latest' is another image tomorrow; name an exact version.")
-    if match["tag"] is None and match["digest"] is None:
-        raise ValueError("has no tag, which means 'latest', another image tomorrow; name an exact version.")
-    return image
-
-
-def _from_list(value: Any) -> Any:
-    """Lists become tuples, so that settings stay frozen; anything else is left for pydantic to refuse."""
-    return tuple(value) if isinstance(value, list) else value
-
-
-NodeName = Annotated[str, AfterValidator(_check_name)]
-AeTitle = Annotated[str, AfterValidator(_check_aet)]
-Port = Annotated[int, AfterValidator(_check_port)]
-UserName = Annotated[str, AfterValidator(_check_user)]
-BindAddress = Annotated[str, AfterValidator(_check_address)]
-Host = Annotated[str, AfterValidator(_check_host)]
-Image = Annotated[str, AfterValidator(_check_image)]
+from configs.fields import AeTitle, BindAddress, Host, Image, NodeName, Port, Settings, UserName, from_list
+from configs.links import Keep, Links, LinkSettings, seconds_to_keep
 
 
 class Operation(StrEnum):
@@ -109,13 +25,7 @@ class Operation(StrEnum):
     MOVE = "move"
 
 
-class _Settings(BaseModel):
-    """Frozen, strict (no "4242" for 4242), unknown keys refused, camelCase in the stack file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, alias_generator=to_camel, populate_by_name=False)
-
-
-class ImageSettings(_Settings):
+class ImageSettings(Settings):
     """Which container images the stack runs, and where they come from."""
 
     source: Literal["auto", "registry", "local"] = Field(
@@ -131,7 +41,7 @@ class ImageSettings(_Settings):
     adminer: Image = Field(default="adminer:5.5.0", description="the registry's image of Adminer, with an exact tag.")
 
 
-class IndexDbSettings(_Settings):
+class IndexDbSettings(Settings):
     """The PostgreSQL server that holds the index of each node with ``index: postgresql``."""
 
     major_version: Annotated[int, Field(ge=14, le=18)] = Field(
@@ -146,7 +56,7 @@ class IndexDbSettings(_Settings):
     )
 
 
-class NodeSettings(_Settings):
+class NodeSettings(Settings):
     """One Orthanc."""
 
     name: NodeName = Field(
@@ -160,24 +70,46 @@ class NodeSettings(_Settings):
         description="where the node keeps its index: 'postgresql' (a database of its own on the stack's server) or 'sqlite' (in its "
         "volume). Fixed once the node's volume exists.",
     )
-    forward_to: Annotated[tuple[str, ...], BeforeValidator(_from_list)] = Field(
-        default=(), description="the names of the nodes to which this one forwards; each knows the other by this."
+    forward_to: Links = Field(
+        default=(),
+        description="the destinations of every image that the node gets, each a name or a mapping as below. A forwarder beside the node "
+        "sends until each has confirmed. Each end knows the other by this.",
+    )
+    keep: Keep = Field(
+        default="forever",
+        description="how long the node keeps what it has forwarded: 'forever'; 'until-confirmed', until every destination has confirmed "
+        "it by storage commitment; 'until-confirmed after 7d', that, and so long after the last image of its series came (a number, and "
+        "s, m, h or d).",
+    )
+    metrics_port: Port | None = Field(
+        default=None,
+        description="the host's port for the forwarder's status and Prometheus metrics, 1 to 65535; on no port when left out.",
     )
     bind: BindAddress | None = Field(
         default=None,
-        description="the host's IP address that both ports are bound to; the stack's `bind` when left out.",
+        description="the host's IP address that the node's ports are bound to; the stack's `bind` when left out.",
     )
-    users: Annotated[tuple[UserName, ...], BeforeValidator(_from_list), Field(min_length=1)] = Field(
+    users: Annotated[tuple[UserName, ...], BeforeValidator(from_list), Field(min_length=1)] = Field(
         default=("orthanc",),
-        description="the users of the web interface and the REST API; each has a secret userPassword.<node>.<user>.",
+        description="the users of the web interface and the REST API; each has a secret userPassword.<node>.<user>. 'forwarder' is taken.",
     )
     orthanc: dict[str, Any] = Field(
         default_factory=dict,
         description="further options of Orthanc's own, by their names in Orthanc's configuration; laid over configs/orthanc/.",
     )
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The names of the destinations, in the stack file's order."""
+        return tuple(link.to for link in self.forward_to)
 
-class ModalitySettings(_Settings):
+    @property
+    def delete_after(self) -> int | None:
+        """How many seconds after its last image came a series that was confirmed is deleted here; None for never."""
+        return seconds_to_keep(self.keep)
+
+
+class ModalitySettings(Settings):
     """A DICOM device outside the stack: a scanner, a workstation, another archive."""
 
     name: NodeName = Field(description="the device's name in each node's DicomModalities, unique among nodes and modalities.")
@@ -187,16 +119,17 @@ class ModalitySettings(_Settings):
         "that runs the Docker engine."
     )
     port: Port = Field(description="the device's DICOM port, 1 to 65535.")
-    nodes: Annotated[tuple[str, ...], BeforeValidator(_from_list), Field(min_length=1)] = Field(
+    nodes: Annotated[tuple[str, ...], BeforeValidator(from_list), Field(min_length=1)] = Field(
         description="the names of the nodes that know the device; all others refuse it."
     )
-    allow: Annotated[tuple[Annotated[Operation, Field(strict=False)], ...], BeforeValidator(_from_list)] = Field(
+    allow: Annotated[tuple[Annotated[Operation, Field(strict=False)], ...], BeforeValidator(from_list)] = Field(
         default=(Operation.ECHO, Operation.STORE),
-        description="what the device may ask of those nodes: any of echo, store, find, get, move.",
+        description="what the device may ask of those nodes: any of echo, store, find, get, move. One that a node forwards to may also "
+        "echo, and report what it has committed to storage.",
     )
 
 
-class AdminerSettings(_Settings):
+class AdminerSettings(Settings):
     """A web page on the index database, for development."""
 
     port: Port = Field(default=8080, description="the host's port, 1 to 65535.")
@@ -205,7 +138,7 @@ class AdminerSettings(_Settings):
     )
 
 
-class StackSettings(_Settings):
+class StackSettings(Settings):
     """One environment: everything that its stack file says, less the secrets."""
 
     environment: Literal["dev", "prod"] = Field(
@@ -219,8 +152,8 @@ class StackSettings(_Settings):
     )
     images: ImageSettings = Field(default_factory=ImageSettings, description="the container images.")
     index_db: IndexDbSettings = Field(default_factory=IndexDbSettings, description="the index database.")
-    nodes: Annotated[tuple[NodeSettings, ...], BeforeValidator(_from_list)] = Field(description="a list of at least one Orthanc node.")
-    modalities: Annotated[tuple[ModalitySettings, ...], BeforeValidator(_from_list)] = Field(
+    nodes: Annotated[tuple[NodeSettings, ...], BeforeValidator(from_list)] = Field(description="a list of at least one Orthanc node.")
+    modalities: Annotated[tuple[ModalitySettings, ...], BeforeValidator(from_list)] = Field(
         default=(),
         description="a list of DICOM devices outside the stack; anyone who is neither a node nor listed here is refused.",
     )
@@ -234,6 +167,15 @@ class StackSettings(_Settings):
     def bind_of(self, part: NodeSettings | AdminerSettings) -> str:
         """The host's address that a part's ports are bound to."""
         return part.bind or self.bind or "127.0.0.1"
+
+    @property
+    def forwarding_nodes(self) -> tuple[NodeSettings, ...]:
+        """The nodes that forward, in the stack file's order."""
+        return tuple(node for node in self.nodes if node.forward_to)
+
+    def links_to(self, name: str) -> tuple[LinkSettings, ...]:
+        """The links that arrive at a node or a modality, in the stack file's order."""
+        return tuple(link for node in self.nodes for link in node.forward_to if link.to == name)
 
     @property
     def index_nodes(self) -> tuple[NodeSettings, ...]:

@@ -26,6 +26,17 @@ _PERMISSION: Mapping[Operation, str] = {
     Operation.MOVE: "AllowMove",
 }
 
+#: What a node lets its destination do, by how the destination confirms.
+_AS_SERVER: Mapping[str, frozenset[str]] = {
+    "commitment": frozenset({"AllowEcho", _COMMITMENT_REPORT}),
+    "query": frozenset({"AllowEcho"}),
+}
+#: What a destination lets the node do that forwards to it, likewise.
+_AS_CLIENT: Mapping[str, frozenset[str]] = {
+    "commitment": frozenset({"AllowEcho", "AllowStore", _COMMITMENT_REQUEST}),
+    "query": frozenset({"AllowEcho", "AllowStore", "AllowFind"}),
+}
+
 #: Every permission of an entry of DicomModalities. Orthanc's default of each is true, so that all are said.
 PERMISSIONS = tuple(sorted({*_PERMISSION.values(), _COMMITMENT_REQUEST, _COMMITMENT_REPORT, "AllowFindWorklist"}))
 
@@ -71,7 +82,9 @@ def peers_of(
     """The peers of a node, sorted by name.
 
     A link ``client: forwardTo: [server]`` makes both entries. At the server, the client may echo, store, and ask for storage
-    commitment; at the client, the server may echo and report what it committed to. A modality may do what its ``allow`` says.
+    commitment; at the client, the server may echo and report what it committed to. With ``confirm: query``, the client may find
+    instead, and the server reports nothing. A modality may do what its ``allow`` says, and, where the node forwards to it, what a
+    server may.
 
     Args:
         node: the node.
@@ -79,14 +92,15 @@ def peers_of(
         endpoints: where each node and each modality is reached, by name.
     """
     permissions: dict[str, set[str]] = {}
-    for name in node.forward_to:
-        permissions.setdefault(name, set()).update({"AllowEcho", _COMMITMENT_REPORT})
+    for link in node.forward_to:
+        permissions.setdefault(link.to, set()).update(_AS_SERVER[link.confirm])
     for other in settings.nodes:
-        if node.name in other.forward_to:
-            permissions.setdefault(other.name, set()).update({"AllowEcho", "AllowStore", _COMMITMENT_REQUEST})
+        for link in other.forward_to:
+            if link.to == node.name:
+                permissions.setdefault(other.name, set()).update(_AS_CLIENT[link.confirm])
     for modality in settings.modalities:
         if node.name in modality.nodes:
-            permissions[modality.name] = set(_permissions_of(modality))
+            permissions.setdefault(modality.name, set()).update(_permissions_of(modality))
     return tuple(Peer(name, endpoints[name], frozenset(permissions[name])) for name in sorted(permissions))
 
 
@@ -99,7 +113,7 @@ def mermaid(settings: StackSettings) -> str:
     lines = ["graph LR"]
     for node in sorted(settings.nodes, key=lambda n: n.name):
         lines.append(f'  {_id(node.name)}["{node.name}<br/>{node.aet}"]')
-        lines += [f"  {_id(node.name)} -->|C-STORE| {_id(target)}" for target in sorted(node.forward_to)]
+        lines += [f"  {_id(node.name)} -->|C-STORE| {_id(target)}" for target in sorted(node.targets)]
         lines += [f"  {_id(node.name)} -.->|index| db[(PostgreSQL)]"] if node.index == "postgresql" else []
     for modality in sorted(settings.modalities, key=lambda m: m.name):
         lines.append(f'  {_id(modality.name)}(["{modality.name}<br/>{modality.aet}"])')

@@ -20,7 +20,7 @@ from pulumi.runtime.stack import Stack, run_pulumi_func
 
 from configs import preflight
 from configs.names import PROJECT
-from configs.secrets import secret_keys
+from configs.secrets import is_secret_key, secret_keys
 from tests.unit.stacks import settings_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,6 +67,12 @@ class Run:
         """A node's public configuration, as its file holds it."""
         uploads = {u["file"]: u for u in self.one(f"{node}-container").inputs["uploads"]}
         loaded: dict[str, Any] = json.loads(uploads["/etc/orthanc/orthanc.json"]["content"])
+        return loaded
+
+    def forwarder(self, node: str) -> dict[str, Any]:
+        """The public configuration of a node's forwarder, as its file holds it."""
+        uploads = {u["file"]: u for u in self.one(f"{node}-forwarder-container").inputs["uploads"]}
+        loaded: dict[str, Any] = json.loads(uploads["/etc/forwarder.json"]["content"])
         return loaded
 
     def depends_on(self, name: str) -> set[str]:
@@ -118,7 +124,7 @@ def raw_stack_file(stack: str) -> dict[str, Any]:
     """What one of the project's stack files says, less the namespace and the secrets."""
     config = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
     raw = {key.partition(":")[2]: value for key, value in config.items()}
-    return {key: value for key, value in raw.items() if not key.startswith(("dbPassword", "userPassword"))}
+    return {key: value for key, value in raw.items() if not is_secret_key(key)}
 
 
 def run_program(raw: Mapping[str, Any], stack: str, engine: preflight.Engine | None = None, *, preview: bool = False) -> Run:

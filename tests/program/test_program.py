@@ -52,6 +52,8 @@ def test_urns_and_parents_of_dev_are_pinned(dev: Run) -> None:
     assert tree(dev) == [
         "orthanc-stack:index:Adminer$docker:index/container:Container::adminer-container",
         "orthanc-stack:index:Adminer::adminer",
+        "orthanc-stack:index:Forwarder$docker:index/container:Container::client-forwarder-container",
+        "orthanc-stack:index:Forwarder::client-forwarder",
         "orthanc-stack:index:OrthancIndexDb$docker:index/container:Container::db-container",
         "orthanc-stack:index:OrthancIndexDb$docker:index/container:Container::db-roles",
         "orthanc-stack:index:OrthancIndexDb$docker:index/volume:Volume::db-data",

@@ -124,6 +124,20 @@ def test_what_the_engine_holds_is_read(tmp_path: Path, monkeypatch: pytest.Monke
     )
 
 
+def test_the_ports_of_forwarders_are_the_stacks_own(tmp_path: Path) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text(f"#!/bin/sh\necho \"$@\" >>'{tmp_path}/asked'; echo '[]'\n")
+    docker.chmod(0o755)
+    preflight.inspect(settings_of(stack(node("a", forwardTo=["b"], metricsPort=9042), node("b", 1))), "p", [str(docker)])
+    (asked,) = [line.split() for line in (tmp_path / "asked").read_text().splitlines() if not line.startswith("volume")]
+    assert {"p-a", "p-b", "p-a-forwarder", "p-adminer"} <= set(asked)
+
+
+def test_a_metrics_port_that_something_else_holds(taken_port: int) -> None:
+    raw = stack(node("a", forwardTo=["b"], metricsPort=taken_port), node("b", 1))
+    assert only(checked(raw, Engine(local=True))).path == "nodes[0].metricsPort"
+
+
 @pytest.mark.parametrize(
     ("config", "command"),
     [

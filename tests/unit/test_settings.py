@@ -94,7 +94,7 @@ def test_the_projects_own_stack_files_are_valid(name: str) -> None:
     settings = load_stack_file(name)
     assert settings.environment == name
     assert [node.name for node in settings.nodes] == ["server", "client"]
-    assert settings.nodes[1].forward_to == ("server",)
+    assert settings.nodes[1].targets == ("server",)
     assert [node.index for node in settings.nodes] == ["postgresql", "sqlite" if name == "dev" else "postgresql"]
 
 

@@ -1,0 +1,104 @@
+"""The kinds of values in a stack file, each with its rule and what a wrong one is told; the base of the settings' models."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from configs.names import FORWARDER_USER
+
+#: Names that the stack gives to containers of its own on the private network.
+RESERVED_NAMES = frozenset({"adminer", "db", "db-roles"})
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}[a-z0-9]|[a-z]")
+_USER = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|[0-9A-Fa-f:]+")
+_TAGGED_IMAGE = re.compile(r"(?P<name>[^\s:@]+(?::\d+/[^\s:@]+)?)(?::(?P<tag>[\w][\w.-]{0,127}))?(?P<digest>@sha256:[0-9a-f]{64})?")
+
+
+def _check_name(name: str) -> str:
+    if name in RESERVED_NAMES:
+        raise ValueError(f"is taken by a container of the stack itself; the names {', '.join(sorted(RESERVED_NAMES))} are reserved.")
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            "is not a host name: 1 to 32 lower-case letters, digits and hyphens, beginning with a letter, not ending with a hyphen."
+        )
+    return name
+
+
+def _check_aet(aet: str) -> str:
+    """An AE title: DICOM PS3.5 section 6.2, value representation AE. Orthanc refuses the same ones at its start."""
+    if not aet or not aet.strip():
+        raise ValueError("is empty; an AE title has 1 to 16 characters.")
+    if len(aet) > 16:
+        raise ValueError(f"has {len(aet)} characters; an AE title has at most 16.")
+    if "\\" in aet:
+        raise ValueError("holds a backslash, which separates values in DICOM; use letters, digits, '_' and '-'.")
+    if not aet.isascii() or not aet.isprintable():
+        raise ValueError("holds a control or non-ASCII character; use letters, digits, '_' and '-'.")
+    if aet != aet.strip():
+        raise ValueError("begins or ends with a space, which DICOM ignores; leave it out.")
+    return aet
+
+
+def _check_port(port: int) -> int:
+    if not 1 <= port <= 65535:
+        raise ValueError("is out of range; a port is 1 to 65535.")
+    return port
+
+
+def _check_user(user: str) -> str:
+    if user == FORWARDER_USER:
+        raise ValueError(f"is taken: the forwarder beside a node logs in as {FORWARDER_USER!r}; name this user otherwise.")
+    if not _USER.fullmatch(user):
+        raise ValueError("is not a user name: 1 to 32 letters, digits, '_' and '-', beginning with a letter.")
+    return user
+
+
+def _check_address(address: str) -> str:
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        raise ValueError("is not an IP address of this machine, such as 127.0.0.1, or 0.0.0.0 for all of them.") from None
+    return address
+
+
+def _check_host(host: str) -> str:
+    if not _HOST.fullmatch(host):
+        raise ValueError("is neither a host name nor an IP address.")
+    return host
+
+
+def _check_image(image: str) -> str:
+    match = _TAGGED_IMAGE.fullmatch(image)
+    if match is None:
+        raise ValueError("is not the name of an image; write it as name:tag, or name:tag@sha256:…")
+    if match["tag"] == "latest":
+        raise ValueError("floats: 'latest' is another image tomorrow; name an exact version.")
+    if match["tag"] is None and match["digest"] is None:
+        raise ValueError("has no tag, which means 'latest', another image tomorrow; name an exact version.")
+    return image
+
+
+def from_list(value: Any) -> Any:
+    """Lists become tuples, so that settings stay frozen; anything else is left for pydantic to refuse."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+NodeName = Annotated[str, AfterValidator(_check_name)]
+AeTitle = Annotated[str, AfterValidator(_check_aet)]
+Port = Annotated[int, AfterValidator(_check_port)]
+UserName = Annotated[str, AfterValidator(_check_user)]
+BindAddress = Annotated[str, AfterValidator(_check_address)]
+Host = Annotated[str, AfterValidator(_check_host)]
+Image = Annotated[str, AfterValidator(_check_image)]
+
+
+class Settings(BaseModel):
+    """Frozen, strict (no "4242" for 4242), unknown keys refused, camelCase in the stack file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, alias_generator=to_camel, populate_by_name=False)

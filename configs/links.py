@@ -1,0 +1,87 @@
+"""What a stack file says of a forwarding link, and of how long a node keeps what it has forwarded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from configs.fields import Settings, from_list
+
+_KEEP = re.compile(r"forever|until-confirmed(?: after (?P<count>[0-9]{1,6})(?P<unit>[smhd]))?")
+_SECONDS: Mapping[str, int] = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _check_pattern(pattern: str) -> str:
+    if not pattern.strip():
+        raise ValueError("is empty, and would never match; '*' matches anything.")
+    return pattern
+
+
+def _check_keep(keep: str) -> str:
+    if not _KEEP.fullmatch(keep):
+        raise ValueError("is not 'forever', 'until-confirmed', or 'until-confirmed after 7d' (a number, and s, m, h or d).")
+    return keep
+
+
+def _from_name(value: Any) -> Any:
+    """The short form of a link, its destination's name alone, as the long one."""
+    if isinstance(value, str):
+        return {"to": value}
+    if not isinstance(value, Mapping):
+        raise ValueError("is neither a name nor a mapping; write a destination's name, or {to: name, …}.")  # noqa: TRY004 - pydantic's
+    return value
+
+
+def seconds_to_keep(keep: str) -> int | None:
+    """How many seconds after its last image came a node keeps a series that was confirmed; None for ever."""
+    match = _KEEP.fullmatch(keep)
+    if match is None or keep == "forever":
+        return None
+    return int(match["count"]) * _SECONDS[match["unit"]] if match["count"] else 0
+
+
+Patterns = Annotated[
+    tuple[Annotated[str, AfterValidator(_check_pattern)], ...],
+    BeforeValidator(from_list),
+    Field(min_length=1),
+]
+Keep = Annotated[str, AfterValidator(_check_keep)]
+
+
+class RuleSettings(Settings):
+    """Which images a link is for: those that match a pattern of each list. `*` is any text, `?` any character; case does not count."""
+
+    modality: Patterns = Field(default=(), description='patterns for Modality (0008,0060): `[CT, "M*"]`.')
+    calling_aet: Patterns = Field(
+        default=(),
+        description="patterns for the AE title that sent the image to the node. What came by HTTP has none, and matches `*` alone.",
+    )
+    station: Patterns = Field(default=(), description="patterns for StationName (0008,1010).")
+    study_description: Patterns = Field(default=(), description='patterns for StudyDescription (0008,1030): `["*chest*"]`.')
+
+
+class LinkSettings(Settings):
+    """One destination of a node. A name alone, ``server``, is short for ``{to: server}``."""
+
+    to: str = Field(description="the destination's name: a node, or one of the stack's modalities that has this node among its `nodes`.")
+    only: RuleSettings = Field(
+        default_factory=RuleSettings,
+        description="which images the destination gets; all, when left out. What no link is for stays where it is.",
+    )
+    associations: Annotated[int, Field(ge=1, le=16)] = Field(
+        default=2, description="how many associations may send to the destination at once, 1 to 16."
+    )
+    confirm: Literal["commitment", "query"] = Field(
+        default="commitment",
+        description="what counts as arrived: 'commitment', the destination says by DICOM storage commitment that it keeps the image; "
+        "'query', for one that cannot, it lists the image when it is asked (C-FIND).",
+    )
+
+
+Links = Annotated[
+    tuple[Annotated[LinkSettings, BeforeValidator(_from_name, json_schema_input_type=str | LinkSettings)], ...],
+    BeforeValidator(from_list),
+]

@@ -1,0 +1,271 @@
+"""The forwarders of a stack under mocks: which containers are made, what is in them, what replaces them and what does not."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import json
+import sys
+from typing import Any
+
+import pytest
+
+from configs.names import record_number
+from forwarder.config import Config, Rules, parse
+from tests.program import harness
+from tests.program.harness import ROOT, SECRET, Run, run_program
+from tests.unit.stacks import node, stack
+
+PACS = {"name": "pacs", "aet": "PACS", "host": "10.0.0.7", "port": 104, "nodes": ["ct"]}
+#: ct forwards to archive, by rules, and to an archive outside; archive to backup.
+CHAIN = stack(
+    node("archive", 0, forwardTo=["backup"]),
+    node("backup", 1, index="sqlite"),
+    node(
+        "ct",
+        2,
+        index="sqlite",
+        forwardTo=[
+            {"to": "archive", "only": {"modality": ["CT"], "callingAet": ["CT1"]}, "associations": 3},
+            {"to": "pacs", "confirm": "query"},
+        ],
+        metricsPort=9100,
+    ),
+    modalities=[PACS],
+)
+
+
+@pytest.fixture(scope="module")
+def chain() -> Run:
+    return run_program(CHAIN, "chain")
+
+
+@pytest.fixture(scope="module")
+def kept_in_prod() -> Run:
+    return run_program({**CHAIN, "environment": "prod", "bind": "127.0.0.1"}, "prod")
+
+
+def uploads(run: Run, name: str) -> dict[str, dict[str, Any]]:
+    return {upload["file"]: upload for upload in run.one(name).inputs["uploads"]}
+
+
+def configuration(run: Run, name: str) -> Config:
+    """What the forwarder's own code makes of its files."""
+    files = uploads(run, f"{name}-forwarder-container")
+    return parse(json.loads(files["/etc/forwarder.json"]["content"]), json.loads(files["/run/secrets/forwarder.json"]["content"]))
+
+
+def changed(**more: Any) -> dict[str, Any]:
+    """The chain with some settings of the archive changed."""
+    raw = copy.deepcopy(CHAIN)
+    raw["nodes"][0] |= more
+    return raw
+
+
+def differing(a: Run, b: Run) -> list[str]:
+    """The containers that would be replaced between two runs."""
+    return [c.name for c in a.of_type("Container") if c.inputs != b.one(c.name).inputs]
+
+
+# --- what is made ---
+
+
+def test_only_nodes_that_forward_have_a_forwarder(chain: Run) -> None:
+    assert [one.name for one in chain.of_type("Forwarder")] == ["archive-forwarder", "ct-forwarder"]
+    assert {one.type for one in chain.of_type("Forwarder")} == {"orthanc-stack:index:Forwarder"}
+
+
+def test_the_container(chain: Run) -> None:
+    inputs = chain.one("ct-forwarder-container").inputs
+    assert inputs["name"] == "orthanc-stack-chain-ct-forwarder"
+    assert inputs["networksAdvanced"] == [{"name": "orthanc-stack-chain-network", "aliases": ["ct-forwarder"]}]
+    assert inputs["image"] == chain.one("ct-container").inputs["image"]
+    assert inputs["entrypoints"] == ["python3", "-SB", "-m", "forwarder"]
+    assert inputs["envs"] == ["PYTHONPATH=/usr/local/lib/orthanc-stack", "PYTHONUNBUFFERED=1"]
+    assert {"label": "orthanc-stack.role", "value": "forwarder"} in inputs["labels"]
+    assert inputs["destroyGraceSeconds"] == 30
+    assert "find /tmp/forwarder-alive" in inputs["healthcheck"]["tests"][1]
+    assert inputs.get("command") is None
+    assert not inputs.get("volumes"), "what it holds is in the node's database"
+    assert not inputs["capabilities"].get("adds")
+
+
+def test_no_other_container_has_another_entrypoint(chain: Run) -> None:
+    others = [c for c in chain.of_type("Container") if not c.name.endswith("-forwarder-container")]
+    assert [c.name for c in others if c.inputs.get("entrypoints") is not None] == []
+
+
+def test_the_metrics_port_is_published_where_it_is_asked_for(chain: Run) -> None:
+    ports = [{"internal": 9042, "external": 9100, "ip": "127.0.0.1", "protocol": "tcp"}]
+    assert chain.one("ct-forwarder-container").inputs["ports"] == ports
+    assert not chain.one("archive-forwarder-container").inputs["ports"]
+    nodes = chain.outputs["nodes"]
+    assert nodes["ct"]["metricsUrl"] == "http://127.0.0.1:9100/metrics"
+    assert "metricsUrl" not in nodes["archive"] | nodes["backup"]
+
+
+def test_the_whole_program_is_in_the_container(chain: Run) -> None:
+    files = uploads(chain, "ct-forwarder-container")
+    folder = "/usr/local/lib/orthanc-stack/forwarder/"
+    sources = {file.name: file.read_text() for file in (ROOT / "forwarder").glob("*.py")}
+    assert {path.removeprefix(folder): files[path]["content"] for path in files if path.startswith(folder)} == sources
+    assert {"__init__.py", "__main__.py", "config.py"} <= set(sources)
+    assert {files[folder + name]["permissions"] for name in sources} == {"0444"}
+    assert list(files) == sorted(files)
+
+
+def test_the_program_needs_nothing_but_python_and_itself() -> None:
+    """The image has Python, and none of this project's requirements."""
+    imported = set()
+    for file in (ROOT / "forwarder").glob("*.py"):
+        for statement in ast.walk(ast.parse(file.read_text())):
+            if isinstance(statement, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in statement.names}
+            elif isinstance(statement, ast.ImportFrom):
+                imported.add((statement.module or "").partition(".")[0])
+    assert imported - set(sys.stdlib_module_names) == {"forwarder"}
+
+
+# --- what it is told ---
+
+
+def test_the_forwarder_reads_what_the_stack_file_says(chain: Run) -> None:
+    ct = configuration(chain, "ct")
+    assert (ct.node, ct.host, ct.port, ct.user, ct.port_status, ct.delete_after) == ("ct", "ct", 8042, "forwarder", 9042, None)
+    archive, pacs = ct.links
+    assert (archive.to, archive.record, archive.associations, archive.confirm) == ("archive", record_number("archive"), 3, "commitment")
+    assert archive.rules == Rules(modality=("CT",), calling_aet=("CT1",))
+    assert (pacs.to, pacs.record, pacs.associations, pacs.confirm) == ("pacs", record_number("pacs"), 2, "query")
+    assert (pacs.rules, pacs.revision) == (Rules(), "")
+
+
+def test_the_destinations_are_modalities_of_the_node(chain: Run) -> None:
+    for name in ("archive", "ct"):
+        known = chain.configuration(name)["DicomModalities"]
+        assert {link.to for link in configuration(chain, name).links} <= set(known)
+
+
+def test_a_node_that_forwards_outside_alone() -> None:
+    run = run_program(stack(node("ct", forwardTo=["pacs"], index="sqlite"), modalities=[PACS]), "small")
+    assert [(link.to, link.revision) for link in configuration(run, "ct").links] == [("pacs", "")]
+    assert [c.name for c in run.of_type("Container")] == ["ct-container", "ct-forwarder-container"]
+
+
+def test_how_long_a_node_keeps_its_images() -> None:
+    run = run_program(changed(keep="until-confirmed after 7d"), "chain")
+    assert configuration(run, "archive").delete_after == 7 * 24 * 3600
+    assert configuration(run, "ct").delete_after is None
+
+
+def test_the_forwarder_can_log_in(chain: Run) -> None:
+    for name in ("archive", "ct"):
+        users = json.loads(uploads(chain, f"{name}-container")["/run/secrets/orthanc.json"]["content"])["RegisteredUsers"]
+        assert users["forwarder"] == configuration(chain, name).password
+        assert set(users) == {"forwarder", "orthanc"}
+        assert set(chain.outputs["users"][name]) == {"orthanc"}, "the forwarder's password is nobody's to use"
+    backup = json.loads(uploads(chain, "backup-container")["/run/secrets/orthanc.json"]["content"])["RegisteredUsers"]
+    assert set(backup) == {"orthanc"}
+
+
+def test_its_password_is_in_one_file_that_root_alone_reads(chain: Run) -> None:
+    for one in chain.of_type("Forwarder"):
+        assert SECRET not in json.dumps(dict(one.inputs))
+        made = chain.one(f"{one.name}-container")
+        assert made.secret_inputs == {"uploads"}
+        assert SECRET not in json.dumps({key: value for key, value in made.inputs.items() if key != "uploads"})
+        assert [u["file"] for u in made.inputs["uploads"] if SECRET in u["content"]] == ["/run/secrets/forwarder.json"]
+        assert uploads(chain, made.name)["/run/secrets/forwarder.json"]["permissions"] == "0400"
+
+
+def test_a_preview_shows_the_configuration(chain: Run) -> None:
+    for name in ("archive", "ct"):
+        component = chain.one(f"{name}-forwarder")
+        # Pulumi leaves out what is null.
+        said = {key: value for key, value in chain.forwarder(name).items() if value is not None}
+        assert component.inputs["configuration"] == said
+        assert component.secret_inputs == frozenset(), "a preview would show [secret]"
+        assert len(component.inputs["program"]) == 12
+
+
+# --- storage commitment at the destination ---
+
+
+def test_who_is_asked_for_storage_commitment_answers_by_the_stacks_script(chain: Run) -> None:
+    script = (ROOT / "components" / "commitment.py").read_text()
+    for name in ("archive", "backup"):
+        assert chain.configuration(name)["PythonScript"] == "/etc/orthanc/commitment.py"
+        assert uploads(chain, f"{name}-container")["/etc/orthanc/commitment.py"]["content"] == script
+    assert "PythonScript" not in chain.configuration("ct")
+    assert "/etc/orthanc/commitment.py" not in uploads(chain, "ct-container")
+
+
+def test_who_is_only_queried_needs_no_script() -> None:
+    run = run_program(changed(forwardTo=[{"to": "backup", "confirm": "query"}]), "chain")
+    assert "PythonScript" not in run.configuration("backup")
+    assert "PythonScript" in run.configuration("archive")
+
+
+# --- what replaces a forwarder, and what does not ---
+
+
+def test_a_forwarder_is_made_after_its_node_and_its_destinations_and_not_replaced_with_them(chain: Run) -> None:
+    made = "ct-forwarder-container"
+    assert {"ct-container", "archive-container"} <= chain.depends_on(made)
+    assert "backup-container" not in chain.depends_on(made)
+    assert {source for _, source in chain.input_edges(made)} == {"images-orthanc", "network-network"}
+
+
+def test_nothing_with_data_depends_on_a_forwarder(kept_in_prod: Run) -> None:
+    """`destroy --exclude-protected` keeps what protected volumes and their components come from."""
+    forwarders = {one.name for one in kept_in_prod.of_type("Forwarder")}
+    forwarders |= {f"{name}-container" for name in forwarders}
+    others = [r for r in kept_in_prod.resources.values() if r.name not in forwarders]
+    assert [r.name for r in others if kept_in_prod.depends_on(r.name) & forwarders] == []
+    for name in forwarders:
+        assert not kept_in_prod.one(name).request.protect
+    for one in kept_in_prod.of_type("Forwarder"):
+        assert kept_in_prod.depends_on(one.name) == set()
+
+
+def test_a_changed_option_concerns_the_node_and_who_sends_to_it(chain: Run) -> None:
+    after = run_program(changed(orthanc={"StableAge": 33}), "chain")
+    assert differing(chain, after) == ["archive-container", "ct-forwarder-container"]
+    before_link, after_link = (configuration(run, "ct").links[0] for run in (chain, after))
+    assert before_link.revision != after_link.revision
+    assert len(after_link.revision) == 12
+
+
+def test_a_changed_port_of_the_host_or_password_is_no_new_revision(chain: Run) -> None:
+    after = run_program(changed(httpPort=18042, users=["someone"]), "chain")
+    assert [link.revision for link in configuration(chain, "ct").links] == [link.revision for link in configuration(after, "ct").links]
+
+
+def test_one_more_sender_is_no_new_revision(chain: Run) -> None:
+    raw = copy.deepcopy(CHAIN)
+    raw["nodes"].append(node("mr", 3, index="sqlite", forwardTo=["archive"]))
+    after = run_program(raw, "chain")
+    assert "archive-container" in differing(chain, after)
+    assert [link.revision for link in configuration(chain, "ct").links] == [link.revision for link in configuration(after, "ct").links]
+
+
+def test_another_image_is_a_new_revision(chain: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = harness._Mocks.new_resource
+
+    def newer(self: Any, args: Any) -> Any:
+        identifier, outputs = resource(self, args)
+        return identifier, {**outputs, **({"imageId": "sha256:newer"} if args.typ.endswith(":RemoteImage") else {})}
+
+    monkeypatch.setattr(harness._Mocks, "new_resource", newer)
+    after = run_program(CHAIN, "chain")
+    assert configuration(chain, "ct").links[0].revision != configuration(after, "ct").links[0].revision
+
+
+def test_a_changed_rule_concerns_the_forwarder_alone(chain: Run) -> None:
+    raw = copy.deepcopy(CHAIN)
+    raw["nodes"][2]["forwardTo"][0]["only"] = {"modality": ["MR"]}
+    assert differing(chain, run_program(raw, "chain")) == ["ct-forwarder-container"]
+
+
+def test_a_preview_knows_the_revisions() -> None:
+    links = run_program(CHAIN, "chain", preview=True).forwarder("ct")["links"]
+    assert [bool(link["revision"]) for link in links] == [True, False]
