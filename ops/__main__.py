@@ -20,6 +20,9 @@ COMMANDS = {
     "preview": "show what up would change",
     "verify": "check a running stack as its users meet it",
     "outputs": "the stack's outputs as JSON; SHOW_SECRETS=1 shows the passwords",
+    "status": "what waits on each forwarding link, and how it does; JSON=1 as JSON",
+    "retry": "have the forwarders try everything now: destinations that failed, images set aside",
+    "recheck": "ask each destination again for all that it has confirmed; what it lost is sent again",
     "secrets": "set the secrets that are missing to random values",
     "down": "stop the stack and keep its data",
     "destroy": "remove the stack; in prod its data volumes stay",
@@ -27,14 +30,15 @@ COMMANDS = {
     "setup": "find or make all that up needs, and deploy nothing",
     "images": "build the images from Debian's packages",
     "test": 'all tests; TIERS="unit program" runs some',
+    "soak": "forwarding under hundreds of faults, for half an hour; writes docs/bench/soak.md",
     "lint": "all linters",
     "bench": "measure against docker compose and an empty program; writes docs/bench/",
     "docs": "write docs/settings.md and its JSON Schema from the settings' models",
     "clean": "delete what can be made again: the virtual environment, caches, artefacts",
 }
-_NEED_DEVELOPMENT = ("test", "lint", "bench")
+_NEED_DEVELOPMENT = ("test", "soak", "lint", "bench")
 #: Their standard output is for programs: what the set-up says goes to standard error.
-_FOR_PROGRAMS = ("outputs", "env")
+_FOR_PROGRAMS = ("outputs", "status", "env")
 
 
 def main(arguments: list[str]) -> int:
@@ -89,6 +93,8 @@ def _run(command: str, stack: str, out: object) -> int:
         show = os.environ.get("SHOW_SECRETS") == "1"
         print(outputs_json(deployed(stack, engine=False).outputs(show_secrets=show), show_secrets=show), file=out)  # type: ignore[call-overload]
         return 0
+    if command in ("status", "retry", "recheck"):
+        return _forwarding(command, stack, out)
     if command == "secrets":
         return _secrets(stack)
     if command == "env":
@@ -101,17 +107,26 @@ def _run(command: str, stack: str, out: object) -> int:
         from ops.tiers import TIERS, run_tests
 
         return run_tests(stack, os.environ.get("TIERS", "").split() or TIERS)
-    if command in ("bench", "docs"):
+    if command in ("bench", "soak", "docs"):
         from ops.prepare import prepare
 
-        if command == "bench":
+        if command != "docs":
             prepare(stack, state=False)
-        module = {"bench": "bench", "docs": "ops.reference"}[command]
+        module = {"bench": "bench", "soak": "tests.faults.soak", "docs": "ops.reference"}[command]
         sys.stdout.flush()
         os.execv(sys.executable, [sys.executable, "-m", module])
     from ops.lint import lint
 
     return lint()
+
+
+def _forwarding(command: str, stack: str, out: object) -> int:
+    from ops import forwarding
+
+    if command != "status":
+        return forwarding.ask(stack, command)
+    with contextlib.redirect_stdout(out):  # type: ignore[type-var]
+        return forwarding.status(stack)
 
 
 def _secrets(stack: str) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from configs.names import LABEL_ROLE, LABEL_STACK
+from configs.names import LABEL_ROLE, LABEL_STACK, forwarder_of
 from ops.setup.console import SetupError
 
 #: Runs the docker command with these arguments and returns what it prints.
@@ -16,6 +16,9 @@ Docker = Callable[[Sequence[str]], str]
 
 #: The one-shot container that makes the databases' roles: it ends, and that is well.
 ROLE_ONE_SHOT = "db-roles"
+
+#: The program in a forwarder's container that asks the forwarder; what to ask for follows.
+FORWARDER_ASK = ("python3", "-SB", "-m", "forwarder")
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Container:
     Attributes:
         name: its name.
         id: its whole identifier.
-        role: what it is: db, db-roles, node, adminer.
+        role: what it is: db, db-roles, node, forwarder, adminer.
         state: created, running, exited, …
         status: the engine's words: "Up 3 minutes (healthy)".
     """
@@ -75,9 +78,17 @@ def _container(line: str) -> Container:
     return Container(fields["Names"], fields["ID"], labels.get(LABEL_ROLE, ""), fields["State"], fields["Status"])
 
 
-def expected_names(prefix: str, nodes: Sequence[str], *, index_db: bool, adminer: bool) -> set[str]:
-    """The names of the containers that a stack should have running."""
-    names = {f"{prefix}-{node}" for node in nodes}
+def expected_names(prefix: str, nodes: Sequence[str], *, index_db: bool, adminer: bool, forwarding: Sequence[str] = ()) -> set[str]:
+    """The names of the containers that a stack should have running.
+
+    Args:
+        prefix: what they begin with.
+        nodes: the stack's nodes.
+        index_db: whether it has an index database.
+        adminer: whether it has an Adminer.
+        forwarding: those of the nodes that forward.
+    """
+    names = {f"{prefix}-{name}" for name in (*nodes, *map(forwarder_of, forwarding))}
     return names | ({f"{prefix}-db"} if index_db else set()) | ({f"{prefix}-adminer"} if adminer else set())
 
 

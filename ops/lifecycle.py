@@ -35,10 +35,11 @@ def down(name: str) -> int:
 
 
 def stop_order(running: list[Container]) -> list[list[Container]]:
-    """What is stopped together, in order: the database last, since the others write to it to the end."""
-    users = [container for container in running if container.role != "db"]
+    """What is stopped together, in order: forwarders first, so that what they have sent is still confirmed; the database last."""
+    forwarders = [container for container in running if container.role == "forwarder"]
+    users = [container for container in running if container.role not in ("forwarder", "db")]
     servers = [container for container in running if container.role == "db"]
-    return [group for group in (users, servers) if group]
+    return [group for group in (forwarders, users, servers) if group]
 
 
 def destroy(name: str) -> int:

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from configs.names import DB_SUPERUSER
-from ops.containers import Docker
+from ops.containers import FORWARDER_ASK, Docker
 
 _TIMEOUT_SECONDS = 20
+#: How long a forwarder that was just started may take to reach its node.
+_FORWARDER_SECONDS = 10
 #: How often an image may arrive between the two counts before they are held against each other.
 _COUNT_ATTEMPTS = 4
 
@@ -28,7 +30,17 @@ class CheckFailedError(Exception):
 
 @dataclass(frozen=True)
 class Node:
-    """A node as the stack's outputs describe it."""
+    """A node as the stack's outputs describe it.
+
+    Attributes:
+        name: its name.
+        aet: its AE title.
+        url: its web interface and REST API.
+        forward_to: the nodes and modalities that it forwards to.
+        index: where its index is: postgresql, sqlite.
+        database: the database of its index, or None.
+        users: its users' passwords.
+    """
 
     name: str
     aet: str
@@ -161,3 +173,17 @@ def _reason(reply: Reply) -> str:
         return str(said.get("Details") or said.get("Message") or reply.body[:80])
     except (ValueError, AttributeError):
         return reply.body[:80]
+
+
+def check_forwarder(docker: Docker, container: str) -> str:
+    """The node's forwarder reaches the node; what waits on its links.
+
+    What a destination says is not looked at: an archive that is away is no fault of the forwarder, and each C-ECHO tells of it.
+    """
+    end = time.monotonic() + _FORWARDER_SECONDS
+    while not (said := json.loads(docker(["exec", container, *FORWARDER_ASK, "status"])))["nodeAnswers"]:
+        if time.monotonic() > end:
+            raise CheckFailedError(f"it cannot reach its node; see: docker logs --tail 30 {container}")
+        time.sleep(0.5)
+    links = [(link["to"], link["waiting"] + link["inFlight"], link["setAside"]) for link in said["links"]]
+    return "; ".join(f"to {to}: {waiting} on their way, {aside} set aside" for to, waiting, aside in links)

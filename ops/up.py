@@ -93,7 +93,10 @@ def deployed(name: str, *, engine: bool = True) -> Stack:
 def needs_refresh(found: Sequence[Container], settings: StackSettings, prefix: str) -> bool:
     """Whether Docker no longer has what Pulumi's state says: only then is asking for each resource worth its time."""
     nodes = [node.name for node in settings.nodes]
-    expected = expected_names(prefix, nodes, index_db=bool(settings.index_nodes), adminer=settings.adminer is not None)
+    forwarding = [node.name for node in settings.forwarding_nodes]
+    expected = expected_names(
+        prefix, nodes, index_db=bool(settings.index_nodes), adminer=settings.adminer is not None, forwarding=forwarding
+    )
     return not expected <= {container.name for container in found if container.well or container.starting}
 
 

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from configs.names import forwarder_of
 from ops.containers import ROLE_ONE_SHOT, Container, Docker, expected_names, list_containers
-from ops.probes import CheckFailedError, Node, check_adminer, check_echo, check_index, check_login, nodes_of
+from ops.probes import CheckFailedError, Node, check_adminer, check_echo, check_forwarder, check_index, check_login, nodes_of
 from ops.setup.console import SetupError
 from ops.table import table
 
@@ -59,7 +60,11 @@ def verify(outputs: Mapping[str, Any], prefix: str, docker: Docker, wait_seconds
     nodes = nodes_of(outputs)
     found = settled(prefix, docker, wait_seconds)
     expected = expected_names(
-        prefix, [node.name for node in nodes], index_db=bool(outputs.get("indexDb")), adminer=bool(outputs.get("adminerUrl"))
+        prefix,
+        [node.name for node in nodes],
+        index_db=bool(outputs.get("indexDb")),
+        adminer=bool(outputs.get("adminerUrl")),
+        forwarding=[node.name for node in nodes if node.forward_to],
     )
     results = container_results(found, expected)
     checks = list(service_checks(outputs, nodes, prefix, docker))
@@ -100,11 +105,16 @@ def service_checks(outputs: Mapping[str, Any], nodes: Sequence[Node], prefix: st
         for user in node.users:
             yield Check(node.name, f"login of {user}", lambda node=node, user=user: check_login(node, user))  # type: ignore[misc]
     for node in nodes:
-        for peer in (by_name[name] for name in node.forward_to):
+        # A modality that a node forwards to is somebody else's, and may be off: that is no fault of this stack.
+        for peer in (by_name[name] for name in node.forward_to if name in by_name):
             for one, other in ((node, peer), (peer, node)):
                 yield Check(one.name, f"C-ECHO to {other.name}", lambda one=one, other=other: check_echo(one, other))  # type: ignore[misc]
     for node in nodes:
         yield Check(node.name, "index", lambda node=node: check_index(node, docker, f"{prefix}-db"))  # type: ignore[misc]
+    for node in nodes:
+        if node.forward_to:
+            container = f"{prefix}-{forwarder_of(node.name)}"
+            yield Check(node.name, "forwarder", lambda container=container: check_forwarder(docker, container))  # type: ignore[misc]
     if url := outputs.get("adminerUrl"):
         yield Check("adminer", "web page", lambda: check_adminer(url))
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ops import probes
 from ops.setup.console import SetupError
 from ops.verify import Result, report, verify
 
@@ -38,11 +39,13 @@ class Canned:
         default_factory=lambda: {
             "server": ("node", "running", "Up 1 minute (healthy)"),
             "client": ("node", "running", "Up 1 minute (healthy)"),
+            "client-forwarder": ("forwarder", "running", "Up 1 minute (healthy)"),
             "db": ("db", "running", "Up 1 minute (healthy)"),
             "db-roles": ("db-roles", "exited", "Exited (0) 1 minute ago"),
             "adminer": ("adminer", "running", "Up 1 minute (healthy)"),
         }
     )
+    node_answers: list[bool] = field(default_factory=lambda: [False, True])
     echoes: list[str] = field(default_factory=list)
     commands: list[list[str]] = field(default_factory=list)
 
@@ -64,6 +67,9 @@ class Canned:
         self.commands.append(list(arguments))
         if arguments[0] == "ps":
             return "\n".join(self._line(name, *what) for name, what in self.containers.items())
+        if arguments[-1] == "status":
+            answers = self.node_answers.pop(0) if len(self.node_answers) > 1 else self.node_answers[0]
+            return json.dumps({"nodeAnswers": answers, "links": [{"to": "server", "waiting": 1, "inFlight": 2, "setAside": 0}]})
         return self.rows
 
     def outputs(self) -> dict[str, Any]:
@@ -127,6 +133,7 @@ def test_a_stack_that_is_well_passes_every_check(canned: Canned) -> None:
     assert [(result.what, result.check) for result in results] == [
         (f"{PREFIX}-adminer", "container"),
         (f"{PREFIX}-client", "container"),
+        (f"{PREFIX}-client-forwarder", "container"),
         (f"{PREFIX}-db", "container"),
         (f"{PREFIX}-db-roles", "container"),
         (f"{PREFIX}-server", "container"),
@@ -136,8 +143,17 @@ def test_a_stack_that_is_well_passes_every_check(canned: Canned) -> None:
         ("server", "C-ECHO to client"),
         ("client", "index"),
         ("server", "index"),
+        ("client", "forwarder"),
         ("adminer", "web page"),
     ]
+    assert next(result for result in results if result.check == "forwarder").detail == "to server: 3 on their way, 0 set aside"
+
+
+def test_a_forwarder_that_cannot_reach_its_node_fails(canned: Canned, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "_FORWARDER_SECONDS", 0)
+    canned.node_answers = [False]
+    failed = _failed(verify(canned.outputs(), PREFIX, canned.docker))
+    assert f"docker logs --tail 30 {PREFIX}-client-forwarder" in failed["client", "forwarder"]
 
 
 def test_every_link_is_tried_from_both_ends(canned: Canned) -> None:
@@ -145,9 +161,16 @@ def test_every_link_is_tried_from_both_ends(canned: Canned) -> None:
     assert sorted(canned.echoes) == ["/client/modalities/server/echo", "/server/modalities/client/echo"]
 
 
+def test_a_link_to_a_modality_is_not_this_stacks_to_check(canned: Canned) -> None:
+    outputs = canned.outputs()
+    outputs["nodes"]["client"]["forwardTo"] = ["pacs", "server"]
+    assert _failed(verify(outputs, PREFIX, canned.docker)) == {}
+    assert [path for path in canned.echoes if "pacs" in path] == []
+
+
 def test_the_rows_are_counted_in_the_nodes_own_database(canned: Canned) -> None:
     verify(canned.outputs(), PREFIX, canned.docker)
-    command = next(command for command in canned.commands if command[0] == "exec")
+    command = next(command for command in canned.commands if "psql" in command)
     assert command[:4] == ["exec", "--user", "postgres", f"{PREFIX}-db"]
     assert command[command.index("-d") + 1] == "orthanc_server"
     assert command[command.index("-h") + 1] == "/var/run/postgresql"
@@ -235,6 +258,15 @@ def test_what_is_wrong_fails_its_check_with_a_reason(
     assert PASSWORD not in text
 
 
+def test_a_node_that_forwards_needs_its_forwarder(canned: Canned) -> None:
+    canned.containers["client-forwarder"] = ("forwarder", "running", "Up 1 minute (unhealthy)")
+    assert "unhealthy" in _failed(verify(canned.outputs(), PREFIX, canned.docker))[(f"{PREFIX}-client-forwarder", "container")]
+    outputs = canned.outputs()
+    outputs["nodes"]["client"]["forwardTo"] = []
+    del canned.containers["client-forwarder"]
+    assert _failed(verify(outputs, PREFIX, canned.docker)) == {}
+
+
 def test_a_failed_check_leaves_the_others_ok(canned: Canned) -> None:
     _adminer_down(canned)
     assert set(_failed(verify(canned.outputs(), PREFIX, canned.docker))) == {("adminer", "web page")}
@@ -263,7 +295,7 @@ def test_an_engine_that_refuses_is_a_failed_check(canned: Canned) -> None:
 
 def test_a_stack_without_database_and_adminer_needs_neither(canned: Canned) -> None:
     outputs = {**canned.outputs(), "indexDb": None, "adminerUrl": None}
-    canned.containers = {name: what for name, what in canned.containers.items() if name in ("server", "client")}
+    canned.containers = {name: what for name, what in canned.containers.items() if name in ("server", "client", "client-forwarder")}
     results = verify(outputs, PREFIX, canned.docker)
     assert _failed(results) == {}
     assert {"adminer", f"{PREFIX}-db"}.isdisjoint({result.what for result in results})

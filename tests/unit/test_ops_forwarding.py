@@ -1,0 +1,63 @@
+"""What `make status` makes of what forwarders say."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ops.forwarding import report
+
+NOW = 1_800_000_000.0
+
+
+def _iso(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(NOW + seconds))
+
+
+def _link(**said: Any) -> dict[str, Any]:
+    idle = {
+        "to": "server",
+        "waiting": 0,
+        "inFlight": 0,
+        "setAside": 0,
+        "oldestWaiting": None,
+        "lastDelivered": None,
+        "tries": 0,
+        "nextTry": None,
+        "reason": "",
+        "more": False,
+        "aside": [],
+    }
+    return idle | said
+
+
+def _lines(*links: dict[str, Any], answers: bool = True) -> list[str]:
+    text = report([{"node": "client", "nodeAnswers": answers, "links": list(links)}], NOW)
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+def test_a_link_without_work() -> None:
+    assert _lines(_link(lastDelivered=_iso(-3)))[2] == "client -> server 0 0 0 - 3 s ago 0 - all delivered"
+
+
+def test_a_destination_that_is_away() -> None:
+    failing = _link(waiting=5000, oldestWaiting=_iso(-600), tries=9, nextTry=_iso(100), reason="connection refused")
+    assert _lines(failing)[2] == "client -> server 5000 0 0 10 min ago - 9 in 100 s connection refused"
+
+
+def test_more_than_is_counted_and_work_under_way() -> None:
+    assert _lines(_link(waiting=1000, inFlight=100, more=True, oldestWaiting=_iso(-200000)))[2].startswith(
+        "client -> server 1000+ 100 0 2 d ago"
+    )
+    assert _lines(_link(inFlight=1))[2].endswith("sending")
+
+
+def test_a_node_that_does_not_answer() -> None:
+    assert _lines(_link(), answers=False)[2].endswith("client does not answer")
+
+
+def test_links_are_sorted_and_images_set_aside_are_listed() -> None:
+    aside = {"image": "abc", "reason": "refused", "tries": 3, "nextTry": _iso(86400)}
+    lines = _lines(_link(to="server", setAside=1, aside=[aside]), _link(to="backup"))
+    assert [line.split()[2] for line in lines[2:4]] == ["backup", "server"]
+    assert lines[-1] == f"client -> server abc 3 {_iso(86400)} refused"
