@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.stack.dicom import Study, ct_series, sample_images, store
-from tests.stack.harness import Done, Node, Stack, copy_program, eventually, need_pulumi
+from tests.stack.forwarding import Answer, ask_commitment, await_delivery
+from tests.stack.harness import Done, Node, Stack, copy_program, need_pulumi
 
 WORKSTATION = "WORKSTATION"
 
@@ -64,33 +64,25 @@ def received(dev: Dev, study: Study) -> dict[str, str]:
     return dev.client.holds(study.uids)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Forwarded:
-    """What the client sent on to the server."""
+    """What the client's forwarder sent on to the server.
+
+    Attributes:
+        identifiers: each image's identifier in Orthanc, at the client.
+        answer: what the server says when the client asks it to commit itself to them.
+    """
 
     identifiers: dict[str, str]
-    committed: list[str] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
+    answer: Answer
 
 
 @pytest.fixture(scope="session")
 def forwarded(dev: Dev, study: Study, received: dict[str, str]) -> Forwarded:
-    """The study, sent on from the client to the server, which is asked to commit itself to it.
-
-    One job for each transfer syntax: Orthanc 1.12.7 does not negotiate a second one for a SOP class within a job.
-    """
-    jobs = defaultdict(list)
-    for image in study.images:
-        jobs[image.file_meta.TransferSyntaxUID].append(received[str(image.SOPInstanceUID)])
-    done = Forwarded(received)
-    for instances in jobs.values():
-        job = dev.client.post("/modalities/server/store", {"Resources": instances, "StorageCommitment": True, "Synchronous": True})
-        report = f"/storage-commitment/{job['StorageCommitmentTransactionUID']}"
-        eventually("the server's answer", lambda report=report: dev.client.get(report)["Status"] != "Pending")  # type: ignore[misc]
-        answer = dev.client.get(report)
-        done.committed += [instance["SOPInstanceUID"] for instance in answer["Success"]]
-        done.failed += [instance["SOPInstanceUID"] for instance in answer["Failures"]]
-    return done
+    """The study, sent on from the client to the server by nobody but the client's forwarder."""
+    await_delivery(dev.stack, "client", "server")
+    assert dev.server.holds(study.uids) == received
+    return Forwarded(received, ask_commitment(dev.client, "server", study.images))
 
 
 @pytest.fixture(scope="session")

@@ -7,13 +7,10 @@ import contextlib
 import copy
 import json
 import os
-import random
 import secrets as randomness
 import shutil
-import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -23,51 +20,21 @@ from pathlib import Path
 from typing import Any, cast
 
 import pulumi.automation as auto
-import pytest
 import yaml
 
 from configs import names
 from configs.images import candidates
 from configs.loader import parse
 from configs.secrets import secret_keys
+from tests.stack.engine import PATIENCE_SECONDS, TEST_PORTS, Watch, docker, eventually, free_ports, need_pulumi
+
+__all__ = ["ROOT", "Done", "Node", "Stack", "Watch", "copy_program", "docker", "eventually", "free_ports", "need_pulumi"]
 
 ROOT = Path(__file__).resolve().parents[2]
 
 #: The local parts of the program: what `pulumi up` reads.
-_PROGRAM = ("__main__.py", "Pulumi.yaml", "Pulumi.dev.yaml", "Pulumi.prod.yaml", "components", "configs", "images")
-#: Generous: the machine may have two cores and other work.
-_PATIENCE_SECONDS = 60
-_TEST_PORTS = range(20000, 32000)
+_PROGRAM = ("__main__.py", "Pulumi.yaml", "Pulumi.dev.yaml", "Pulumi.prod.yaml", "components", "configs", "forwarder", "images")
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-def docker(*arguments: str, check: bool = True) -> str:
-    """Run the docker command; what it prints on both channels, in order."""
-    done = subprocess.run(
-        ["docker", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False, timeout=300
-    )
-    assert not check or done.returncode == 0, f"docker {' '.join(arguments)}: {done.stdout}"
-    return done.stdout.strip()
-
-
-def eventually(what: str, probe: Callable[[], Any], seconds: float = _PATIENCE_SECONDS) -> Any:
-    """Ask until the answer is true, and return it."""
-    end = time.monotonic() + seconds
-    while not (answer := probe()):
-        assert time.monotonic() < end, f"not within {seconds} s: {what}; last answer: {answer!r}"
-        time.sleep(0.3)
-    return answer
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nothing listens on, below those that the kernel gives to outgoing connections: they stay free."""
-    ports: list[int] = []
-    while len(ports) < count:
-        port = random.choice(_TEST_PORTS)
-        with socket.socket() as attempt, contextlib.suppress(OSError):
-            attempt.bind(("127.0.0.1", port))
-            ports += [port] if port not in ports else []
-    return ports
 
 
 def copy_program(folder: Path, *, start_seconds: int | None = None) -> Path:
@@ -142,7 +109,7 @@ class Node:
         request = urllib.request.Request(self.url + path, data=data, method=method)
         request.add_header("Authorization", self.authorization)
         try:
-            with _OPENER.open(request, timeout=_PATIENCE_SECONDS) as answer:
+            with _OPENER.open(request, timeout=PATIENCE_SECONDS) as answer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             with error:
@@ -222,7 +189,7 @@ class Stack:
         holders = [(node, key) for node in self.settings["nodes"] for key in ("httpPort", "dicomPort")]
         holders += [(modality, "port") for modality in self.settings.get("modalities", [])]
         holders += [(self.settings["adminer"], "port")] if self.settings.get("adminer") else []
-        without = [(holder, key) for holder, key in holders if holder.get(key, 0) not in _TEST_PORTS]
+        without = [(holder, key) for holder, key in holders if holder.get(key, 0) not in TEST_PORTS]
         for (holder, key), port in zip(without, free_ports(len(without)), strict=True):
             holder[key] = port
 
@@ -404,46 +371,3 @@ def _settings_like(program: Path, environment: str) -> dict[str, Any]:
         for key, value in config.items()
         if key.startswith(f"{names.PROJECT}:") and not (isinstance(value, dict) and "secure" in value)
     }
-
-
-class Watch:
-    """Follows the log of a container, and how it ended, while it is replaced."""
-
-    def __init__(self, container: str) -> None:
-        self.container = container
-        self._log = self._follow("logs", "--follow", "--tail", "5", container)
-        ended = "{{.Actor.Attributes.exitCode}}"
-        self._end = self._follow("events", "--filter", f"container={container}", "--filter", "event=die", "--format", ended)
-
-    @staticmethod
-    def _follow(*arguments: str) -> tuple[subprocess.Popen[str], list[str], threading.Thread]:
-        process = subprocess.Popen(["docker", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
-        lines: list[str] = []
-        thread = threading.Thread(target=lambda: lines.extend(process.stdout or ()), daemon=True)
-        thread.start()
-        return process, lines, thread
-
-    def log(self) -> str:
-        """The log to its end: of a container that has been removed."""
-        process, lines, thread = self._log
-        thread.join(_PATIENCE_SECONDS)
-        process.terminate()
-        return "".join(lines)
-
-    def exit_code(self) -> int:
-        """The status that the container ended with."""
-        process, lines, _ = self._end
-        code = eventually(f"{self.container} ends", lambda: "".join(lines).strip())
-        process.terminate()
-        process.wait()
-        return int(code.split()[0])
-
-
-def need_pulumi() -> None:
-    """Fail with what to do where the tools are not there."""
-    if not shutil.which("pulumi"):
-        pytest.exit("There is no pulumi on PATH. Run the tests by `make test`, which finds or builds it, or put it on PATH.", returncode=2)
-    answer = docker("version", "--format", "{{.Server.Version}}", check=False) if shutil.which("docker") else "there is no docker command"
-    if not answer[:1].isdigit():
-        pytest.exit(f"There is no Docker engine: {answer}. Run the tests by `make test`, which starts one.", returncode=2)
-    os.environ.setdefault("PULUMI_SKIP_UPDATE_CHECK", "true")

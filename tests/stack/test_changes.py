@@ -6,6 +6,7 @@ import pytest
 
 from tests.stack.conftest import WORKSTATION, Dev, Forwarded
 from tests.stack.dicom import Study, echo
+from tests.stack.forwarding import await_delivery
 from tests.stack.harness import docker, eventually
 
 
@@ -53,17 +54,19 @@ def test_a_scanner_gets_known_by_the_stack_file_alone(dev: Dev) -> None:
         assert echo(dev.client, WORKSTATION)
 
 
-def test_a_node_is_added_to_a_running_stack(dev: Dev, forwarded: Forwarded) -> None:
+def test_a_node_is_added_to_a_running_stack(dev: Dev, study: Study, forwarded: Forwarded) -> None:
     dev.stack.up()  # whatever the test before tried
     before = dev.stack.containers()
     dev.stack.node_settings("server")["forwardTo"] = ["backup"]
     dev.stack.add_node("backup", index="postgresql")
     dev.stack.up()
-    # The server's wiring changed: it forwards to the new node.
-    assert replaced(before, dev.stack.containers()) == {"backup", "db-roles", "server"}
+    # The server's wiring changed: it forwards to the new node. For the client, it is still the same destination.
+    assert replaced(before, dev.stack.containers()) == {"backup", "db-roles", "server", "server-forwarder"}
     assert dev.server.echoes("backup")
     assert dev.stack.node("backup").echoes("server")
-    assert dev.stack.node("backup").get("/statistics")["CountInstances"] == 0
+    # What the server held before goes there, too.
+    await_delivery(dev.stack, "server", "backup")
+    assert dev.stack.node("backup").holds(study.uids) == forwarded.identifiers
     assert dev.stack.sql("select count(*) from globalproperties", database="orthanc_backup") != "0"
     assert {"server", "client", "backup"} == dev.stack.nodes().keys()
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.stack.conftest import WORKSTATION, Dev, Forwarded
 from tests.stack.dicom import Study, as_file, content, ct_series, dataset_bytes, echo, find, get, move, read, store
+from tests.stack.forwarding import await_delivery
 from tests.stack.harness import Done, Node, Watch
 
 STRANGER = "STRANGER"
@@ -75,8 +76,8 @@ class TestImages:
 
     def test_the_server_got_them_all_and_committed_itself_to_each(self, dev: Dev, study: Study, forwarded: Forwarded) -> None:
         assert dev.server.holds(study.uids) == forwarded.identifiers
-        assert forwarded.failed == []
-        assert set(forwarded.committed) == study.uids
+        assert forwarded.answer.failed == {}
+        assert forwarded.answer.kept == study.uids
 
     def test_postgresql_holds_them(self, dev: Dev, study: Study, forwarded: Forwarded) -> None:
         assert dev.stack.sql(COUNT, database="orthanc_server") == str(len(study.uids))
@@ -91,6 +92,8 @@ class TestImages:
         for node in (dev.client, dev.server):
             identifier = node.post("/instances", file)["ID"]
             assert node.read(f"/instances/{identifier}/file") == file
+        await_delivery(dev.stack, "client", "server")  # so that it does not come back after it is deleted
+        for node in (dev.client, dev.server):
             node.ask(f"/instances/{identifier}", method="DELETE")
 
 
@@ -121,9 +124,11 @@ class Replaced:
 
 @pytest.fixture(scope="module")
 def replaced(dev: Dev, forwarded: Forwarded) -> Replaced:
-    """A change that replaces the database and both nodes: an option of Orthanc's, and the database's number of connections."""
+    """A change that replaces the database, both nodes and the forwarder, which tries again what another server had refused: an option of
+    Orthanc's, and the database's number of connections.
+    """
     before = dev.stack.containers()
-    watches = {name: Watch(before[name]) for name in ("db", "server", "client")}
+    watches = {name: Watch(before[name]) for name in ("db", "server", "client", "client-forwarder")}
     for node in dev.stack.settings["nodes"]:
         node["orthanc"] = {"StableAge": 7}
     dev.stack.settings["indexDb"] = {"maxConnections": 61}
@@ -139,7 +144,12 @@ class TestEveryContainerReplaced:
 
     @pytest.mark.parametrize(
         ("name", "last_words"),
-        [("db", "database system is shut down"), ("server", "Orthanc has stopped"), ("client", "Orthanc has stopped")],
+        [
+            ("db", "database system is shut down"),
+            ("server", "Orthanc has stopped"),
+            ("client", "Orthanc has stopped"),
+            ("client-forwarder", "stopped: unconfirmed=0"),
+        ],
     )
     def test_the_old_ones_stopped_by_themselves(self, replaced: Replaced, name: str, last_words: str) -> None:
         assert last_words in replaced.watches[name].log()
@@ -153,5 +163,6 @@ class TestEveryContainerReplaced:
 
     @pytest.mark.usefixtures("replaced")
     def test_the_link_works(self, dev: Dev) -> None:
+        await_delivery(dev.stack, "client", "server")
         assert dev.client.echoes("server")
         assert dev.server.echoes("client")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.stack.dicom import as_file, ct_series
-from tests.stack.harness import Stack
+from tests.stack.forwarding import await_delivery, forwarder_of, link
+from tests.stack.harness import Stack, docker, eventually
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +27,14 @@ def prod(program: Path) -> Iterator[Stack]:
 def image(prod: Stack) -> str:
     """The SOP instance UID of an image that both nodes hold."""
     made = ct_series(slices=1, size=64)[0]
-    identifier = prod.node("client").post("/instances", as_file(made))["ID"]
-    prod.node("client").post("/modalities/server/store", [identifier])
+    prod.node("client").post("/instances", as_file(made))
+    await_delivery(prod, "client", "server")
     assert prod.node("server").holds([made.SOPInstanceUID])
     return str(made.SOPInstanceUID)
 
 
 def test_it_has_no_adminer_and_both_indexes_are_in_postgresql(prod: Stack) -> None:
-    assert prod.containers().keys() == {"client", "db", "db-roles", "server"}
+    assert prod.containers().keys() == {"client", "client-forwarder", "db", "db-roles", "server"}
     assert prod.outputs().get("adminerUrl") is None
     assert {node["index"] for node in prod.outputs()["nodes"].values()} == {"postgresql"}
 
@@ -66,3 +67,11 @@ def test_a_destroy_keeps_the_data(prod: Stack, image: str) -> None:
     assert prod.node("client").holds([image])
     assert prod.node("server").holds([image])
     assert prod.sql("select count(*) from resources where resourcetype = 3", database="orthanc_server") == "1"
+    # The new forwarder finds in the client's database that it has been delivered, and sends nothing.
+    log = eventually("the forwarder looks at all series", lambda: _swept(docker("logs", forwarder_of(prod, "client"))))
+    assert "swept: series=1 not_delivered=0" in log
+    assert link(prod, "client", "server")["delivered"] == 0
+
+
+def _swept(log: str) -> str:
+    return log if "swept:" in log else ""

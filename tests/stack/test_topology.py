@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.stack.dicom import as_file, ct_series
+from tests.stack.forwarding import await_delivery
 from tests.stack.harness import Stack
 
 LINKS = {("ct", "archive"), ("mr", "archive"), ("archive", "backup")}
 NODES = {"ct", "mr", "archive", "backup", "lonely"}
+FORWARDERS = {f"{node}-forwarder" for node, _ in LINKS}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,7 @@ def known(link: tuple[str, str]) -> bool:
 
 
 def test_all_five_run(five: Stack) -> None:
-    assert five.containers().keys() == NODES | {"db", "db-roles"}
+    assert five.containers().keys() == NODES | FORWARDERS | {"db", "db-roles"}
     assert five.volumes() == NODES | {"db"}
 
 
@@ -48,9 +51,15 @@ def test_every_link_echoes_both_ways_and_nothing_else_does(five: Stack) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "knowing"), [("ct", {"ct", "archive"}), ("archive", {"ct", "mr", "archive", "backup"}), ("lonely", {"lonely"})]
+    ("changed", "knowing"),
+    [
+        ("ct", {"ct", "archive"}),
+        ("archive", {"ct", "mr", "archive", "backup", "ct-forwarder", "mr-forwarder"}),
+        ("lonely", {"lonely"}),
+    ],
 )
 def test_another_ae_title_would_replace_who_knows_it(five: Stack, changed: str, knowing: set[str]) -> None:
+    """The forwarder of a node that forwards to it, too: what the destination had refused is tried again."""
     with five.trying():
         five.node_settings(changed)["aet"] = "ANOTHER"
         done = five.preview()
@@ -66,6 +75,15 @@ def test_another_ae_title_replaces_who_knows_it(five: Stack) -> None:
     assert five.node("ct").get("/system")["DicomAet"] == "CT_2"
     assert five.node("archive").echoes("ct")
     assert five.node("ct").echoes("archive")
+
+
+def test_an_image_goes_from_a_scanners_node_over_the_archive_into_the_backup(five: Stack) -> None:
+    image = ct_series(slices=1, size=64)[0]
+    identifiers = {str(image.SOPInstanceUID): five.node("ct").post("/instances", as_file(image))["ID"]}
+    for link in (("ct", "archive"), ("archive", "backup")):
+        await_delivery(five, *link)
+        assert five.node(link[1]).holds(identifiers) == identifiers
+    assert five.node("mr").holds(identifiers) == five.node("lonely").holds(identifiers) == {}
 
 
 def test_destroy_leaves_nothing(five: Stack) -> None:

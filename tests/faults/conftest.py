@@ -1,0 +1,71 @@
+"""The stack that the short tests of faults share; each leaves it idle."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Generator, Iterator
+from random import Random, SystemRandom
+
+import pytest
+
+from tests.faults.images import Image
+from tests.faults.sender import Sender
+from tests.faults.world import SCANNER, SERVER, World, make_world
+from tests.stack.harness import copy_program, docker, need_pulumi
+
+#: ``client`` has its index in SQLite, ``second`` in PostgreSQL. ``room`` has two destinations, of which one forwards in its turn.
+_CLIENTS = (
+    {"name": "client", "forwardTo": [SERVER]},
+    {"name": "second", "index": "postgresql", "forwardTo": [SERVER], "keep": "until-confirmed"},
+    {"name": "room", "forwardTo": ["client", "spare"]},
+)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails shows what the forwarders said last."""
+    report = yield
+    world = getattr(item, "funcargs", {}).get("world")
+    if report.failed and isinstance(world, World):
+        report.sections += [(f"{client}-forwarder", world.part(f"{client}-forwarder").log(30)) for client in world.clients]
+    return report
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """The stack."""
+    need_pulumi()
+    if os.geteuid() != 0 or docker("info", "--format", "{{.Name}}") != socket.gethostname():
+        pytest.skip("faults are made by root on the machine that runs the engine: processes killed, packets and files lost")
+    made = make_world(copy_program(tmp_path_factory.mktemp("faults")), _CLIENTS, [{"name": "spare"}])
+    try:
+        made.deploy()
+        made.archive.count_stores()
+        yield made
+    finally:
+        made.stack.wipe()  # Without Pulumi: how a stack is destroyed is another test's matter.
+
+
+@pytest.fixture(scope="session")
+def seed() -> int:
+    """Of what happens by chance; FAULTS_SEED says which."""
+    return int(os.environ.get("FAULTS_SEED") or SystemRandom().randrange(10**6))
+
+
+@pytest.fixture
+def rng(seed: int, request: pytest.FixtureRequest) -> Random:
+    """What happens by chance in a test; printed where it fails."""
+    print(f"FAULTS_SEED={seed}")
+    return Random(f"{seed} {request.node.name}")
+
+
+@pytest.fixture
+def scanner(world: World) -> Sender:
+    """A scanner."""
+    return Sender(SCANNER, world.ledger)
+
+
+def ids(images: list[Image]) -> list[str]:
+    """Orthanc's identifiers of images."""
+    return [image.orthanc for image in images]
