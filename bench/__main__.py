@@ -1,4 +1,4 @@
-"""``python -m bench [deploy|scale|dicom|ingest|report|all] [--runs N]``: measures, and writes docs/bench/."""
+"""``python -m bench [deploy|scale|dicom|ingest|forward|backlog|report|all] [--runs N]``: measures, and writes docs/bench/."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import deploy, dicom, ingest, machine, report, scale
+from bench import backlog, deploy, dicom, forward, ingest, machine, report, scale
 from bench.compose import find_compose
 from bench.results import FOLDER, SUITES
 from bench.session import BenchError, Session, session
@@ -64,6 +64,10 @@ def _run(suite: str, this: Session, runs: int, compose: list[str]) -> None:
         scale.measure(this, runs)
     elif suite == "dicom":
         dicom.measure(this, runs)
+    elif suite == "forward":
+        forward.measure(this, runs)
+    elif suite == "backlog":
+        backlog.measure(this)
     else:
         ingest.measure(this, runs)
 

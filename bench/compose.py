@@ -66,7 +66,18 @@ def _labels(inputs: Mapping[str, Any]) -> dict[str, str]:
 
 
 #: What _service() translates; anything else in a container's inputs stops the bench, so that nothing is left out in silence.
-_TRANSLATED: Final = ("capabilities", "command", "destroyGraceSeconds", "envs", "healthcheck", "hostname", "hosts", "image", "labels")
+_TRANSLATED: Final = (
+    "capabilities",
+    "command",
+    "destroyGraceSeconds",
+    "entrypoints",
+    "envs",
+    "healthcheck",
+    "hostname",
+    "hosts",
+    "image",
+    "labels",
+)
 _TRANSLATED_TOO: Final = ("logDriver", "logOpts", "name", "networksAdvanced", "ports", "restart", "uploads", "volumes")
 #: How the provider itself waits and removes: `--wait`, depends_on and `down --volumes` here.
 _OF_THE_PROVIDER: Final = ("attach", "mustRun", "removeVolumes", "wait", "waitTimeout")
@@ -82,6 +93,7 @@ def _service(inputs: Mapping[str, Any], configs: dict[str, Any]) -> dict[str, An
         "pull_policy": "never",
         "container_name": inputs["name"],
         "hostname": inputs["hostname"],
+        "entrypoint": inputs.get("entrypoints"),
         "command": _escaped(inputs.get("command")),
         "environment": _escaped(inputs.get("envs")),
         "networks": {n["name"]: {"aliases": n["aliases"]} for n in inputs["networksAdvanced"]},

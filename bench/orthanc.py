@@ -131,3 +131,36 @@ def upload(node: Node, files: Sequence[bytes], clients: int) -> Upload:
         thread.join()
     result.seconds = time.monotonic() - started
     return result
+
+
+def store_side_by_side(client: Node, shares: Sequence[Sequence[Sequence[str]]]) -> float:
+    """POST /modalities/server/store of a node, job after job, for several shares of the work at once.
+
+    Args:
+        client: the node.
+        shares: for each thread its jobs, for each job what it sends.
+
+    Returns:
+        the seconds until the last job has ended.
+
+    Raises:
+        BenchError: a job failed.
+    """
+    failures: list[BaseException] = []
+
+    def work(jobs: Sequence[Sequence[str]]) -> None:
+        try:
+            for resources in jobs:
+                client.call("POST", "/modalities/server/store", {"Resources": list(resources), "Synchronous": True})
+        except (BenchError, OSError) as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(jobs,)) for jobs in shares]
+    started = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise BenchError(f"a job failed: {failures[0]}")
+    return time.monotonic() - started

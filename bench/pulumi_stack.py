@@ -17,10 +17,10 @@ from bench.events import Output, Timed
 from bench.session import BenchError, Session, run
 from configs.loader import parse
 from configs.names import PROJECT, prefix
-from configs.secrets import secret_keys
+from configs.secrets import is_secret_key, secret_keys
 from ops.setup.console import ROOT
 
-_PROGRAM: Final = ("__main__.py", "Pulumi.yaml", "components", "configs", "images")
+_PROGRAM: Final = ("__main__.py", "Pulumi.yaml", "components", "configs", "forwarder", "images")
 
 #: The program that does nothing: what Pulumi itself costs on this machine.
 _EMPTY: Final = '"""Nothing."""\n\nimport pulumi  # noqa: F401\n'
@@ -70,7 +70,7 @@ def dev_settings(session: Session) -> dict[str, Any]:
     config = yaml.safe_load((ROOT / "Pulumi.dev.yaml").read_text(encoding="utf-8"))["config"]
     settings = {key.partition(":")[2]: value for key, value in config.items()}
     # Secrets that `make up` put there are the user's stack's.
-    settings = {key: value for key, value in settings.items() if not key.startswith(("dbPassword", "userPassword"))}
+    settings = {key: value for key, value in settings.items() if not is_secret_key(key)}
     for node in settings["nodes"]:
         node["httpPort"], node["dicomPort"] = session.free_port(), session.free_port()
     settings["adminer"]["port"] = session.free_port()

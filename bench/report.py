@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -47,9 +47,11 @@ def write(folder: Path = FOLDER) -> None:
         ("scale", "Growing", _scale),
         ("dicom", "DICOM transfers", _dicom),
         ("ingest", "HTTP ingest", _ingest),
+        ("forward", "Forwarding", _forward),
+        ("backlog", "Backlogs", _backlog),
     ):
         if rows := read(suite, folder):
-            goals += _GOALS[suite](rows)
+            goals += list(_GOALS[suite](rows))
             sections.append("\n".join([f"## {title}", "", *make(rows, folder)]))
     body = ["## Goals", "", *_table(("goal", "seen", ""), [line.split("|") for line in goals]), "", *sections, *_machine(folder)]
     page = folder / "README.md"
@@ -187,6 +189,47 @@ def _ingest(rows: Sequence[Row], folder: Path) -> list[str]:
     ]
 
 
+def _forward_goals(rows: Sequence[Row]) -> Iterator[str]:
+    if latency := values(rows, "latency"):
+        shown = f"{p95(latency):.2f} s (median {median(latency):.2f} s, {len(latency)} series)"
+        yield _goal("last image received to confirmed, CT series of 100: p95 ≤ 3 s", p95(latency), shown, 3, at_most=True)
+    ours, seed = median(values(rows, "backlog", "forwarder")), median(values(rows, "backlog", "seed, by hand"))
+    hand = median(values(rows, "backlog", "by hand", "2 jobs"))
+    beside = f"{ours / hand:.2f}x ({ours:.1f} and {hand:.1f} images/s)"
+    yield _goal("backlog ≥ 0.9x of the same by hand with 2 jobs", ours / hand, beside, 0.9, at_most=False)
+    yield _goal("backlog ≥ 5x the seed's", ours / seed, f"{ours / seed:.2f}x ({ours:.1f} and {seed:.1f} images/s)", 5, at_most=False)
+    cpu, memory = median(values(rows, "idle", "forwarder", "CPU")), median(values(rows, "idle", "forwarder", "memory"))
+    yield _goal("idle forwarder ≤ 1 % of a core", cpu, f"{cpu:.2f} %", 1, at_most=True)
+    yield _goal("idle forwarder ≤ 60 MB", memory * 1.048576, f"{memory:.1f} MiB", 60, at_most=True)
+
+
+def _backlog_goals(rows: Sequence[Row]) -> Iterator[str]:
+    if len(sizes := [row for row in rows if row.measure == "backlog, size"]) > 1:
+        small, large = sizes[0], sizes[-1]
+        shown = f"{large.value:.1f} ms ({large.parameter}), {small.value:.1f} ms ({small.parameter})"
+        yield _goal("a large backlog costs no more per image than a small one", large.value, shown, small.value, at_most=True)
+
+
+def _forward(rows: Sequence[Row], _folder: Path) -> list[str]:
+    return [
+        "From the client, whose index is in SQLite, to the server, whose index is in PostgreSQL. A backlog of the forwarder is timed from "
+        "the start of its container to the last confirmation; by hand, to the end of the last job, without a confirmation.",
+        "",
+        *_measured(rows, ("latency", "backlog", "idle"), 2),
+        "",
+    ]
+
+
+def _backlog(rows: Sequence[Row], _folder: Path) -> list[str]:
+    return [
+        "Small images (64x64), 100 in a series, that lay at the client when its forwarder was started; the most memory that it took; and "
+        "the seconds after which each tenth of them had been confirmed.",
+        "",
+        *_measured(rows, ("backlog, size", "backlog, memory", "backlog, part"), 1),
+        "",
+    ]
+
+
 def _machine(folder: Path) -> list[str]:
     path = folder / "raw" / _MACHINE
     if not path.exists():
@@ -199,9 +242,11 @@ def _machine(folder: Path) -> list[str]:
     return lines
 
 
-_GOALS: Final[dict[str, Callable[[Sequence[Row]], list[str]]]] = {
+_GOALS: Final[dict[str, Callable[[Sequence[Row]], Iterable[str]]]] = {
     "deploy": _deploy_goals,
     "scale": _scale_goals,
     "dicom": _dicom_goals,
     "ingest": _ingest_goals,
+    "forward": _forward_goals,
+    "backlog": _backlog_goals,
 }

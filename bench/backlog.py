@@ -1,0 +1,47 @@
+"""Backlogs of different sizes: what an image of a large one costs, and how much memory the forwarder takes for it."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Final
+
+from bench.forward import Stack, empty, fill, memory_of, running
+from bench.phantom import SMALL, Phantom
+from bench.results import Results, Row
+from bench.session import BenchError, Session
+
+#: Images of the backlogs that are compared with each other: BENCH_BACKLOG makes the larger one smaller.
+BACKLOGS: Final = (1_000, int(os.environ.get("BENCH_BACKLOG", "100000")))
+_PATIENCE_SECONDS: Final = 7200
+
+
+def measure(session: Session) -> None:
+    """Each once."""
+    results = Results("backlog")
+    with running(session, "backlog-project") as stack:
+        for images in BACKLOGS:
+            _backlog(stack, images, results)
+
+
+def _backlog(stack: Stack, images: int, results: Results) -> None:
+    """A backlog that lay there when the forwarder was started: time for each image, and the most memory that the forwarder took."""
+    stack.stop()
+    empty(stack)
+    fill(stack.client, Phantom(SMALL), images, 1000)
+    started = time.monotonic()
+    stack.start()
+    peak, tenths = 0.0, 1
+    while (said := stack.status())["delivered"] < images:
+        peak = max(peak, memory_of(stack.forwarder))
+        if said["delivered"] * 10 >= images * tenths:
+            results.add(Row("backlog, part", "forwarder", f"{images} small images, {tenths}0 %", 1, time.monotonic() - started, "s"))
+            tenths += 1
+        if time.monotonic() - started > _PATIENCE_SECONDS:
+            raise BenchError(f"not delivered: {said}")
+        time.sleep(0.5)
+    seconds = time.monotonic() - started
+    results.add(Row("backlog, size", "forwarder", f"{images} small images", 1, 1000 * seconds / images, "ms per image"))
+    results.add(Row("backlog, memory", "forwarder", f"{images} small images", 1, peak, "MiB"))
+    if (held := stack.server.instances()) != images:
+        raise BenchError(f"{held} of {images} images arrived")
