@@ -53,7 +53,19 @@ class HostPort(NamedTuple):
 
 def check(parts: Parts) -> list[Problem]:
     """Everything that is wrong between the settings of a stack."""
-    checks = (_unique, _links, _modalities, _loops, _forwarding, _host_ports, _connections, _orthanc_options, _environment, _images)
+    checks = (
+        _unique,
+        _links,
+        _modalities,
+        _loops,
+        _forwarding,
+        _destinations,
+        _host_ports,
+        _connections,
+        _orthanc_options,
+        _environment,
+        _images,
+    )
     return [problem for one in checks for problem in one(parts)]
 
 
@@ -167,6 +179,26 @@ def _forwarding(parts: Parts) -> Iterator[Problem]:
                 f"{path}.orthanc.CheckRevisions",
                 "cannot be true at a node that forwards: its forwarder writes metadata without their revisions. Leave it out.",
                 True,
+            )
+
+
+def _destinations(parts: Parts) -> Iterator[Problem]:
+    """Options with which a node could not keep what it confirms to those that forward to it."""
+    for i, node in parts.nodes:
+        path, links = f"nodes[{i}].orthanc", parts.settings.links_to(node.name)
+        overwrite = node.orthanc.get("OverwriteInstances", True)
+        if links and overwrite not in (True, "Always"):
+            yield Problem(
+                f"{path}.OverwriteInstances",
+                "must be true at a node that others forward to: otherwise it answers with success, and stores nothing, when an image "
+                "comes again because its file here is broken or its content is new. Leave it out.",
+                overwrite,
+            )
+        if node.orthanc.get("StoreMD5ForAttachments") is False and any(link.confirm == "commitment" for link in links):
+            yield Problem(
+                f"{path}.StoreMD5ForAttachments",
+                "cannot be false at a node that others forward to: by it the node compares each file before it confirms it. Leave it out.",
+                False,
             )
 
 

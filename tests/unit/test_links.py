@@ -173,6 +173,18 @@ def test_the_forwarders_user_and_options() -> None:
     assert problems_of(forwarding(orthanc=block)) == {}
 
 
+@pytest.mark.parametrize(
+    ("option", "wrong", "right"),
+    [("OverwriteInstances", (False, "Never", "IfChanged"), "Always"), ("StoreMD5ForAttachments", (False,), True)],
+)
+def test_a_destination_can_keep_what_it_confirms(option: str, wrong: tuple[object, ...], right: object) -> None:
+    for value in wrong:
+        raw = stack(node("a", forwardTo=["b"]), node("b", 1, orthanc={option: value}))
+        assert list(problems_of(raw)) == [f"nodes[1].orthanc.{option}"]
+        assert problems_of({**raw, "nodes": raw["nodes"][1:]}) == {}
+    assert problems_of(stack(node("a", forwardTo=["b"]), node("b", 1, orthanc={option: right}))) == {}
+
+
 def test_each_forwarder_has_a_password() -> None:
     assert secret_keys(settings_of(stack(node("a", index="sqlite", forwardTo=["b"]), node("b", 1, index="sqlite")))) == (
         "forwarderPassword.a",
