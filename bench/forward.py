@@ -21,8 +21,9 @@ from bench.session import BenchError, Session, run
 PER_SERIES: Final = 100
 #: Series that are sent one after another, for the 95th percentile of their latency.
 SERIES: Final = 20
-#: Images of a backlog that is compared with the transfer by hand.
-BACKLOG: Final = 1_000
+#: Images of a backlog that is compared with the transfer by hand: so many that the forwarder's start is a small part of it.
+BACKLOG: Final = 2_000
+_SEEDS_BACKLOG: Final = 200
 _IDLE_SECONDS: Final = 60
 _PATIENCE_SECONDS: Final = 7200
 #: Where a container's processor time is, and its units in a second: control groups of version 2 with and without systemd, of version 1.
@@ -152,18 +153,19 @@ def _latency(session: Session, stack: Stack, results: Results) -> None:
         wanted = stack.status()["delivered"] + PER_SERIES
         send(stack.client, folder)
         sent = time.monotonic()
-        _until(stack, wanted)
+        _until(stack, wanted, every=0.03)
         results.add(Row("latency", "forwarder", f"CT series of {PER_SERIES}", series + 1, time.monotonic() - sent, "s"))
         time.sleep(1)
     empty(stack)
 
 
-def _until(stack: Stack, delivered: int) -> dict[str, Any]:
+def _until(stack: Stack, delivered: int, every: float = 0.2) -> dict[str, Any]:
+    """Ask the forwarder until it has delivered so many images, with so many seconds between two questions, which cost it something."""
     end = time.monotonic() + _PATIENCE_SECONDS
     while (said := stack.status())["delivered"] < delivered:
         if time.monotonic() > end:
             raise BenchError(f"not delivered: {said}")
-        time.sleep(0.03)
+        time.sleep(every)
     return said
 
 
@@ -199,8 +201,8 @@ def _beside_hand(stack: Stack, seed: dict[str, Node], results: Results, number: 
     results.add(Row("backlog", "forwarder", "2 associations", number, BACKLOG / (time.monotonic() - started), "images/s"))
     seed["client"].empty()
     seed["server"].empty()
-    fill(seed["client"], phantom, BACKLOG // 5, 0)
-    results.add(Row("backlog", "seed, by hand", "1 job", number, BACKLOG // 5 / _by_hand(seed["client"], 1), "images/s"))
+    fill(seed["client"], phantom, _SEEDS_BACKLOG, 0)
+    results.add(Row("backlog", "seed, by hand", "1 job", number, _SEEDS_BACKLOG / _by_hand(seed["client"], 1), "images/s"))
 
 
 def _by_hand(client: Node, jobs: int) -> float:

@@ -1,0 +1,137 @@
+"""The answer to storage commitment, with an Orthanc that this file plays: what real ones do is in the stack's tests."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[2] / "components" / "commitment.py"
+SUCCESS, FAILURE, MISSING = 0, 0x0110, 0x0112
+
+
+class _OrthancError(Exception):
+    pass
+
+
+@dataclass
+class Archive:
+    """An Orthanc with files in a folder.
+
+    Attributes:
+        storage: the folder.
+        instances: each instance's SOP instance UID and the UUID of its file.
+        finds: how many UIDs each query asked for.
+        anew: the instances that were asked for one by one.
+    """
+
+    storage: Path
+    instances: dict[str, tuple[str, str]] = field(default_factory=dict)
+    finds: list[int] = field(default_factory=list)
+    anew: list[str] = field(default_factory=list)
+    _md5: dict[str, str] = field(default_factory=dict)
+
+    def store(self, instance: str, uid: str, content: bytes) -> Path:
+        """Store an image; its file."""
+        uuid = f"{len(self._md5):08x}-0000-0000-0000-000000000000"
+        self.instances[instance] = uid, uuid
+        self._md5[uuid] = hashlib.md5(content).hexdigest()
+        self.file(uuid).parent.mkdir(parents=True, exist_ok=True)
+        self.file(uuid).write_bytes(content)
+        return self.file(uuid)
+
+    def file(self, uuid: str) -> Path:
+        """Where Orthanc keeps a file."""
+        return self.storage / uuid[:2] / uuid[2:4] / uuid
+
+    def post(self, path: str, body: str) -> str:
+        """The REST API, as far as the script needs it."""
+        if path == "/tools/find":
+            wanted = json.loads(body)["Query"]["SOPInstanceUID"].split("\\")
+            self.finds.append(len(wanted))
+            return json.dumps([self._told(one) for one, (uid, _) in self.instances.items() if uid in wanted])
+        if path == "/tools/lookup":
+            return json.dumps([{"ID": one, "Type": "Instance"} for one, (uid, _) in self.instances.items() if uid == body])
+        instance = path.split("/")[2]
+        self.anew.append(instance)
+        uuid = self.instances[instance][1]
+        if not self.file(uuid).exists() or hashlib.md5(self.file(uuid).read_bytes()).hexdigest() != self._md5[uuid]:
+            raise _OrthancError
+        return "{}"
+
+    def _told(self, instance: str) -> dict[str, Any]:
+        uid, uuid = self.instances[instance]
+        files = [{"ContentType": 1, "Uuid": uuid, "CompressedMD5": self._md5[uuid]}, {"ContentType": 3, "Uuid": "x", "CompressedMD5": ""}]
+        return {"ID": instance, "MainDicomTags": {"SOPInstanceUID": uid}, "Attachments": files}
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    return Archive(tmp_path)
+
+
+@pytest.fixture
+def script(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The script, loaded as Orthanc loads it."""
+    orthanc: Any = ModuleType("orthanc")
+    orthanc.OrthancException = _OrthancError
+    orthanc.RestApiPost = archive.post
+    orthanc.GetConfiguration = lambda: json.dumps({"StorageDirectory": str(archive.storage)})
+    orthanc.RegisterStorageCommitmentScpCallback = lambda *_: None
+    orthanc.StorageCommitmentFailureReason = type(
+        "Reasons", (), {"SUCCESS": SUCCESS, "PROCESSING_FAILURE": FAILURE, "NO_SUCH_OBJECT_INSTANCE": MISSING}
+    )
+    monkeypatch.setitem(sys.modules, "orthanc", orthanc)
+    spec = importlib.util.spec_from_file_location("commitment", SOURCE)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def asked(script: Any, uids: list[str]) -> list[int]:
+    """The answer for each image of one transaction."""
+    transaction = script._begin("job", "2.25.1", [], uids, "CLIENT", "SERVER")
+    return [script._is_safely_stored("1.2", uid, transaction) for uid in uids]
+
+
+def test_images_are_looked_up_a_hundred_at_once(script: Any, archive: Archive) -> None:
+    uids = [f"1.2.{number}" for number in range(250)]
+    for uid in uids:
+        archive.store(f"instance-{uid}", uid, uid.encode())
+    assert asked(script, uids) == [SUCCESS] * 250
+    assert archive.finds == [100, 100, 50]
+    assert archive.anew == []
+
+
+def test_what_is_missing_gone_or_broken_is_told_of_that_image_alone(script: Any, archive: Archive) -> None:
+    archive.store("whole", "1.1", b"whole")
+    archive.store("gone", "1.2", b"gone").unlink()
+    archive.store("broken", "1.3", b"broken").write_bytes(b"br0ken")
+    assert asked(script, ["1.1", "1.2", "1.3", "1.4"]) == [SUCCESS, FAILURE, FAILURE, MISSING]
+
+
+def test_an_image_that_was_stored_again_since_it_was_looked_up_is_looked_up_anew(script: Any, archive: Archive) -> None:
+    first = archive.store("one", "1.1", b"old")
+    transaction = script._begin("job", "2.25.1", [], ["1.0", "1.1"], "CLIENT", "SERVER")
+    assert script._is_safely_stored("1.2", "1.0", transaction) == MISSING
+    archive.store("one", "1.1", b"new")
+    first.unlink()
+    assert script._is_safely_stored("1.2", "1.1", transaction) == SUCCESS
+    assert archive.anew == ["one"]
+
+
+def test_of_two_instances_with_one_uid_both_count(script: Any, archive: Archive) -> None:
+    archive.store("one", "1.1", b"one")
+    other = archive.store("two", "1.1", b"two")
+    assert asked(script, ["1.1"]) == [SUCCESS]
+    other.unlink()
+    assert asked(script, ["1.1"]) == [FAILURE]
