@@ -104,7 +104,7 @@ def _room_for_links(node: NodeSettings, settings: StackSettings, options: Mappin
         room["ConcurrentJobs"] = _CONCURRENT_JOBS + sum(link.associations for link in sent) + len(received)
     if sent:
         # Of the forwarder, which keeps a connection for each of its threads; Orthanc gives each connection a thread.
-        room["HttpThreadsCount"] = _HTTP_THREADS + sum(link.associations + 2 for link in sent)
+        room["HttpThreadsCount"] = _HTTP_THREADS + sum(link.associations + 3 for link in sent)
     if received:
         room["DicomThreadsCount"] = int(options["DicomThreadsCount"]) + sum(link.associations + 1 for link in received)
     return room

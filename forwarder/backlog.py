@@ -127,6 +127,10 @@ class Entry:
             return self.since
         return min((one.image.received for one in self.waiting.values() if not one.aside), default="")
 
+    def to_look_at(self, now: float) -> bool:
+        """Whether it has to be looked at, and may be."""
+        return (self.stale or self.close_at <= now) and self.not_before <= now
+
     def due(self, now: float, most: int, *, careful: bool) -> list[Waiting]:
         """What may be sent together now: images of one transfer syntax; those that may be to blame for a failure in small company.
 
@@ -204,8 +208,21 @@ class Backlog:
             entry = self._entries[series]
             if entry.busy:
                 continue
-            if (entry.stale or entry.close_at <= now) and entry.not_before <= now:
+            if entry.to_look_at(now):
                 return entry, []
             if entry.waiting and len(entry.in_flight) < len(entry.waiting) and (batch := entry.due(now, most, careful=careful)):
                 return entry, batch
+        return None
+
+    def pick_ahead(self, now: float, ready: int) -> Entry | None:
+        """The oldest series to be looked at before a sender comes to it, as long as fewer than so many of those before it are ready."""
+        for _, series in self._order:
+            entry = self._entries[series]
+            if entry.busy:
+                continue
+            if entry.to_look_at(now):
+                return entry
+            ready -= bool(entry.due(now, 1, careful=False))
+            if ready <= 0:
+                break
         return None

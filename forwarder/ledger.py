@@ -150,6 +150,15 @@ class Ledger:
             entry.busy = True
         return picked
 
+    def pick_ahead(self) -> Entry | None:
+        """Take a series to be looked at before a sender comes to it. With the lock held."""
+        if self.stopping or self.backoff.tries:
+            return None
+        entry = self.backlog.pick_ahead(time.monotonic(), self.config.associations)
+        if entry:
+            entry.busy = True
+        return entry
+
     def sent(self) -> None:
         """What was picked has been sent, or not."""
         with self.changed:

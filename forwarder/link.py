@@ -41,6 +41,7 @@ class Link:
     def threads(self) -> Iterator[Callable[[], None]]:
         """The work of each of its threads."""
         yield self._confirm_for_ever
+        yield self._look_ahead_for_ever
         yield from [self._send_for_ever] * self.config.associations
 
     def stop(self) -> None:
@@ -59,16 +60,30 @@ class Link:
                 if picked is None:
                     ledger.changed.wait(0.5)
                     continue
-            entry, images = picked
-            try:
-                if images:
-                    self._send(Batch(entry, images))
-                else:
-                    self._looker.look_at(entry)
-            except NodeDownError:
-                time.sleep(1.0)  # watch.py says so in the log
-            except (AnswerError, KeyError, TypeError, ValueError) as error:
-                self._surprised(Batch(entry, images), type(error).__name__)
+            self._do(Batch(*picked))
+
+    def _look_ahead_for_ever(self) -> None:
+        """Look at the next series while others are being sent: in a backlog, a sender would otherwise do so between two batches."""
+        ledger = self.ledger
+        while not ledger.stopping:
+            with ledger.changed:
+                entry = ledger.pick_ahead()
+                if entry is None:
+                    ledger.changed.wait(0.5)
+                    continue
+            self._do(Batch(entry, []))
+
+    def _do(self, batch: Batch) -> None:
+        """Send a batch, or, where it has no images, look at its series."""
+        try:
+            if batch.images:
+                self._send(batch)
+            else:
+                self._looker.look_at(batch.entry)
+        except NodeDownError:
+            time.sleep(1.0)  # watch.py says so in the log
+        except (AnswerError, KeyError, TypeError, ValueError) as error:
+            self._surprised(batch, type(error).__name__)
 
     def _surprised(self, batch: Batch, what: str) -> None:
         """An answer that was not expected, the node's about a series or the destination's about a batch: it holds up no other."""

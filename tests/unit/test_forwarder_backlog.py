@@ -94,6 +94,21 @@ def test_a_series_that_may_not_be_looked_at_yet_is_not() -> None:
     assert backlog.pick(5.0, 10, careful=False) is not None
 
 
+def test_what_comes_next_is_looked_at_ahead_and_no_more_than_is_soon_sent() -> None:
+    backlog = _backlog(4)
+    first, second, last = (backlog.get(series) for series in ("s0", "s1", "s3"))
+    assert first and second and last  # noqa: PT018
+    for entry in (second, last):
+        entry.touched += 1
+    assert backlog.pick_ahead(1.0, 1) is None  # the first one is ready
+    assert backlog.pick_ahead(1.0, 2) is second
+    first.in_flight.add("mark-0")
+    assert backlog.pick_ahead(1.0, 1) is second
+    second.busy = True
+    assert backlog.pick_ahead(1.0, 1) is None
+    assert backlog.pick_ahead(1.0, 2) is last
+
+
 def test_what_does_not_fit_is_told_and_what_is_there_is_still_touched() -> None:
     backlog = _backlog(4, capacity=4)
     assert not backlog.overflowed

@@ -215,6 +215,15 @@ def test_sending_goes_on_while_reports_are_awaited_and_not_without_end() -> None
         assert world.status()["inFlight"] == 5 * len(world.peer.batches)
 
 
+def test_the_next_series_is_looked_at_while_others_are_sent() -> None:
+    with World(config("archive", associations=1), batch=5) as world:
+        for number in range(4):
+            world.node.add(f"s{number}", 5)
+        world.peer.slow = 3.0
+        world.start().until(lambda: len(_looked_at(world)) > 1, seconds=2.5)
+        assert world.peer.batches == []
+
+
 def test_new_studies_do_not_wait_for_a_long_backlog() -> None:
     with World(config("archive", associations=1), batch=5) as world:
         for number in range(20):
@@ -271,3 +280,9 @@ def test_the_node_may_go_away_in_the_middle() -> None:
         world.node.up = True
         world.delivered()
         assert world.alive
+
+
+def _looked_at(world: World) -> list[str]:
+    held = world.link.ledger
+    with held.changed:
+        return sorted(entry.id for entry in held.backlog if entry.waiting is not None)
