@@ -5,7 +5,7 @@ somewhere is derived from the Orthanc's own database: what it stores, against a 
 destination has confirmed (record.py). Nothing that this program holds in memory is needed to go on after it was killed.
 
     watch.py     finds series that may hold something new: the changes log, and a sweep for whatever that misses
-    backlog.py   those series, oldest first
+    backlog.py   those series, oldest first; what is sent together
     ledger.py    what waits for one destination, what is on its way, and what became of it, written to the record
     look.py      looks at one of those series: what of it is not confirmed
     link.py      one destination: the threads that send, and that wait for its confirmation

@@ -148,6 +148,29 @@ class Entry:
         return alike[: 1 if careful else min(most, first.company)]
 
 
+#: What to do next: images to send, or none where their series has to be looked at.
+Picked = tuple[Entry, list[Waiting]]
+
+
+@dataclass(eq=False)
+class Batch:
+    """Images that are sent together.
+
+    Attributes:
+        entry: their series.
+        images: the images.
+        transaction: the UID of the storage commitment transaction.
+        asked: how often a report was asked for.
+        deadline: when it is asked for again.
+    """
+
+    entry: Entry
+    images: list[Waiting]
+    transaction: str = ""
+    asked: int = 1
+    deadline: float = 0.0
+
+
 class Backlog:
     """The entries of one destination. Not safe for threads: the link's lock is held around each call."""
 
@@ -197,11 +220,8 @@ class Backlog:
         if self._entries.pop(entry.id, None) is not None:
             del self._order[bisect.bisect_left(self._order, (entry.since, entry.id))]
 
-    def pick(self, now: float, most: int, *, careful: bool) -> tuple[Entry, list[Waiting]] | None:
-        """What to do next: a series with images to send, or with none where it has to be looked at first.
-
-        The oldest that is ready, and each fourth time the newest.
-        """
+    def pick(self, now: float, most: int, *, careful: bool) -> Picked | None:
+        """What to do next: of the oldest series that is ready, and each fourth time of the newest."""
         self._picks += 1
         newest_first = self._picks % _NEWEST_EVERY == 0
         for _, series in reversed(self._order) if newest_first else self._order:

@@ -7,7 +7,6 @@ more, with other content, in the milliseconds between the last look at it and it
 
 from __future__ import annotations
 
-import calendar
 import threading
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from forwarder.log import say
 from forwarder.orthanc import AnswerError, Image, NodeDownError, Orthanc, Series
 from forwarder.pages import pages
 from forwarder.record import mark_of
+from forwarder.times import epoch
 from forwarder.trouble import Backoff
 
 _CHUNK = 200
@@ -51,7 +51,7 @@ class Keeper:
             return
         with self._lock:
             if series.id in self._due or len(self._due) < _CAPACITY:
-                self._due[series.id] = _epoch(series.last_update) + self._delete_after
+                self._due[series.id] = epoch(series.last_update) + self._delete_after
 
     def offer_id(self, series: str) -> None:
         """A series that one destination has confirmed, maybe the last one."""
@@ -93,7 +93,7 @@ class Keeper:
     def _delete(self, id_: str) -> None:
         """Delete of a series what all its destinations have confirmed, and confirm once more."""
         for series in self._orthanc.series([id_]):
-            if _epoch(series.last_update) + (self._delete_after or 0) > time.time():
+            if epoch(series.last_update) + (self._delete_after or 0) > time.time():
                 continue
             links = [link for link in self._links if link.allows(series)]
             if not links or not all(link.ledger.consider(series) for link in links):
@@ -156,11 +156,3 @@ class Keeper:
 
 def _goes_to(link: Link, image: Image) -> bool:
     return link.config.rules.allow_image(image.calling_aet)
-
-
-def _epoch(timestamp: str) -> float:
-    """A time as Orthanc writes it, in UTC, as seconds since 1970; now where it wrote none."""
-    try:
-        return float(calendar.timegm(time.strptime(timestamp, "%Y%m%dT%H%M%S")))
-    except ValueError:
-        return time.time()

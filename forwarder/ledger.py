@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from forwarder.backlog import Backlog, Entry, Waiting
+from forwarder.backlog import Backlog, Batch, Entry, Picked, Waiting
 from forwarder.config import LinkConfig
 from forwarder.log import say
 from forwarder.orthanc import AnswerError, Orthanc, Series
 from forwarder.record import Aside, Record, mark_of
+from forwarder.times import timestamp
 from forwarder.trouble import Backoff, Failure, Fault
 
 #: Images in one association: long enough that setting it up costs little, short enough that a confirmation comes soon.
@@ -23,25 +24,6 @@ UNCONFIRMED = 3
 
 #: Called with the identifier of a series that was closed.
 OnClosed = Callable[[str], None]
-
-
-@dataclass(eq=False)
-class Batch:
-    """Images that are sent together.
-
-    Attributes:
-        entry: their series.
-        images: the images.
-        transaction: the UID of the storage commitment transaction.
-        asked: how often a report was asked for.
-        deadline: when it is asked for again.
-    """
-
-    entry: Entry
-    images: list[Waiting]
-    transaction: str = ""
-    asked: int = 1
-    deadline: float = 0.0
 
 
 @dataclass
@@ -130,8 +112,8 @@ class Ledger:
 
     # --- what is on its way ---
 
-    def pick(self) -> tuple[Entry, list[Waiting]] | None:
-        """Take what to do next: images to send, or none where their series has to be looked at first. With the lock held."""
+    def pick(self) -> Picked | None:
+        """Take what to do next. With the lock held."""
         now = time.monotonic()
         if self.stopping or now < self.backoff.until or len(self.unconfirmed) > self.config.associations + UNCONFIRMED:
             return None
@@ -150,14 +132,15 @@ class Ledger:
             entry.busy = True
         return picked
 
-    def pick_ahead(self) -> Entry | None:
+    def pick_ahead(self) -> Picked | None:
         """Take a series to be looked at before a sender comes to it. With the lock held."""
         if self.stopping or self.backoff.tries:
             return None
         entry = self.backlog.pick_ahead(time.monotonic(), self.config.associations)
-        if entry:
-            entry.busy = True
-        return entry
+        if entry is None:
+            return None
+        entry.busy = True
+        return entry, []
 
     def sent(self) -> None:
         """What was picked has been sent, or not."""
@@ -300,8 +283,3 @@ class Ledger:
                     record.confirmed, record.aside = stored[0].confirmed, stored[0].aside
                 record.confirmed -= marks
                 record.closed = None
-
-
-def timestamp() -> str:
-    """Now, as Orthanc writes it, in UTC."""
-    return time.strftime("%Y%m%dT%H%M%S", time.gmtime())

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
+from forwarder.backlog import Batch, Picked
 from forwarder.config import LinkConfig
 from forwarder.dicom import Destination
-from forwarder.ledger import Batch, Ledger, OnClosed
+from forwarder.ledger import Ledger, OnClosed
 from forwarder.log import say
 from forwarder.look import Looker
 from forwarder.orthanc import AnswerError, Image, NodeDownError, Orthanc
@@ -41,8 +43,9 @@ class Link:
     def threads(self) -> Iterator[Callable[[], None]]:
         """The work of each of its threads."""
         yield self._confirm_for_ever
-        yield self._look_ahead_for_ever
-        yield from [self._send_for_ever] * self.config.associations
+        # In a backlog, a sender would otherwise look at its next series between two batches.
+        yield partial(self._work_for_ever, self.ledger.pick_ahead)
+        yield from [partial(self._work_for_ever, self.ledger.pick)] * self.config.associations
 
     def stop(self) -> None:
         """Begin nothing new."""
@@ -52,26 +55,15 @@ class Link:
 
     # --- sending ---
 
-    def _send_for_ever(self) -> None:
+    def _work_for_ever(self, pick: Callable[[], Picked | None]) -> None:
         ledger = self.ledger
         while not ledger.stopping:
             with ledger.changed:
-                picked = ledger.pick()
+                picked = pick()
                 if picked is None:
                     ledger.changed.wait(0.5)
                     continue
             self._do(Batch(*picked))
-
-    def _look_ahead_for_ever(self) -> None:
-        """Look at the next series while others are being sent: in a backlog, a sender would otherwise do so between two batches."""
-        ledger = self.ledger
-        while not ledger.stopping:
-            with ledger.changed:
-                entry = ledger.pick_ahead()
-                if entry is None:
-                    ledger.changed.wait(0.5)
-                    continue
-            self._do(Batch(entry, []))
 
     def _do(self, batch: Batch) -> None:
         """Send a batch, or, where it has no images, look at its series."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import calendar
 import math
 import time
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from forwarder.ledger import Ledger, OnClosed
 from forwarder.log import say
 from forwarder.orthanc import Image, Orthanc, Series
 from forwarder.record import Aside, Record, mark_of
+from forwarder.times import epoch
 from forwarder.trouble import ASIDE_SECONDS, LONGEST_PAUSE
 
 #: Seconds without a new image before a series counts as delivered: Orthanc writes its last update in whole seconds, so that within
@@ -89,7 +89,7 @@ class Looker:
             entry.known, new = {}, list(series.images)
         entry.whole = len(new) == len(series.images)
         entry.known.update((image.id, image) for image in self._orthanc.images(new))
-        entry.settled = entry.whole and _seconds_since(series.last_update) > _SETTLED
+        entry.settled = entry.whole and time.time() - epoch(series.last_update) > _SETTLED
 
     def _find_waiting(self, entry: Entry, series: Series) -> bool:
         """Whether something waits that is not set aside; fills ``waiting``."""
@@ -144,11 +144,3 @@ class Looker:
 def _closed(series: Series, ledger: Ledger) -> tuple[str, int, str]:
     """What a record says when all of a series is confirmed."""
     return series.last_update, len(series.images), ledger.config.rules.digest
-
-
-def _seconds_since(timestamp: str) -> float:
-    """Seconds since a time as Orthanc writes it, in UTC; none where it wrote none."""
-    try:
-        return time.time() - calendar.timegm(time.strptime(timestamp, "%Y%m%dT%H%M%S"))
-    except ValueError:
-        return 0.0

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from forwarder.link import Link
+from forwarder.times import epoch
 
 #: Images that are set aside and listed by name; all are counted.
 _LISTED = 100
@@ -43,7 +44,7 @@ def link_status(link: Link) -> dict[str, Any]:
             "waiting": waiting,
             "inFlight": sum(len(entry.in_flight) for entry in entries),
             "setAside": len(aside),
-            "oldestWaiting": _iso(_seconds(oldest)) if oldest else None,
+            "oldestWaiting": _iso(epoch(oldest)) if oldest else None,
             "lastDelivered": _iso(ledger.counts.last_delivered) if ledger.counts.last_delivered else None,
             "delivered": ledger.counts.delivered,
             "failures": ledger.counts.failures,
@@ -145,7 +146,3 @@ def _iso(seconds: float) -> str:
 
 def _of_iso(text: str | None) -> int:
     return calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ")) if text else 0
-
-
-def _seconds(timestamp: str) -> float:
-    return calendar.timegm(time.strptime(timestamp, "%Y%m%dT%H%M%S"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import calendar
 import json
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +33,8 @@ def status(name: str) -> int:
     else:
         print(report(said, time.time()))
     for forwarder in silent:
-        print(f"  {forwarder} does not answer; see: docker logs --tail 30 {forwarder}")
+        # Not among the JSON, which is for programs.
+        print(f"  {forwarder} does not answer; see: docker logs --tail 30 {forwarder}", file=sys.stderr)
     return 1 if silent else 0
 
 

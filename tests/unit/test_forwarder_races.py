@@ -9,8 +9,8 @@ import time
 import pytest
 
 from forwarder import watch
+from forwarder.backlog import Batch
 from forwarder.config import Confirm
-from forwarder.ledger import Batch
 from forwarder.orthanc import Orthanc
 from forwarder.record import Record, mark_of
 from tests.unit.forwarding import World, config

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
+from ops import forwarding
+from ops.containers import Container
 from ops.forwarding import report
+from ops.setup.console import SetupError
 
 NOW = 1_800_000_000.0
 
@@ -61,3 +68,20 @@ def test_links_are_sorted_and_images_set_aside_are_listed() -> None:
     lines = _lines(_link(to="server", setAside=1, aside=[aside]), _link(to="backup"))
     assert [line.split()[2] for line in lines[2:4]] == ["backup", "server"]
     assert lines[-1] == f"client -> server abc 3 {_iso(86400)} refused"
+
+
+def test_json_stays_json_where_a_forwarder_does_not_answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    said = {"node": "client", "nodeAnswers": True, "links": [_link()]}
+
+    def docker(arguments: Sequence[str]) -> str:
+        if "dead" in arguments:
+            raise SetupError("it does not run")
+        return json.dumps(said)
+
+    found = [Container(name, name, "forwarder", "running", "Up") for name in ("alive", "dead")]
+    monkeypatch.setattr(forwarding, "_forwarders", lambda _: (docker, found))
+    monkeypatch.setenv("JSON", "1")
+    assert forwarding.status("dev") == 1
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == [said]
+    assert "dead does not answer" in printed.err
