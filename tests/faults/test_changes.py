@@ -9,7 +9,7 @@ from tests.faults.sender import Sender
 from tests.faults.world import SERVER, World
 from tests.stack.harness import eventually
 
-_WAITING = 200
+_WAITING = 1000
 
 
 def test_the_client_is_replaced_while_images_wait(world: World, scanner: Sender) -> None:
@@ -21,7 +21,7 @@ def test_the_client_is_replaced_while_images_wait(world: World, scanner: Sender)
         world.deploy()
         assert world.stack.containers()["client"] != before
     world.retry("client")  # It was away for so long that the next try would be a while.
-    world.recover(ids(images))
+    world.recover(ids(images), seconds=180)
 
 
 def test_an_image_that_is_refused_holds_up_nothing_and_arrives_when_it_is_wanted(world: World, scanner: Sender) -> None:
