@@ -88,6 +88,8 @@ def options_of(node: NodeSettings, settings: StackSettings) -> dict[str, Any]:
     options = overlay(_load("base"), _load(settings.environment))
     if node.index == "postgresql":
         options = overlay(options, _load("postgresql"))
+        if settings.images.source == "registry":
+            options = overlay(options, _load("postgresql-registry"))
     return overlay(overlay(options, _room_for_links(node, settings, options)), node.orthanc)
 
 

@@ -136,6 +136,12 @@ def test_options_are_laid_over_each_other() -> None:
     assert overlay({"x": {"y": 1, "z": [1]}}, {"x": {"z": [2]}}) == {"x": {"y": 1, "z": [2]}}
 
 
+@pytest.mark.parametrize(("source", "connections"), [("auto", 1), ("local", 1), ("registry", 2)])
+def test_an_index_plugin_whose_transactions_collide_has_one_connection(source: str, connections: int) -> None:
+    settings = settings_of(stack(node("a"), images={"source": source}))
+    assert options_of(settings.nodes[0], settings)["PostgreSQL"]["IndexConnectionsCount"] == connections
+
+
 SEED = {
     "RemoteAccessAllowed": True, "StorageCompression": False, "KeepAlive": True, "TcpNoDelay": True, "StorageAccessOnFind": "Never",
     "AuthenticationEnabled": True, "IngestTranscodingOfUncompressed": False, "IngestTranscodingOfCompressed": False,
