@@ -11,6 +11,7 @@ import shlex
 import shutil
 import signal
 import sys
+from typing import TextIO
 
 MINIMUM_PYTHON = (3, 11)
 
@@ -75,7 +76,7 @@ def _enter_venv(command: str, arguments: list[str]) -> None:
         os.execv(python, [str(python), "-m", "ops", *arguments])
 
 
-def _run(command: str, stack: str, out: object) -> int:
+def _run(command: str, stack: str, out: TextIO) -> int:
     """Everything from here on runs in the virtual environment; each command imports only what it needs."""
     # ruff: noqa: PLC0415
     if command in ("up", "preview", "verify"):
@@ -91,7 +92,7 @@ def _run(command: str, stack: str, out: object) -> int:
         from ops.up import deployed
 
         show = os.environ.get("SHOW_SECRETS") == "1"
-        print(outputs_json(deployed(stack, engine=False).outputs(show_secrets=show), show_secrets=show), file=out)  # type: ignore[call-overload]
+        print(outputs_json(deployed(stack, engine=False).outputs(show_secrets=show), show_secrets=show), file=out)
         return 0
     if command in ("status", "retry", "recheck"):
         return _forwarding(command, stack, out)
@@ -120,13 +121,12 @@ def _run(command: str, stack: str, out: object) -> int:
     return lint()
 
 
-def _forwarding(command: str, stack: str, out: object) -> int:
+def _forwarding(command: str, stack: str, out: TextIO) -> int:
     from ops import forwarding
 
     if command != "status":
         return forwarding.ask(stack, command)
-    with contextlib.redirect_stdout(out):  # type: ignore[type-var]
-        return forwarding.status(stack)
+    return forwarding.status(stack, out)
 
 
 def _secrets(stack: str) -> int:
@@ -143,7 +143,7 @@ def _secrets(stack: str) -> int:
     return 0
 
 
-def _env(stack: str, out: object) -> int:
+def _env(stack: str, out: TextIO) -> int:
     from ops.prepare import exports, prepare
     from ops.setup.venv import venv_python
 
@@ -153,9 +153,9 @@ def _env(stack: str, out: object) -> int:
     scripts = str(venv_python().parent)
     os.environ["PATH"] = os.pathsep.join([*([] if scripts in path else [scripts]), *path])
     for name, value in exports(before, dict(os.environ), stack):
-        print(f"export {name}={shlex.quote(value)}", file=out)  # type: ignore[call-overload]
+        print(f"export {name}={shlex.quote(value)}", file=out)
     if "DOCKER_CONTEXT" in before and "DOCKER_CONTEXT" not in os.environ:
-        print("unset DOCKER_CONTEXT", file=out)  # type: ignore[call-overload]
+        print("unset DOCKER_CONTEXT", file=out)
     return 0
 
 

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TextIO
 
 from configs.names import prefix
 from ops.containers import FORWARDER_ASK, Container, Docker, docker_runner, list_containers
@@ -22,16 +22,16 @@ _HEADERS = ("link", "waiting", "in flight", "set aside", "oldest waiting", "last
 _THREADS = 8
 
 
-def status(name: str) -> int:
-    """Show how each link does, as a table, or with JSON=1 as JSON; 1 where a forwarder does not answer."""
+def status(name: str, out: TextIO) -> int:
+    """Write how each link does, as a table, or with JSON=1 as JSON; 1 where a forwarder does not answer."""
     docker, forwarders = _forwarders(name)
     answers = _ask_all(docker, forwarders, "status")
     said = [json.loads(text) for text in answers.values() if text]
     silent = sorted(name for name, text in answers.items() if not text)
     if os.environ.get("JSON") == "1":
-        print(json.dumps(said, indent=1))
+        print(json.dumps(said, indent=1), file=out)
     else:
-        print(report(said, time.time()))
+        print(report(said, time.time()), file=out)
     for forwarder in silent:
         # Not among the JSON, which is for programs.
         print(f"  {forwarder} does not answer; see: docker logs --tail 30 {forwarder}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from ops import forwarding
-from ops.containers import Container
+from ops.containers import Container, Docker
 from ops.forwarding import report
 from ops.setup.console import SetupError
 
@@ -70,7 +71,9 @@ def test_links_are_sorted_and_images_set_aside_are_listed() -> None:
     assert lines[-1] == f"client -> server abc 3 {_iso(86400)} refused"
 
 
-def test_json_stays_json_where_a_forwarder_does_not_answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_json_alone_also_where_a_forwarder_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     said = {"node": "client", "nodeAnswers": True, "links": [_link()]}
 
     def docker(arguments: Sequence[str]) -> str:
@@ -78,10 +81,13 @@ def test_json_stays_json_where_a_forwarder_does_not_answer(monkeypatch: pytest.M
             raise SetupError("it does not run")
         return json.dumps(said)
 
-    found = [Container(name, name, "forwarder", "running", "Up") for name in ("alive", "dead")]
-    monkeypatch.setattr(forwarding, "_forwarders", lambda _: (docker, found))
+    def forwarders(_: str) -> tuple[Docker, list[Container]]:
+        print("  Docker     engine 20.10")  # as the set-up does
+        return docker, [Container(name, name, "forwarder", "running", "Up") for name in ("alive", "dead")]
+
+    monkeypatch.setattr(forwarding, "_forwarders", forwarders)
     monkeypatch.setenv("JSON", "1")
-    assert forwarding.status("dev") == 1
-    printed = capsys.readouterr()
-    assert json.loads(printed.out) == [said]
-    assert "dead does not answer" in printed.err
+    out = io.StringIO()
+    assert forwarding.status("dev", out) == 1
+    assert json.loads(out.getvalue()) == [said]
+    assert "dead does not answer" in capsys.readouterr().err
