@@ -98,7 +98,7 @@ class Keeper:
             links = [link for link in self._links if link.allows(series)]
             if not links or not all(link.ledger.consider(series) for link in links):
                 continue
-            images = [image for image in self._orthanc.images(series.images) if self._confirmed_by_all(image, series, links)]
+            images = [image for image in self._orthanc.images_of(series, series.images) if self._confirmed_by_all(image, series, links)]
             kept = {image.sop_instance for image in images}
             for link in links:
                 kept &= self._ask_again(link, series.id, [image for image in images if _goes_to(link, image)], kept)
@@ -147,7 +147,7 @@ class Keeper:
             for series in self._orthanc.series(ids):
                 for link in self._links:
                     record = link.ledger.record_of(series)
-                    images = [image for image in self._orthanc.images(series.images) if mark_of(image.file) in record.confirmed]
+                    images = [image for image in self._orthanc.images_of(series, series.images) if mark_of(image.file) in record.confirmed]
                     asked = {image.sop_instance for image in images}
                     lost += len(asked) - len(self._ask_again(link, series.id, images, asked))
             seen += len(ids)

@@ -88,7 +88,7 @@ class Looker:
                 return
             entry.known, new = {}, list(series.images)
         entry.whole = len(new) == len(series.images)
-        entry.known.update((image.id, image) for image in self._orthanc.images(new))
+        entry.known.update((image.id, image) for image in self._orthanc.images_of(series, new))
         entry.settled = entry.whole and time.time() - epoch(series.last_update) > _SETTLED
 
     def _find_waiting(self, entry: Entry, series: Series) -> bool:

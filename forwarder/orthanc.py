@@ -17,6 +17,11 @@ _TIMEOUT = 60.0
 _DATABASE_CODES = frozenset({11, 31, 36, 42, *range(1000, 1016)})
 #: Resources that are asked for in one request: what bounds the memory of both sides.
 _CHUNK = 250
+#: One in so many images of a series is few.
+_FEW = 20
+#: What is asked of each instance that a query finds; its files are listed with their kind, of which this is the image's.
+_FOUND = ["MainDicomTags", "Metadata", "Attachments"]
+_DICOM_FILE = 1
 
 
 class NodeDownError(Exception):
@@ -126,21 +131,28 @@ class Orthanc:
             for said in found
         ]
 
+    def images_of(self, series: Series, ids: Sequence[str]) -> Iterator[Image]:
+        """Instances of a series; those that are gone are left out.
+
+        Where there are not very few of them, by one query for the whole series: with an index in SQLite, Orthanc 1.12.7 goes through all
+        instances of the node for each that it is asked for by its identifier (24 ms each beside 100,000, and 57 ms for a series).
+        """
+        left = dict.fromkeys(ids)
+        if len(left) * _FEW > len(series.images):
+            asked = {"Level": "Instance", "Query": {}, "ParentSeries": series.id, "ResponseContent": _FOUND}
+            for said in self.post("/tools/find", asked):
+                if said["ID"] in left:
+                    del left[said["ID"]]
+                    yield _image(said, next((one["Uuid"] for one in said["Attachments"] if one["ContentType"] == _DICOM_FILE), ""))
+        # Also what the query left out: LimitFindInstances may be set.
+        yield from self.images(list(left))
+
     def images(self, ids: Sequence[str]) -> Iterator[Image]:
-        """Instances; those that are gone are left out."""
+        """Instances of any series; those that are gone are left out."""
         for start in range(0, len(ids), _CHUNK):
             found = self.post("/tools/bulk-content", {"Resources": ids[start : start + _CHUNK], "Level": "Instance", "Metadata": True})
             for said in found:
-                metadata = said["Metadata"]
-                yield Image(
-                    id=said["ID"],
-                    file=said.get("FileUuid", ""),
-                    sop_class=metadata.get("SopClassUid", ""),
-                    sop_instance=said["MainDicomTags"]["SOPInstanceUID"],
-                    syntax=metadata.get("TransferSyntax", ""),
-                    calling_aet=metadata.get("RemoteAET", ""),
-                    received=metadata.get("ReceptionDate", ""),
-                )
+                yield _image(said, said.get("FileUuid", ""))
 
     def study_tags(self, study: str) -> dict[str, str]:
         """The main DICOM tags of a study, by name."""
@@ -178,6 +190,19 @@ class Orthanc:
                 raise NodeDownError("its database is away")
             raise error_answer
         raise AssertionError  # the second attempt returns or raises
+
+
+def _image(said: Mapping[str, Any], file: str) -> Image:
+    metadata = said["Metadata"]
+    return Image(
+        id=said["ID"],
+        file=file,
+        sop_class=metadata.get("SopClassUid", ""),
+        sop_instance=said["MainDicomTags"]["SOPInstanceUID"],
+        syntax=metadata.get("TransferSyntax", ""),
+        calling_aet=metadata.get("RemoteAET", ""),
+        received=metadata.get("ReceptionDate", ""),
+    )
 
 
 def _error(status: int, content: bytes) -> AnswerError:

@@ -40,6 +40,7 @@ class Node:
         up: whether it answers.
         hooks: called before a request is answered, with its method and path.
         broken: series for which it answers 500.
+        finds: how many instances a query finds at the most.
         mixed: how often images of several transfer syntaxes were to be sent at once.
         clock: the time at which images are stored; without one, each a second after the other, all of them long ago.
     """
@@ -50,6 +51,7 @@ class Node:
         self.up = True
         self.hooks: list[Callable[[str, str], None]] = []
         self.broken: set[str] = set()
+        self.finds = 10**6
         self.mixed = 0
         self.changes: list[tuple[int, str, str]] = []
         self.last_change = 0
@@ -152,6 +154,16 @@ class Node:
                 raise RefusedError(500, 15, "Inexistent file")
             return [self._said_of_series(self.series[id_], body["Metadata"]) for id_ in wanted if id_ in self.series]
 
+    def _find(self, *, body: Any, asked: dict[str, str]) -> Any:
+        with self.lock:
+            if body["ParentSeries"] in self.broken:
+                raise RefusedError(500, 15, "Inexistent file")
+            found = [_said_of(image) for image in self.images() if image.series == body["ParentSeries"]][: self.finds]
+            return [
+                {**said, "Attachments": [{"ContentType": 3, "Uuid": "none"}, {"ContentType": 1, "Uuid": said.pop("FileUuid")}]}
+                for said in found
+            ]
+
     @staticmethod
     def _said_of_series(group: Group, metadata: bool) -> dict[str, Any]:
         tags = {"StudyInstanceUID": f"2.{group.id}", "SeriesInstanceUID": f"3.{group.id}", "SeriesDescription": PATIENT, **group.tags}
@@ -247,6 +259,7 @@ _ROUTES: tuple[tuple[str, Callable[..., Any]], ...] = (
     (r"GET /changes", Node._changes),
     (r"GET /series", Node._list),
     (r"POST /tools/bulk-content", Node._bulk),
+    (r"POST /tools/find", Node._find),
     (r"GET /studies/study-([^/]+)", Node._study),
     (r"PUT /series/([^/]+)/metadata/(\d+)", Node._put),
     (r"DELETE /instances/([^/]+)", Node._delete),

@@ -48,6 +48,21 @@ def test_more_images_than_are_asked_for_at_once(node: Node) -> None:
     assert len(asked) == 3
 
 
+@pytest.mark.parametrize(("wanted", "finds", "paths"), [(600, 10**6, 1), (40, 10**6, 1), (600, 100, 3), (10, 10**6, 1)])
+def test_the_images_of_a_series_come_by_one_query_and_what_it_leaves_out_as_well(node: Node, wanted: int, finds: int, paths: int) -> None:
+    stored = node.add("a", 600)
+    node.add("b", 5)
+    node.finds = finds
+    orthanc = _orthanc(node)
+    (series,) = orthanc.series(["a"])
+    asked: list[str] = []
+    node.hooks.append(lambda _, path: asked.append(path))
+    found = {image.id: image.file for image in orthanc.images_of(series, [one.id for one in stored[:wanted]])}
+    assert found == {one.id: one.file for one in stored[:wanted]}
+    assert len(asked) == paths
+    assert (asked[0] == "/tools/find") == (wanted > 600 // 20)
+
+
 def test_a_node_that_is_not_there_is_down(node: Node) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
