@@ -145,9 +145,10 @@ class Keeper:
         seen, lost = 0, 0
         for ids in pages(self._orthanc, self.stopping):
             for series in self._orthanc.series(ids):
+                held = list(self._orthanc.images_of(series, series.images))
                 for link in self._links:
                     record = link.ledger.record_of(series)
-                    images = [image for image in self._orthanc.images_of(series, series.images) if mark_of(image.file) in record.confirmed]
+                    images = [image for image in held if mark_of(image.file) in record.confirmed]
                     asked = {image.sop_instance for image in images}
                     lost += len(asked) - len(self._ask_again(link, series.id, images, asked))
             seen += len(ids)
