@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import threading
@@ -19,6 +20,8 @@ _DATABASE_CODES = frozenset({11, 31, 36, 42, *range(1000, 1016)})
 _CHUNK = 250
 #: One in so many images of a series is few.
 _FEW = 20
+#: Series of a study that are read together; those of larger ones are read one by one.
+_MANY = 250
 #: What is asked of each instance that a query finds; its files are listed with their kind, of which this is the image's.
 _FOUND = ["MainDicomTags", "Metadata", "Attachments"]
 _DICOM_FILE = 1
@@ -98,6 +101,8 @@ class Orthanc:
         self._address = host, port
         self._headers = {"Authorization": "Basic " + b64encode(f"{user}:{password}".encode()).decode()}
         self._of_thread = threading.local()
+        #: Not known before it was asked, nor after it was away: it may come back with another index.
+        self._extended_find: bool | None = None
 
     # --- requests ---
 
@@ -122,14 +127,43 @@ class Orthanc:
     def series(self, ids: Sequence[str]) -> list[Series]:
         """Series with all that they hold; those that are gone are left out.
 
+        With an index in SQLite, by way of their studies: for each series that it is asked for by its identifier, Orthanc 1.12.7 goes
+        several times through all instances of the node (84 to 150 ms each beside 100,000, and 1 to 10 ms by way of its study).
+
         Args:
             ids: their identifiers, or those of instances in them.
         """
-        found = self.post("/tools/bulk-content", {"Resources": list(ids), "Level": "Series", "Metadata": True})
-        return [
-            Series(said["ID"], said["ParentStudy"], tuple(said["Instances"]), said["MainDicomTags"], said.get("Metadata", {}))
-            for said in found
-        ]
+        left, found = dict.fromkeys(ids), list[Series]()
+        # Where it cannot tell of a whole study it may still tell of some of its series.
+        with contextlib.suppress(AnswerError):
+            for study in self._studies_of(ids):
+                for one in self._series_of(study):
+                    if asked := left.keys() & {one.id, *one.images}:
+                        found.append(one)
+                        for id_ in asked:
+                            del left[id_]
+        if left:
+            # Also what the query left out: LimitFindResults may be set.
+            found += map(_series, self.post("/tools/bulk-content", {"Resources": list(left), "Level": "Series", "Metadata": True}))
+        return found
+
+    def _studies_of(self, ids: Sequence[str]) -> list[str]:
+        """The studies of series or instances, where reading those as a whole is the quicker way."""
+        if not ids or not self._finds():
+            return []
+        studies = self.post("/tools/bulk-content", {"Resources": list(ids), "Level": "Study"})
+        return [study["ID"] for study in studies if len(study["Series"]) <= _MANY]
+
+    def _series_of(self, study: str) -> Iterator[Series]:
+        content = ["MainDicomTags", "Metadata", "Children", "Parent"]
+        asked = {"Level": "Series", "Query": {}, "ParentStudy": study, "ResponseContent": content}
+        return map(_series, self.post("/tools/find", asked))
+
+    def _finds(self) -> bool:
+        """Whether its index answers a query as a whole (SQLite, newer plugins); else Orthanc asks it for one resource after another."""
+        if self._extended_find is None:
+            self._extended_find = bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
+        return self._extended_find
 
     def images_of(self, series: Series, ids: Sequence[str]) -> Iterator[Image]:
         """Instances of a series; those that are gone are left out.
@@ -179,7 +213,7 @@ class Orthanc:
                 content = answer.read()
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
-                self._of_thread.connection = None
+                self._of_thread.connection = self._extended_find = None
                 if attempt == 1 and not fresh and not isinstance(error, TimeoutError):
                     continue
                 raise NodeDownError(f"{type(error).__name__}: {error}") from None
@@ -190,6 +224,10 @@ class Orthanc:
                 raise NodeDownError("its database is away")
             raise error_answer
         raise AssertionError  # the second attempt returns or raises
+
+
+def _series(said: Mapping[str, Any]) -> Series:
+    return Series(said["ID"], said["ParentStudy"], tuple(said["Instances"]), said["MainDicomTags"], said.get("Metadata", {}))
 
 
 def _image(said: Mapping[str, Any], file: str) -> Image:

@@ -254,6 +254,45 @@ def test_orthanc_fills_the_database_section(node: str) -> None:
     ]
 
 
+def statistics(lab: Lab, volume: str) -> list[list[str]]:
+    """What SQLite is told of an index in a volume, while no Orthanc has it open."""
+    read = "import json, sqlite3; print(json.dumps(sqlite3.connect('/index/index').execute('SELECT * FROM sqlite_stat1').fetchall()))"
+    options = ("--rm", "--network=none", f"--volume={volume}:/index", "--entrypoint=python3")
+    found: list[list[str]] = json.loads(docker("run", *options, local_image("orthanc"), "-c", read))
+    return found
+
+
+def test_orthanc_finds_by_identifier_in_sqlite_from_its_first_start(lab: Lab) -> None:
+    """images/orthanc/index_statistics.py tells why. An index that was killed, or that somebody analysed, gets them as well."""
+    volume = f"{lab.prefix}-sqlite"
+    container = lab.orthanc("sqlite", {}, (f"--volume={volume}:/var/lib/orthanc/db",))
+    wait_for("the node is alive", lambda: succeeds("exec", container, PROBE))
+    docker("kill", container)
+    wanted = [["DicomIdentifiers", "DicomIdentifiersIndex2", "1000000 300000 250000"], ["Resources", "ResourceTypeIndex", "1000000 250000"]]
+    assert sorted(statistics(lab, volume)) == wanted
+    analyse = "import sqlite3; sqlite3.connect('/index/index', isolation_level=None).execute('ANALYZE')"
+    docker("run", "--rm", "--network=none", f"--volume={volume}:/index", "--entrypoint=python3", local_image("orthanc"), "-c", analyse)
+    assert sorted(statistics(lab, volume)) != wanted
+    docker("start", container)
+    wait_for("the node is alive again", lambda: succeeds("exec", container, PROBE))
+    stop(container)
+    assert sorted(statistics(lab, volume)) == wanted
+    assert "without statistics" not in docker("logs", container)
+
+
+def test_no_statistics_keep_orthanc_from_starting(lab: Lab) -> None:
+    files = {**node_files({"IndexDirectory": "/index"}), "/index/index": "no index"}
+    container = lab.start("orthanc", "no-index", files=files)
+    ended(container)
+    log = docker("logs", container)
+    assert "the index in SQLite is left without statistics, and will be slower: DatabaseError" in log
+    assert "Orthanc version" in log
+
+
+def test_an_index_in_postgresql_leaves_none_in_sqlite(node: str) -> None:
+    assert "index" not in docker("exec", node, "ls", "/var/lib/orthanc/db").split()
+
+
 def test_orthanc_without_users_refuses(lab: Lab) -> None:
     node = lab.start("orthanc", "nobody", files={"/etc/orthanc/orthanc.json": "{}"})
     assert ended(node) == 253

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -43,9 +44,19 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
         driver.quit()
 
 
+def until(browser: webdriver.Chrome, what: str, does: Callable[[webdriver.Chrome], bool]) -> None:
+    """Wait; a page that is replaced while it is read is read again."""
+    WebDriverWait(browser, SECONDS, ignored_exceptions=(StaleElementReferenceException, NoSuchElementException)).until(does, what)
+
+
 def wait_for(browser: webdriver.Chrome, text: str) -> None:
     """Wait until the page shows a text."""
-    WebDriverWait(browser, SECONDS).until(lambda page: text in page.find_element(By.TAG_NAME, "body").text, f"the page shows {text!r}")
+    until(browser, f"the page shows {text!r}", lambda page: text in page.find_element(By.TAG_NAME, "body").text)
+
+
+def follow(browser: webdriver.Chrome, text: str) -> None:
+    """Click on a link as soon as there is one."""
+    until(browser, f"there is a link {text!r}", lambda page: page.find_element(By.LINK_TEXT, text).click() is None)
 
 
 @pytest.mark.usefixtures("forwarded")
@@ -60,8 +71,8 @@ def test_adminer_logs_in_to_the_index_and_shows_orthancs_tables(dev: Dev, browse
     for table in ("resources", "maindicomtags", "dicomidentifiers", "attachedfiles"):
         wait_for(browser, table)
     browser.save_screenshot(str(artifacts / "adminer-tables.png"))
-    browser.find_element(By.LINK_TEXT, "maindicomtags").click()
-    browser.find_element(By.LINK_TEXT, "Select data").click()
+    follow(browser, "maindicomtags")
+    follow(browser, "Select data")
     wait_for(browser, "tagelement")
     browser.save_screenshot(str(artifacts / "adminer-maindicomtags.png"))
 

@@ -25,6 +25,7 @@ class Group:
     """A series of the node."""
 
     id: str
+    study: str
     tags: dict[str, str]
     study_tags: dict[str, str]
     metadata: dict[str, str] = field(default_factory=dict)
@@ -37,10 +38,12 @@ class Node:
     Attributes:
         peers: its destinations, by name.
         series: what it holds.
-        up: whether it answers.
+        up: whether its database does; without it, it answers 503.
+        cut: whether it hangs up instead of answering.
         hooks: called before a request is answered, with its method and path.
         broken: series for which it answers 500.
-        finds: how many instances a query finds at the most.
+        finds: how many resources a query finds at the most.
+        extended: whether its index answers queries as a whole, as SQLite does.
         mixed: how often images of several transfer syntaxes were to be sent at once.
         clock: the time at which images are stored; without one, each a second after the other, all of them long ago.
     """
@@ -49,9 +52,11 @@ class Node:
         self.peers = {name: Peer() for name in peers}
         self.series: dict[str, Group] = {}
         self.up = True
+        self.cut = False
         self.hooks: list[Callable[[str, str], None]] = []
         self.broken: set[str] = set()
         self.finds = 10**6
+        self.extended = True
         self.mixed = 0
         self.changes: list[tuple[int, str, str]] = []
         self.last_change = 0
@@ -67,10 +72,12 @@ class Node:
 
     # --- what happens to it ---
 
-    def add(self, series: str, images: int = 1, *, tags: dict[str, str] | None = None, event: bool = True, **more: Any) -> list[Stored]:
-        """Images are stored in a series; without an event, nobody is told."""
+    def add(
+        self, series: str, images: int = 1, *, study: str = "", tags: dict[str, str] | None = None, event: bool = True, **more: Any
+    ) -> list[Stored]:
+        """Images are stored in a series, of a study of its own unless one is named; without an event, nobody is told."""
         with self.lock:
-            group = self.series.setdefault(series, Group(series, {"Modality": "CT", **(tags or {})}, {}))
+            group = self.series.setdefault(series, Group(series, f"study-{study or series}", {"Modality": "CT", **(tags or {})}, {}))
             return [self._store(group, f"{series}-i{next(self._numbers):05}", event, more) for _ in range(images)]
 
     def again(self, image: Stored, *, event: bool = True) -> Stored:
@@ -143,6 +150,9 @@ class Node:
             since = int(asked["since"])
             return sorted(self.series)[since : since + int(asked["limit"])]
 
+    def _system(self, *, body: Any, asked: dict[str, str]) -> Any:
+        return {"Version": "1.12.7", "Capabilities": {"HasExtendedFind": self.extended}}
+
     def _bulk(self, *, body: Any, asked: dict[str, str]) -> Any:
         with self.lock:
             if body["Level"] == "Instance":
@@ -150,29 +160,40 @@ class Node:
                 return [_said_of(images[id_]) for id_ in body["Resources"] if id_ in images]
             owners = {image.id: image.series for image in self.images()}
             wanted = dict.fromkeys(owners.get(id_, id_) for id_ in body["Resources"])
-            if self.broken & wanted.keys():
-                raise RefusedError(500, 15, "Inexistent file")
-            return [self._said_of_series(self.series[id_], body["Metadata"]) for id_ in wanted if id_ in self.series]
+            held = [self.series[id_] for id_ in wanted if id_ in self.series]
+            if body["Level"] == "Study":
+                studies = dict.fromkeys(group.study for group in held)
+                return [{"ID": study, "Series": [one.id for one in self.series.values() if one.study == study]} for study in studies]
+            self._refuse_broken(*wanted)
+            return [self._said_of_series(group, body["Metadata"]) for group in held]
 
     def _find(self, *, body: Any, asked: dict[str, str]) -> Any:
         with self.lock:
-            if body["ParentSeries"] in self.broken:
-                raise RefusedError(500, 15, "Inexistent file")
+            if body["Level"] == "Series":
+                groups = [group for group in self.series.values() if group.study == body["ParentStudy"]]
+                self._refuse_broken(*(group.id for group in groups))
+                return [self._said_of_series(group, True) for group in groups[: self.finds]]
+            self._refuse_broken(body["ParentSeries"])
             found = [_said_of(image) for image in self.images() if image.series == body["ParentSeries"]][: self.finds]
             return [
                 {**said, "Attachments": [{"ContentType": 3, "Uuid": "none"}, {"ContentType": 1, "Uuid": said.pop("FileUuid")}]}
                 for said in found
             ]
 
+    def _refuse_broken(self, *series: str) -> None:
+        if not self.broken.isdisjoint(series):
+            raise RefusedError(500, 15, "Inexistent file")
+
     @staticmethod
     def _said_of_series(group: Group, metadata: bool) -> dict[str, Any]:
         tags = {"StudyInstanceUID": f"2.{group.id}", "SeriesInstanceUID": f"3.{group.id}", "SeriesDescription": PATIENT, **group.tags}
-        said = {"ID": group.id, "ParentStudy": f"study-{group.id}", "Instances": list(group.images), "MainDicomTags": tags}
+        said = {"ID": group.id, "ParentStudy": group.study, "Instances": list(group.images), "MainDicomTags": tags}
         return {**said, "Metadata": dict(group.metadata)} if metadata else said
 
     def _study(self, id_: str, *, body: Any, asked: dict[str, str]) -> Any:
         with self.lock:
-            if (group := self.series.get(id_)) is None:
+            group = next((group for group in self.series.values() if group.study == id_), None)
+            if group is None:
                 raise RefusedError(404, 17, "Unknown resource")
             return {"MainDicomTags": dict(group.study_tags), "PatientMainDicomTags": {"PatientName": PATIENT}}
 
@@ -256,11 +277,12 @@ def _said_of(image: Stored) -> dict[str, Any]:
 
 
 _ROUTES: tuple[tuple[str, Callable[..., Any]], ...] = (
+    (r"GET /system", Node._system),
     (r"GET /changes", Node._changes),
     (r"GET /series", Node._list),
     (r"POST /tools/bulk-content", Node._bulk),
     (r"POST /tools/find", Node._find),
-    (r"GET /studies/study-([^/]+)", Node._study),
+    (r"GET /studies/([^/]+)", Node._study),
     (r"PUT /series/([^/]+)/metadata/(\d+)", Node._put),
     (r"DELETE /instances/([^/]+)", Node._delete),
     (r"POST /modalities/([^/]+)/echo", Node._echo),
@@ -300,6 +322,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         node, content = self.server.node, self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if node.cut:
+            self.close_connection = True
+            return
         try:
             body = content.decode() if self.command == "PUT" else json.loads(content or b"null")
             status, said = (200, node.answer(self.command, self.path, body)) if node.up else (503, {"Details": "database"})

@@ -28,7 +28,9 @@ def _orthanc(node: Node) -> Orthanc:
     return Orthanc("127.0.0.1", node.port, "user", "word")
 
 
-def test_what_the_node_holds(node: Node) -> None:
+@pytest.mark.parametrize("extended", [True, False])
+def test_what_the_node_holds(node: Node, extended: bool) -> None:
+    node.extended = extended
     stored = node.add("a", 3, aet="CT1")
     node.add("b", 1)
     orthanc = _orthanc(node)
@@ -40,10 +42,63 @@ def test_what_the_node_holds(node: Node) -> None:
     assert [one.id for one in orthanc.series([stored[0].id, stored[1].id])] == ["a"]
 
 
-def test_more_images_than_are_asked_for_at_once(node: Node) -> None:
-    stored = node.add("a", 600)
+def _asked(node: Node) -> list[str]:
     asked: list[str] = []
     node.hooks.append(lambda _, path: asked.append(path))
+    return asked
+
+
+def test_series_of_a_study_are_read_together_and_only_those_that_are_asked_for(node: Node) -> None:
+    stored = {name: node.add(name, 2, study="S") for name in ("a", "b", "c")}
+    node.add("d")
+    asked, orthanc = _asked(node), _orthanc(node)
+    assert [one.id for one in orthanc.series([stored["a"][0].id, stored["a"][1].id, "c", "d"])] == ["a", "c", "d"]
+    assert asked == ["/system", "/tools/bulk-content", "/tools/find", "/tools/find"]
+    orthanc.series([])
+    assert len(asked) == 4
+
+
+def test_what_a_limit_leaves_out_of_a_query_is_not_gone(node: Node) -> None:
+    for name in ("a", "b", "c"):
+        node.add(name, study="S")
+    node.finds = 1
+    assert sorted(one.id for one in _orthanc(node).series(["a", "b", "c", "gone"])) == ["a", "b", "c"]
+
+
+def test_a_study_of_very_many_series_is_not_read_for_one_of_them(node: Node) -> None:
+    for number in range(251):
+        node.add(f"s{number:03}", study="S")
+    asked = _asked(node)
+    assert [one.id for one in _orthanc(node).series(["s007"])] == ["s007"]
+    assert "/tools/find" not in asked
+
+
+def test_a_series_that_cannot_be_read_hides_no_other_of_its_study(node: Node) -> None:
+    node.add("a", study="S")
+    node.add("b", study="S")
+    node.broken.add("a")
+    assert [one.id for one in _orthanc(node).series(["b"])] == ["b"]
+    with pytest.raises(AnswerError):
+        _orthanc(node).series(["a"])
+
+
+def test_a_node_that_was_away_may_have_another_index(node: Node) -> None:
+    node.add("a")
+    orthanc = _orthanc(node)
+    orthanc.series(["a"])
+    node.extended = False
+    node.cut = True
+    with pytest.raises(NodeDownError):
+        orthanc.series(["a"])
+    node.cut = False
+    asked = _asked(node)
+    orthanc.series(["a"])
+    assert asked == ["/system", "/tools/bulk-content"]
+
+
+def test_more_images_than_are_asked_for_at_once(node: Node) -> None:
+    stored = node.add("a", 600)
+    asked = _asked(node)
     assert [image.id for image in _orthanc(node).images([one.id for one in stored])] == [one.id for one in stored]
     assert len(asked) == 3
 
@@ -55,8 +110,7 @@ def test_the_images_of_a_series_come_by_one_query_and_what_it_leaves_out_as_well
     node.finds = finds
     orthanc = _orthanc(node)
     (series,) = orthanc.series(["a"])
-    asked: list[str] = []
-    node.hooks.append(lambda _, path: asked.append(path))
+    asked = _asked(node)
     found = {image.id: image.file for image in orthanc.images_of(series, [one.id for one in stored[:wanted]])}
     assert found == {one.id: one.file for one in stored[:wanted]}
     assert len(asked) == paths
