@@ -38,7 +38,7 @@ class ImageSettings(Settings):
         default="postgres:17.9",
         description="the registry's image of PostgreSQL, with an exact tag that begins with indexDb.majorVersion.",
     )
-    adminer: Image = Field(default="adminer:5.5.0", description="the registry's image of Adminer, with an exact tag.")
+    adminer: Image = Field(default="adminer:5.5.1", description="the registry's image of Adminer, with an exact tag.")
 
 
 class IndexDbSettings(Settings):

@@ -33,7 +33,7 @@ __all__ = ["ROOT", "Done", "Node", "Stack", "Watch", "copy_program", "docker", "
 ROOT = Path(__file__).resolve().parents[2]
 
 #: The local parts of the program: what `pulumi up` reads.
-_PROGRAM = ("__main__.py", "Pulumi.yaml", "Pulumi.dev.yaml", "Pulumi.prod.yaml", "components", "configs", "forwarder", "images")
+_PROGRAM = ("__main__.py", "Pulumi.yaml", "Pulumi.dev.yaml", "Pulumi.prod.yaml", "components", "configs", "forwarder", "images", "policy")
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -50,9 +50,8 @@ def copy_program(folder: Path, *, start_seconds: int | None = None) -> Path:
             shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, folder / part)
-    project = yaml.safe_load((folder / "Pulumi.yaml").read_text())
-    project["runtime"]["options"]["virtualenv"] = sys.prefix
-    (folder / "Pulumi.yaml").write_text(yaml.safe_dump(project))
+    # Pulumi.yaml and policy/PulumiPolicy.yaml both name the environment by its place beside the program.
+    (folder / ".venv").symlink_to(sys.prefix)
     held = docker("images", "--format", "{{.Repository}}:{{.Tag}}").splitlines()
     if set(candidates()) <= set(held):  # as `make up` decides where no registry answers; dev's "auto" decides it by itself
         production = folder / "Pulumi.prod.yaml"
@@ -249,10 +248,14 @@ class Stack:
 
     def preview(self, **options: Any) -> Done:
         """pulumi preview; fails the test when it fails."""
-        self._write()
-        done = self._run(self._stack.preview, **options)
+        done = self.try_preview(**options)
         assert done.ok, done.text
         return done
+
+    def try_preview(self, **options: Any) -> Done:
+        """pulumi preview."""
+        self._write()
+        return self._run(self._stack.preview, **options)
 
     def refresh(self) -> Done:
         """pulumi refresh; fails the test when it fails."""
