@@ -18,7 +18,7 @@ MINIMUM_PYTHON = (3, 11)
 #: Each command with what `make help` says of it.
 COMMANDS = {
     "up": "deploy the stack from whatever is there, and check it",
-    "preview": "show what up would change",
+    "preview": "show what up would change, and what of it breaks a rule of policy/",
     "verify": "check a running stack as its users meet it",
     "outputs": "the stack's outputs as JSON; SHOW_SECRETS=1 shows the passwords",
     "status": "what waits on each forwarding link, and how it does; JSON=1 as JSON",

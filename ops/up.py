@@ -18,7 +18,7 @@ from ops.stack import Stack
 from ops.table import table
 from ops.verify import report, verify
 
-#: What Pulumi is told to hold the program to; the folder is the project's. It costs half a second, which is Python's start.
+#: What Pulumi is told to hold the program to; the folder is the project's. It costs half a second of a core, most of it Python's start.
 #: Its own exceptions are for plain `pulumi` (docs/policy.md): these commands make none.
 POLICIES = ("--policy-pack", "policy")
 

@@ -20,22 +20,21 @@ _deserialize_without_marks = deserialize.deserialize_properties
 
 
 class _Stack:
-    """What the engine has said of the stack."""
+    """What is kept of what the engine says of the stack: not its configuration, which has the secrets in clear."""
 
-    project = ""
-    config: Mapping[str, str] = {}
+    environment: str | None = None
 
 
 def is_prod() -> bool:
     """Whether production's rules hold: always, unless the stack's configuration says `environment: dev`, as the program reads it."""
-    return _Stack.config.get(f"{_Stack.project}:environment") != "dev"
+    return _Stack.environment != "dev"
 
 
 class _Listening(policy._PolicyAnalyzerServicer):
     """pulumi-policy's server, which also hears what the stack is."""
 
     def ConfigureStack(self, request: Any, context: Any) -> Any:  # noqa: N802
-        _Stack.project, _Stack.config = request.project, dict(request.config)
+        _Stack.environment = dict(request.config).get(f"{request.project}:environment")
         return super().ConfigureStack(request, context)
 
 

@@ -68,7 +68,7 @@ class ImageName:
     @property
     def floats(self) -> bool:
         """Whether the name can mean another image tomorrow."""
-        if self.digest or self.built_here or _ONE_BUILD.search(self.tag):
+        if self.digest or _ONE_BUILD.search(self.tag):
             return False
         return len(self.version) < (self.product.parts if self.product else 2)
 

@@ -97,8 +97,7 @@ def listening(monkeypatch: pytest.MonkeyPatch) -> type:
     """pulumi-policy's server, as the pack starts it."""
     monkeypatch.setattr(upstream, "_PolicyAnalyzerServicer", upstream._PolicyAnalyzerServicer)
     monkeypatch.setattr(upstream, "deserialize_properties", deserialize.deserialize_properties)
-    monkeypatch.setattr(engine._Stack, "project", "")
-    monkeypatch.setattr(engine._Stack, "config", {})
+    monkeypatch.setattr(engine._Stack, "environment", None)
     engine.listen()
     return upstream._PolicyAnalyzerServicer
 
