@@ -176,8 +176,8 @@ def _ingest(rows: Sequence[Row], folder: Path) -> list[str]:
     errors = [[system, parameter, f"{wrong:.0f}", f"{sent:.0f}"] for (system, parameter), (wrong, sent) in found.items()]
     bodies = sorted({body for row in rows if row.measure == "ingest errors" and row.note for body in row.note.split(" | ")})
     return [
-        f"To the server, whose index is in PostgreSQL. `IndexConnectionsCount` is {rows[0].system.partition(' ')[0]} in the project; "
-        "the others are measured to show why.",
+        f"To the server, whose index is in PostgreSQL. `IndexConnectionsCount` was {rows[0].system.partition(' ')[0]} in the project when "
+        "this was measured (below: the commit); the others are measured to show what it does. docs/decisions.md has what it is, and why.",
         "",
         *_measured(rows, ("ingest",), 1),
         "",

@@ -26,6 +26,9 @@ _ENGINE_HOST = ("host.docker.internal", "host-gateway")
 #: The script in Python that answers storage commitment, in the container and here.
 _COMMITMENT_SCRIPT = "/etc/orthanc/commitment.py"
 _COMMITMENT_SOURCE = Path(__file__).with_name("commitment.py")
+#: The script in Lua that says what each user may do; both images run it.
+_ROLES_SCRIPT = "/etc/orthanc/roles.lua"
+_ROLES_SOURCE = Path(__file__).with_name("roles.lua")
 
 _STORAGE = "/var/lib/orthanc/db"
 
@@ -40,6 +43,19 @@ class IndexDatabase:
     password: pulumi.Input[str]
 
 
+@dataclass(frozen=True)
+class User:
+    """A user of a node's web interface and REST API.
+
+    Attributes:
+        role: admin, viewer, uploader or forwarder: what roles.lua lets the user do. Plain.
+        password: the user's password.
+    """
+
+    role: str
+    password: pulumi.Input[str]
+
+
 @dataclass(frozen=True, kw_only=True)
 class OrthancNodeArgs:
     """What an OrthancNode is made from.
@@ -51,11 +67,13 @@ class OrthancNodeArgs:
         endpoint: where the other nodes reach this one.
         options: Orthanc's options that do not depend on the topology. Plain: they are laid under what is computed here.
         peers: whom the node knows, and what each may ask of it.
-        users: the users of its web interface and REST API, with their passwords. The names are plain.
+        users: the users of its web interface and REST API, by name. The names are plain.
         address: the host's IP address that both ports are bound to.
         http_port: the host's port for HTTP.
         dicom_port: the host's port for DICOM.
         commits: whether others ask it for storage commitment.
+        deletes: whether its forwarder deletes what all destinations have confirmed.
+        unsafe: the options that weaken it on purpose, for a preview to show.
         index: the node's database; None for an index in SQLite, inside the node's volume.
         keep_data: protect the volume, and leave it on the engine when the stack goes.
         after: what the container starts after and stops before, without being replaced with it: the database.
@@ -67,11 +85,13 @@ class OrthancNodeArgs:
     endpoint: DicomEndpoint[pulumi.Output[str]]
     options: Mapping[str, Any]
     peers: Sequence[Peer[pulumi.Output[str]]]
-    users: Mapping[str, pulumi.Input[str]]
+    users: Mapping[str, User]
     address: str
     http_port: int
     dicom_port: int
     commits: bool
+    deletes: bool
+    unsafe: Sequence[str]
     index: IndexDatabase | None
     keep_data: bool
     after: Sequence[pulumi.Resource] = ()
@@ -100,7 +120,7 @@ class OrthancNode(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: OrthancNodeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         configuration = _public(name, args)
-        super().__init__("orthanc-stack:index:OrthancNode", name, {"configuration": shown(configuration)}, opts)
+        super().__init__("orthanc-stack:index:OrthancNode", name, _inputs(args, configuration), opts)
         data = volume(
             f"{name}-data",
             stack=args.stack,
@@ -147,6 +167,12 @@ class OrthancNode(pulumi.ComponentResource):
         self.register_outputs({"dicomHost": self.dicom_host, "dicomPort": self.dicom_port, "httpUrl": self.http_url})
 
 
+def _inputs(args: OrthancNodeArgs, configuration: pulumi.Output[dict[str, Any]]) -> dict[str, Any]:
+    """What a preview shows of a node besides its containers."""
+    roles = {user: said.role for user, said in sorted(args.users.items())}
+    return {"configuration": shown(configuration), "roles": roles, **({"unsafe": sorted(args.unsafe)} if args.unsafe else {})}
+
+
 def _public(name: str, args: OrthancNodeArgs) -> pulumi.Output[dict[str, Any]]:
     """The node's configuration, less its secrets. What is computed lies over everything else.
 
@@ -163,6 +189,7 @@ def _public(name: str, args: OrthancNodeArgs) -> pulumi.Output[dict[str, Any]]:
             "StorageDirectory": _STORAGE,
             # Orthanc keys its saved jobs to it. Its own default is made from the MAC address, which a new container changes.
             "DatabaseServerIdentifier": f"{args.stack}-{name}",
+            "LuaScripts": [_ROLES_SCRIPT],
             "DicomModalities": {peer.name: peer.modality() | {"Host": hosts[peer.name]} for peer in args.peers},
         }
         if args.commits:
@@ -191,12 +218,20 @@ def _revision(made_of: Sequence[Any]) -> str:
 
 
 def _scripts(args: OrthancNodeArgs) -> list[File]:
-    return [File(path=_COMMITMENT_SCRIPT, content=_COMMITMENT_SOURCE.read_text(encoding="utf-8"))] if args.commits else []
+    commitment = [File(path=_COMMITMENT_SCRIPT, content=_COMMITMENT_SOURCE.read_text(encoding="utf-8"))] if args.commits else []
+    return [*commitment, File(path=_ROLES_SCRIPT, content=_roles(args))]
+
+
+def _roles(args: OrthancNodeArgs) -> str:
+    """The script's data, and the script. Neither a user's name nor a role holds a character that Lua would read otherwise."""
+    roles = "".join(f"  ['{user}'] = '{said.role}',\n" for user, said in sorted(args.users.items()))
+    return f"local ROLES = {{\n{roles}}}\nlocal DELETES = {str(args.deletes).lower()}\n\n{_ROLES_SOURCE.read_text(encoding='utf-8')}"
 
 
 def _secret(args: OrthancNodeArgs) -> pulumi.Output[str]:
-    """The secret part of the node's configuration."""
-    secrets: dict[str, Any] = {"RegisteredUsers": dict(args.users)}
+    """The secret part of the node's configuration. An admin is its first user: as that one, the images' probes ask for the changes."""
+    users = sorted(args.users, key=lambda user: (args.users[user].role != "admin", user))
+    secrets: dict[str, Any] = {"RegisteredUsers": {user: args.users[user].password for user in users}}
     if args.index:
         secrets["PostgreSQL"] = {"Password": args.index.password}
-    return pulumi.Output.secret(pulumi.Output.json_dumps(secrets, sort_keys=True))
+    return pulumi.Output.secret(pulumi.Output.json_dumps(secrets))

@@ -10,13 +10,13 @@ from components.adminer import Adminer, AdminerArgs
 from components.forwarder import Forwarder, ForwarderArgs
 from components.index_db import OrthancIndexDb, OrthancIndexDbArgs
 from components.network import StackNetwork, StackNetworkArgs
-from components.orthanc_node import IndexDatabase, OrthancNode, OrthancNodeArgs
+from components.orthanc_node import IndexDatabase, OrthancNode, OrthancNodeArgs, User
 from components.stack_images import StackImages, StackImagesArgs
 from configs import names, secrets
 from configs.orthanc_options import options_of
 from configs.program import Deployment
 from configs.settings import NodeSettings
-from configs.wiring import DicomEndpoint, peers_of
+from configs.wiring import DicomEndpoint, commits, peers_of
 
 
 def network_of(this: Deployment) -> StackNetwork:
@@ -81,7 +81,9 @@ def node_of(
         address=this.settings.bind_of(node),
         http_port=node.http_port,
         dicom_port=node.dicom_port,
-        commits=any(link.confirm == "commitment" for link in this.settings.links_to(node.name)),
+        commits=commits(node, this.settings),
+        deletes=node.delete_after is not None,
+        unsafe=node.unsafe,
         index=_database_of(this, node) if on_db else None,
         keep_data=this.settings.is_prod,
         after=[db] if db and on_db else [],
@@ -125,11 +127,12 @@ def _database_of(this: Deployment, node: NodeSettings) -> IndexDatabase:
     )
 
 
-def _users_of(this: Deployment, node: NodeSettings) -> dict[str, pulumi.Output[str]]:
+def _users_of(this: Deployment, node: NodeSettings) -> dict[str, User]:
     """Who may log in at a node: its users, and its forwarder."""
-    keys = {user: secrets.user_key(node.name, user) for user in node.users}
-    keys |= {names.FORWARDER_USER: secrets.forwarder_key(node.name)} if node.forward_to else {}
-    return {user: this.secret(key) for user, key in keys.items()}
+    users = {user.name: User(user.role.value, this.secret(secrets.user_key(node.name, user.name))) for user in node.users}
+    if node.forward_to:
+        users[names.FORWARDER_USER] = User(names.FORWARDER_USER, this.secret(secrets.forwarder_key(node.name)))
+    return users
 
 
 def _forwarder_of(

@@ -13,7 +13,9 @@ from typing import NamedTuple
 from configs import names
 from configs.orthanc_options import check_options, index_connections
 from configs.problems import Problem, nearest
+from configs.protection import check_protection
 from configs.settings import ModalitySettings, NodeSettings, StackSettings
+from configs.users import check_users
 
 #: Connections that PostgreSQL keeps for what is not a node: 3 for superusers, its default, and 10 for backups, checks and Adminer.
 RESERVED_CONNECTIONS = 13
@@ -62,7 +64,7 @@ def check(parts: Parts) -> list[Problem]:
         _destinations,
         _host_ports,
         _connections,
-        _orthanc_options,
+        _each_node,
         _environment,
         _images,
     )
@@ -230,9 +232,11 @@ def _connections(parts: Parts) -> Iterator[Problem]:
         )
 
 
-def _orthanc_options(parts: Parts) -> Iterator[Problem]:
+def _each_node(parts: Parts) -> Iterator[Problem]:
     for i, node in parts.nodes:
         yield from check_options(node.orthanc, f"nodes[{i}].orthanc")
+        yield from check_protection(node, f"nodes[{i}]", strict=parts.settings.is_prod)
+        yield from check_users(node.users, f"nodes[{i}].users")
 
 
 def _environment(parts: Parts) -> Iterator[Problem]:

@@ -38,6 +38,7 @@ COMPUTED: Mapping[tuple[str, ...], str] = {
     ("StorageDirectory",): "it is where the node's volume is mounted",
     ("IndexDirectory",): "it is where the node's volume is mounted",
     ("PythonScript",): "the stack's own script is Orthanc's only one",
+    ("LuaScripts",): "the stack's own script says what each user may do; set the users' roles",
     ("Plugins",): "the image knows where its plugins are",
     ("PostgreSQL", "EnableIndex"): "set the node's index",
     ("PostgreSQL", "EnableStorage"): "images stay in the node's volume",

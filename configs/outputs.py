@@ -19,7 +19,7 @@ def of(this: Deployment, nodes: Mapping[str, OrthancNode], forwarders: Mapping[s
     """The outputs by name.
 
     nodes: for each node its AE title, where its DICOM port and its web interface are reached from the host, the nodes and
-        modalities that it forwards to, where its index is, and, with a metricsPort, where its forwarder's metrics are.
+        modalities that it forwards to, where its index is, its users' roles, and, with a metricsPort, where its forwarder's metrics are.
     indexDb: where the database is reached on the stack's network (it is on no port of the host), and the first node's database, which
         Adminer's users want to see; ``databases`` has all of them, by node. null without one.
     adminerUrl: Adminer's address, or null.
@@ -39,6 +39,7 @@ def of(this: Deployment, nodes: Mapping[str, OrthancNode], forwarders: Mapping[s
                 "httpUrl": nodes[node.name].http_url,
                 "index": node.index,
                 "indexDatabase": databases.get(node.name),
+                "roles": {user.name: user.role.value for user in node.users},
                 **_metrics_url(forwarders.get(node.name)),
             }
             for node in settings.nodes
@@ -60,7 +61,7 @@ def of(this: Deployment, nodes: Mapping[str, OrthancNode], forwarders: Mapping[s
         },
         "topology": mermaid(settings),
         "users": pulumi.Output.secret(
-            {node.name: {user: this.secret(secrets.user_key(node.name, user)) for user in node.users} for node in settings.nodes}
+            {node.name: {user.name: this.secret(secrets.user_key(node.name, user.name)) for user in node.users} for node in settings.nodes}
         ),
     }
 

@@ -12,6 +12,7 @@ from configs import names, preflight
 from configs.images import ImageChoice, choose
 from configs.loader import load, stack_file_name
 from configs.problems import SettingsError, report
+from configs.protection import PROTECTIONS
 from configs.settings import StackSettings
 
 
@@ -53,4 +54,7 @@ def begin() -> Deployment:
         engine = preflight.Engine()
     elif problems := preflight.check(parts, prefix, engine):
         raise pulumi.RunError(report(problems, stack_file_name(name)))
+    for node in settings.nodes:
+        for option in node.unsafe:
+            pulumi.log.warn(f"{node.name}: {option} is weakened on purpose (unsafe): {PROTECTIONS[option].against}.")
     return Deployment(settings, prefix, choose(settings.images, engine.images), pulumi.Config().require_secret)

@@ -58,7 +58,7 @@ def is_secret_key(key: str) -> bool:
 
 def secret_keys(settings: StackSettings) -> tuple[str, ...]:
     """Every secret that a stack needs, sorted."""
-    keys = {user_key(node.name, user) for node in settings.nodes for user in node.users}
+    keys = {user_key(node.name, user.name) for node in settings.nodes for user in node.users}
     keys |= {forwarder_key(node.name) for node in settings.forwarding_nodes}
     if settings.index_nodes:
         keys |= {DB_PASSWORD, *(node_db_key(node.name) for node in settings.index_nodes)}

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from configs.fields import AeTitle, BindAddress, Host, Image, NodeName, Port, Settings, UserName, from_list
+from configs.fields import AeTitle, BindAddress, Host, Image, NodeName, Port, Settings, from_list
 from configs.links import Keep, Links, LinkSettings, seconds_to_keep
+from configs.users import Users
 
 
 class Operation(StrEnum):
@@ -23,6 +24,8 @@ class Operation(StrEnum):
     FIND = "find"
     GET = "get"
     MOVE = "move"
+    WORKLIST = "worklist"
+    COMMIT = "commit"
 
 
 class ImageSettings(Settings):
@@ -89,9 +92,16 @@ class NodeSettings(Settings):
         default=None,
         description="the host's IP address that the node's ports are bound to; the stack's `bind` when left out.",
     )
-    users: Annotated[tuple[UserName, ...], BeforeValidator(from_list), Field(min_length=1)] = Field(
+    users: Users = Field(
         default=("orthanc",),
-        description="the users of the web interface and the REST API; each has a secret userPassword.<node>.<user>. 'forwarder' is taken.",
+        validate_default=True,
+        description="the users of the web interface and the REST API, each a name, who may do everything, or a mapping as below; each has "
+        "a secret userPassword.<node>.<user>. One at least is an admin.",
+    )
+    unsafe: Annotated[tuple[str, ...], BeforeValidator(from_list)] = Field(
+        default=(),
+        description="the names of those options of the `orthanc` block that weaken the node's protection on purpose. In prod, such an "
+        "option is refused unless it is named here; a preview shows the list.",
     )
     orthanc: dict[str, Any] = Field(
         default_factory=dict,
@@ -123,9 +133,9 @@ class ModalitySettings(Settings):
         description="the names of the nodes that know the device; all others refuse it."
     )
     allow: Annotated[tuple[Annotated[Operation, Field(strict=False)], ...], BeforeValidator(from_list)] = Field(
-        default=(Operation.ECHO, Operation.STORE),
-        description="what the device may ask of those nodes: any of echo, store, find, get, move. One that a node forwards to may also "
-        "echo, and report what it has committed to storage.",
+        default=(Operation.ECHO,),
+        description="what the device may ask of those nodes: any of echo, store, find, get, move, worklist, and commit (storage "
+        "commitment); each must be named. One that a node forwards to may also echo, and report what it has committed to storage.",
     )
 
 

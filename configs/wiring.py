@@ -13,8 +13,8 @@ from configs.settings import ModalitySettings, NodeSettings, Operation, StackSet
 
 Host = TypeVar("Host")
 
-#: What DicomModalities calls the permissions of storage commitment, which has no operation of its own in the stack file:
-#: N-ACTION asks for it, N-EVENT-REPORT answers.
+#: What DicomModalities calls the permissions of storage commitment: N-ACTION asks for it, N-EVENT-REPORT answers. The answer has no
+#: operation of its own in the stack file.
 _COMMITMENT_REQUEST = "AllowNAction"
 _COMMITMENT_REPORT = "AllowEventReport"
 
@@ -24,6 +24,8 @@ _PERMISSION: Mapping[Operation, str] = {
     Operation.FIND: "AllowFind",
     Operation.GET: "AllowGet",
     Operation.MOVE: "AllowMove",
+    Operation.WORKLIST: "AllowFindWorklist",
+    Operation.COMMIT: _COMMITMENT_REQUEST,
 }
 
 #: What a node lets its destination do, by how the destination confirms.
@@ -38,7 +40,7 @@ _AS_CLIENT: Mapping[str, frozenset[str]] = {
 }
 
 #: Every permission of an entry of DicomModalities. Orthanc's default of each is true, so that all are said.
-PERMISSIONS = tuple(sorted({*_PERMISSION.values(), _COMMITMENT_REQUEST, _COMMITMENT_REPORT, "AllowFindWorklist"}))
+PERMISSIONS = tuple(sorted({*_PERMISSION.values(), _COMMITMENT_REPORT}))
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,13 @@ def peers_of(
         if node.name in modality.nodes:
             permissions.setdefault(modality.name, set()).update(_permissions_of(modality))
     return tuple(Peer(name, endpoints[name], frozenset(permissions[name])) for name in sorted(permissions))
+
+
+def commits(node: NodeSettings, settings: StackSettings) -> bool:
+    """Whether anybody may ask a node for storage commitment."""
+    return any(link.confirm == "commitment" for link in settings.links_to(node.name)) or any(
+        Operation.COMMIT in modality.allow for modality in settings.modalities if node.name in modality.nodes
+    )
 
 
 def _permissions_of(modality: ModalitySettings) -> frozenset[str]:

@@ -25,6 +25,7 @@ COMMANDS = {
     "retry": "have the forwarders try everything now: destinations that failed, images set aside",
     "recheck": "ask each destination again for all that it has confirmed; what it lost is sent again",
     "secrets": "set the secrets that are missing to random values",
+    "rotate": "give secrets new random values on a running stack: KEY=<key>, or KEY=all",
     "down": "stop the stack and keep its data",
     "destroy": "remove the stack; in prod its data volumes stay",
     "env": 'print what plain `pulumi` needs: eval "$(make -s env)"',
@@ -83,6 +84,10 @@ def _run(command: str, stack: str, out: TextIO) -> int:
         from ops import up
 
         return {"up": up.up, "preview": up.preview, "verify": up.verify_stack}[command](stack)
+    if command == "rotate":
+        from ops.rotate import rotate
+
+        return rotate(stack)
     if command in ("down", "destroy"):
         from ops import lifecycle
 

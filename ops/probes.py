@@ -40,6 +40,7 @@ class Node:
         index: where its index is: postgresql, sqlite.
         database: the database of its index, or None.
         users: its users' passwords.
+        roles: its users' roles.
     """
 
     name: str
@@ -49,11 +50,12 @@ class Node:
     index: str
     database: str | None
     users: Mapping[str, str] = field(repr=False)
+    roles: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def login(self) -> tuple[str, str]:
-        """A user and its password."""
-        return next(iter(self.users.items()))
+        """An admin and the password."""
+        return next((user, password) for user, password in self.users.items() if self.roles.get(user, "admin") == "admin")
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ def nodes_of(outputs: Mapping[str, Any]) -> list[Node]:
             index=node["index"],
             database=node.get("indexDatabase"),
             users=users.get(name) or {},
+            roles=node.get("roles") or {},
         )
         for name, node in sorted((outputs.get("nodes") or {}).items())
     ]

@@ -22,6 +22,7 @@ from configs.loader import parse
 from configs.names import PROJECT
 from configs.orthanc_options import COMPUTED
 from configs.problems import path_of, report
+from configs.protection import PROTECTIONS
 from configs.settings import StackSettings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,6 +78,12 @@ def _settings_page() -> str:
         "| option | instead |",
         "|---|---|",
         *(f"| `{path_of(key)}` | {instead} |" for key, instead in sorted(COMPUTED.items())),
+        "",
+        "These protect a node. In prod, another value is refused, unless the node's `unsafe` names the option:",
+        "",
+        "| option | safe | otherwise |",
+        "|---|---|---|",
+        *(f"| `{name}` | {one.wanted} | {one.against} |" for name, one in sorted(PROTECTIONS.items())),
         "",
     ]
     return "\n".join(lines)

@@ -40,14 +40,14 @@ def ensure_secrets(stack: Stack, settings: StackSettings) -> list[str]:
     needed = secret_keys(settings)
     missing = missing_keys(needed, stack_config(stack.name, stack.root))
     if missing:
-        set_secrets(stack, missing, stack_file(stack.name, stack.root))
+        set_secrets(stack, {key: random_secret() for key in missing}, stack_file(stack.name, stack.root))
         say("Secrets", f"set to random values: {', '.join(missing)}")
     else:
         say("Secrets", f"all {len(needed)} set")
     return missing
 
 
-def set_secrets(stack: Stack, keys: Iterable[str], file: Path) -> None:
+def set_secrets(stack: Stack, values: Mapping[str, str], file: Path) -> None:
     """Set secrets, all of them or none: on a copy of the stack file, which then takes its place.
 
     Values go through standard input. On a command line, as `pulumi config set-all` has them, every user of the machine
@@ -56,8 +56,8 @@ def set_secrets(stack: Stack, keys: Iterable[str], file: Path) -> None:
     draft = file.with_name(f".{file.stem}.draft.yaml")  # Pulumi goes by the suffix
     shutil.copy(file, draft)
     try:
-        for key in keys:
-            stack.ask("config", "set", "--secret", f"{PROJECT}:{key}", "--config-file", str(draft), stdin=random_secret())
+        for key, value in values.items():
+            stack.ask("config", "set", "--secret", f"{PROJECT}:{key}", "--config-file", str(draft), stdin=value)
         draft.replace(file)
     finally:
         draft.unlink(missing_ok=True)

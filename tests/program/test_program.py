@@ -275,6 +275,7 @@ def test_outputs_of_dev_are_the_contract(dev: Run) -> None:
         "httpUrl": "http://127.0.0.1:8043",
         "index": "sqlite",
         "indexDatabase": None,
+        "roles": {"orthanc": "admin"},
     }
     assert {key: dev.outputs["indexDb"][key] for key in ("host", "port", "database")} == {
         "host": "db",

@@ -13,6 +13,10 @@ from tests.stack.forwarding import Answer, ask_commitment, await_delivery
 from tests.stack.harness import Done, Node, Stack, copy_program, need_pulumi
 
 WORKSTATION = "WORKSTATION"
+#: A device that may do everything at the server.
+TRUSTED = "TRUSTED"
+#: The users of each node; the first is its admin.
+USERS = ["orthanc", {"name": "looker", "role": "viewer"}, {"name": "bringer", "role": "uploader"}]
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +28,10 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass
 class Dev:
-    """A running stack like dev: server on PostgreSQL, client on SQLite that forwards to it, Adminer, the workstation."""
+    """A running stack like dev: server on PostgreSQL, client on SQLite that forwards to it, Adminer, the workstation.
+
+    With a user of each role, and one more device.
+    """
 
     stack: Stack
     first_up: Done
@@ -44,6 +51,12 @@ class Dev:
 def dev(program: Path) -> Iterator[Dev]:
     """The stack that most tests share."""
     stack = Stack(program, "dev")
+    for node in stack.settings["nodes"]:
+        node["users"] = USERS
+    everything = ["echo", "store", "find", "get", "move", "worklist", "commit"]
+    device = {"name": "trusted", "aet": TRUSTED, "host": "host.docker.internal", "nodes": ["server"], "allow": everything}
+    stack.settings["modalities"].append(device)
+    stack.give_ports()
     try:
         yield Dev(stack, stack.up())
     finally:

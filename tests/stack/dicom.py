@@ -16,6 +16,8 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, build_role
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    ModalityWorklistInformationFind,
+    StorageCommitmentPushModel,
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
     StudyRootQueryRetrieveInformationModelMove,
@@ -135,7 +137,7 @@ def dataset_bytes(file: bytes) -> bytes:
 
 @contextmanager
 def _association(node: Node, aet: str, contexts: Iterable[tuple[str, str]], **options: Any) -> Iterator[Any]:
-    """An association with a node; not established where the node refuses it."""
+    """An association with a node, under the AE title that it says of itself; not established where the node refuses it."""
     ae = AE(ae_title=aet)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = 60
     for abstract, transfer in sorted(set(contexts)):
@@ -218,6 +220,29 @@ def get(node: Node, aet: str, study: str) -> bool:
             return False
         answers = list(association.send_c_get(_query(StudyInstanceUID=study), StudyRootQueryRetrieveInformationModelGet))
     return bool(answers) and "Status" in answers[-1][0]
+
+
+def worklist(node: Node, aet: str) -> bool:
+    """C-FIND of a modality worklist: whether the node answers with a status, of success or not."""
+    query = Dataset()
+    query.PatientName, query.ScheduledProcedureStepSequence = "*", [Dataset()]
+    with _association(node, aet, [(ModalityWorklistInformationFind, ImplicitVRLittleEndian)]) as association:
+        if not association.is_established or not association.accepted_contexts:
+            return False
+        answers = list(association.send_c_find(query, ModalityWorklistInformationFind))
+    return bool(answers) and "Status" in answers[-1][0]
+
+
+def ask_to_commit(node: Node, aet: str, image: Dataset) -> bool:
+    """N-ACTION of storage commitment: whether the node takes the request. Its answer comes by another association, and is not awaited."""
+    request, item = Dataset(), Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
+    request.TransactionUID, request.ReferencedSOPSequence = generate_uid(), [item]
+    with _association(node, aet, [(StorageCommitmentPushModel, ImplicitVRLittleEndian)]) as association:
+        if not association.is_established or not association.accepted_contexts:
+            return False
+        status, _ = association.send_n_action(request, 1, StorageCommitmentPushModel, "1.2.840.10008.1.20.1.1")
+    return bool(status.get("Status") == SUCCESS)
 
 
 def _query(**keys: str) -> Dataset:

@@ -102,10 +102,17 @@ class Node:
     url: str
     login: tuple[str, str]
 
-    def ask(self, path: str, body: bytes | Mapping[str, Any] | list[str] | None = None, *, method: str | None = None) -> tuple[int, bytes]:
+    def ask(
+        self,
+        path: str,
+        body: bytes | Mapping[str, Any] | list[str] | None = None,
+        *,
+        method: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[int, bytes]:
         """Send a request to the REST API; any status is an answer."""
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data=data, method=method)
+        request = urllib.request.Request(self.url + path, data=data, method=method, headers=dict(headers or {}))
         request.add_header("Authorization", self.authorization)
         try:
             with _OPENER.open(request, timeout=PATIENCE_SECONDS) as answer:
@@ -317,7 +324,7 @@ class Stack:
         """A node, as the outputs describe it."""
         outputs = self.outputs()
         said = outputs["nodes"][name]
-        user = next(iter(outputs["users"][name].items()))
+        user = next((user, password) for user, password in outputs["users"][name].items() if said["roles"][user] == "admin")
         return Node(name, said["aet"], said["dicomHost"], int(said["dicomPort"]), said["httpUrl"], user)
 
     def nodes(self) -> dict[str, Node]:

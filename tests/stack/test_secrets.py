@@ -81,4 +81,5 @@ def test_not_in_the_state(dev: Dev) -> None:
 
 
 def test_but_the_outputs_give_them_to_who_may_decrypt_them(dev: Dev) -> None:
-    assert dev.stack.outputs()["users"]["client"] == {"orthanc": dev.stack.secrets["userPassword.client.orthanc"]}
+    wanted = {user: dev.stack.secrets[f"userPassword.client.{user}"] for user in ("bringer", "looker", "orthanc")}
+    assert dev.stack.outputs()["users"]["client"] == wanted

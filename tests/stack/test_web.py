@@ -56,7 +56,12 @@ def wait_for(browser: webdriver.Chrome, text: str) -> None:
 
 def follow(browser: webdriver.Chrome, text: str) -> None:
     """Click on a link as soon as there is one."""
-    until(browser, f"there is a link {text!r}", lambda page: page.find_element(By.LINK_TEXT, text).click() is None)
+
+    def click(page: webdriver.Chrome) -> bool:
+        page.find_element(By.LINK_TEXT, text).click()
+        return True
+
+    until(browser, f"there is a link {text!r}", click)
 
 
 @pytest.mark.usefixtures("forwarded")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from configs.orthanc_options import COMPUTED, options_of, overlay
 from configs.settings import Operation
-from configs.wiring import PERMISSIONS, DicomEndpoint, mermaid, peers_of
+from configs.wiring import PERMISSIONS, DicomEndpoint, commits, mermaid, peers_of
 from ops.reference import ROOT, pages, wrong_stack_files
 from tests.unit.stacks import node, problems_of, settings_of, stack
 
@@ -68,9 +68,21 @@ def test_a_modality_may_do_what_it_is_allowed_and_nothing_else() -> None:
     assert peers_of(settings.nodes[1], settings, endpoints) == ()
 
 
-def test_a_modality_may_echo_and_store_unless_told_otherwise() -> None:
+def test_a_modality_may_echo_alone_unless_told_otherwise() -> None:
     device = {"name": "ct", "aet": "CT", "host": "ct", "port": 104, "nodes": ["a"]}
-    assert settings_of(stack(node("a"), modalities=[device])).modalities[0].allow == (Operation.ECHO, Operation.STORE)
+    assert settings_of(stack(node("a"), modalities=[device])).modalities[0].allow == (Operation.ECHO,)
+
+
+def test_every_operation_has_a_permission_of_its_own() -> None:
+    seen: set[str] = set()
+    for operation in Operation:
+        device = {"name": "ct", "aet": "CT", "host": "ct", "port": 104, "nodes": ["a"], "allow": [operation.value]}
+        settings = settings_of(stack(node("a"), modalities=[device]))
+        (peer,) = peers_of(settings.nodes[0], settings, {"a": DicomEndpoint("A", "a", 4242), "ct": DicomEndpoint("CT", "ct", 104)})
+        assert len(peer.permissions) == 1
+        seen |= peer.permissions
+        assert commits(settings.nodes[0], settings) is (operation is Operation.COMMIT)
+    assert seen == set(PERMISSIONS) - {"AllowEventReport"}
 
 
 @pytest.mark.parametrize(
@@ -171,7 +183,7 @@ def test_the_topology_as_a_graph() -> None:
     device = {"name": "ct", "aet": "CT", "host": "ct", "port": 104, "nodes": ["b"]}
     graph = mermaid(settings_of(stack(node("a"), node("b", 1, index="sqlite", forwardTo=["a"]), modalities=[device])))
     assert "n_b -->|C-STORE| n_a" in graph
-    assert "n_ct -->|echo, store| n_b" in graph
+    assert "n_ct -->|echo| n_b" in graph
     assert "n_a -.->|index| db" in graph
     assert "n_b -.->|index| db" not in graph
 

@@ -166,7 +166,7 @@ def test_the_names_of_forwarders_are_taken() -> None:
 
 
 def test_the_forwarders_user_and_options() -> None:
-    assert "logs in" in problems_of(stack(node("a", users=["forwarder"])))["nodes[0].users[0]"]
+    assert "logs in" in problems_of(stack(node("a", users=["forwarder"])))["nodes[0].users[0].name"]
     assert "PythonScript" in "".join(problems_of(stack(node("a", orthanc={"PythonScript": "/x.py"}))))
     block = {"CheckRevisions": True}
     assert list(problems_of(forwarding("b", orthanc=block))) == ["nodes[0].orthanc.CheckRevisions"]
