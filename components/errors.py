@@ -26,6 +26,11 @@ _HINTS = (
     ("healthy state", "The container did not become healthy. Its log, above, says why; docker inspect shows its health check."),
     ("context deadline exceeded", "The container did not end in time. Its log, above, says why."),
     (
+        "non-overlapping IPv4 address pool",
+        "The engine has no address range left for one more network. Remove networks that nobody uses (docker network prune), or give it "
+        "more ranges: docs/containers.md, How many networks.",
+    ),
+    (
         "unable to pull image",
         "No registry gave the image and the engine does not hold it. Correct images.* in the stack file, or build "
         "the images here: images.source: local, and make images.",
@@ -55,6 +60,8 @@ def _explain(args: pulumi.ErrorHookArgs) -> bool:
     hints = [f"    {hint}" for said, hint in _HINTS if said in error][:1]
     if args.type.endswith(":RemoteImage"):
         lines = [f"The image {physical_name} is missing.", *hints]
+    elif args.type.endswith(":Network"):
+        lines = [f"The network {physical_name} failed at its {args.failed_operation}.", *hints]
     else:
         part = inputs.get("hostname", args.name)
         log = [f"    | {line}" for line in _log_of(physical_name)]

@@ -78,7 +78,7 @@ def test_only_nodes_that_forward_have_a_forwarder(chain: Run) -> None:
 def test_the_container(chain: Run) -> None:
     inputs = chain.one("ct-forwarder-container").inputs
     assert inputs["name"] == "orthanc-stack-chain-ct-forwarder"
-    assert inputs["networksAdvanced"] == [{"name": "orthanc-stack-chain-network", "aliases": ["ct-forwarder"]}]
+    assert inputs["networksAdvanced"] == [{"name": "orthanc-stack-chain-node.ct", "aliases": ["ct-forwarder"]}], "its node's own alone"
     assert inputs["image"] == chain.one("ct-container").inputs["image"]
     assert inputs["entrypoints"] == ["python3", "-SB", "-m", "forwarder"]
     assert inputs["envs"] == ["PYTHONPATH=/usr/local/lib/orthanc-stack", "PYTHONUNBUFFERED=1"]
@@ -212,7 +212,7 @@ def test_a_forwarder_is_made_after_its_node_and_its_destinations_and_not_replace
     made = "ct-forwarder-container"
     assert {"ct-container", "archive-container"} <= chain.depends_on(made)
     assert "backup-container" not in chain.depends_on(made)
-    assert {source for _, source in chain.input_edges(made)} == {"images-orthanc", "network-network"}
+    assert {source for _, source in chain.input_edges(made)} == {"images-orthanc", "network-node.ct"}
 
 
 def test_nothing_with_data_depends_on_a_forwarder(kept_in_prod: Run) -> None:
