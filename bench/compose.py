@@ -95,9 +95,12 @@ _TRANSLATED_TOO: Final = (
     "name",
     "networksAdvanced",
     "ports",
+    "readOnly",
     "restart",
     "securityOpts",
+    "tmpfs",
     "uploads",
+    "user",
     "volumes",
 )
 #: How the provider itself waits and removes: `--wait`, depends_on and `down --volumes` here.
@@ -123,6 +126,9 @@ def _service(inputs: Mapping[str, Any], configs: dict[str, Any]) -> dict[str, An
         "extra_hosts": [f"{h['host']}:{h['ip']}" for h in inputs.get("hosts") or ()],
         "cap_add": [name.removeprefix("CAP_") for name in capabilities.get("adds") or ()],
         "cap_drop": capabilities.get("drops") or [],
+        "user": inputs.get("user"),
+        "read_only": inputs["readOnly"] or None,
+        "tmpfs": [f"{path}:{options}" for path, options in (inputs.get("tmpfs") or {}).items()],
         "security_opt": inputs["securityOpts"],
         "mem_limit": f"{inputs['memory']}m",
         "memswap_limit": f"{inputs['memorySwap']}m",

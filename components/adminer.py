@@ -55,6 +55,8 @@ class Adminer(pulumi.ComponentResource):
                 image=args.image,
                 networks=args.networks,
                 limits=_LIMITS,
+                # Sessions, and files on their way into the database.
+                read_only_but={"/tmp": "size=192m"},
                 environment={"ADMINER_DEFAULT_SERVER": args.database_host},
                 ports=[Port(internal=_PORT, external=args.port, address=args.address)],
                 healthcheck=eager_probe(_PROBE, seconds_to_start=30),

@@ -149,6 +149,9 @@ class ContainerSpec:
         files: files to write into it.
         volumes: its volumes by output, with where each is mounted.
         ports: the ports that the host publishes.
+        user: who it runs as, instead of the image's own user; that user cannot read a file of mode 0400.
+        read_only_but: where it may write, with each folder's options of tmpfs; None for everywhere. Needs a container without files:
+            the engine copies none into one whose root is read-only.
         capabilities: what it needs of root's capabilities; all others are dropped.
         hosts: names that its /etc/hosts gets, with their addresses.
     """
@@ -167,6 +170,8 @@ class ContainerSpec:
     files: Sequence[File] = ()
     volumes: Sequence[tuple[pulumi.Input[str], str]] = ()
     ports: Sequence[Port] = ()
+    user: str | None = None
+    read_only_but: Mapping[str, str] | None = None
     capabilities: Sequence[str] = ()
     hosts: Sequence[tuple[str, str]] = ()
 
@@ -204,6 +209,7 @@ def container(logical_name: str, spec: ContainerSpec, parent: pulumi.Resource, *
         image=spec.image,
         entrypoints=list(spec.entrypoint) if spec.entrypoint else None,
         command=list(spec.command) if spec.command else None,
+        user=spec.user,
         envs=[f"{key}={value}" for key, value in sorted(spec.environment.items())],
         uploads=[
             docker.ContainerUploadArgs(file=file.path, content=file.content, permissions=file.mode)
@@ -222,6 +228,8 @@ def container(logical_name: str, spec: ContainerSpec, parent: pulumi.Resource, *
             adds=[f"CAP_{name}" for name in sorted(spec.capabilities)] or None,
             drops=["ALL"],
         ),
+        read_only=spec.read_only_but is not None,
+        tmpfs=dict(spec.read_only_but) if spec.read_only_but else None,
         security_opts=list(_SECURITY_OPTS),
         memory=spec.limits.memory,
         # The same, so none of it is swap: a node that swaps serves nobody, and patients' names would be on the host's disk.

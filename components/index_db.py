@@ -17,6 +17,9 @@ _FIRST_WITH_VERSIONED_DATA = 18
 #: PostgreSQL's entry point begins as root: it owns the new volume's folder to postgres, and becomes postgres.
 _CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID")
 
+#: The user of both images that the server becomes.
+_OS_USER = "postgres"
+
 #: One psql after the other.
 _ROLES_LIMITS = Limits(memory=256, shares=512)
 
@@ -112,6 +115,7 @@ class OrthancIndexDb(pulumi.ComponentResource):
                 image=args.image,
                 networks=args.admin_networks,
                 limits=_ROLES_LIMITS,
+                user=_OS_USER,
                 command=["sh", _ROLES_SCRIPT],
                 environment={"PGHOST": self.host, "PGPORT": str(self.port), "PGUSER": names.DB_SUPERUSER, "PGDATABASE": "postgres"},
                 files=[

@@ -88,6 +88,7 @@ def test_the_container(chain: Run) -> None:
     assert inputs.get("command") is None
     assert not inputs.get("volumes"), "what it holds is in the node's database"
     assert not inputs["capabilities"].get("adds")
+    assert inputs["user"] == "999:999"
 
 
 def test_no_other_container_has_another_entrypoint(chain: Run) -> None:

@@ -210,6 +210,20 @@ def networks_at(run: Run, container: str) -> list[str]:
     return [network["name"].removeprefix(f"{prefix}-") for network in run.one(container).inputs["networksAdvanced"]]
 
 
+def test_a_container_is_read_only_where_no_file_is_copied_into_it(dev: Run) -> None:
+    containers = {container.name: container.inputs for container in dev.of_type("Container")}
+    read_only = {name: inputs["tmpfs"] for name, inputs in containers.items() if inputs["readOnly"]}
+    assert read_only == {"adminer-container": {"/tmp": "size=192m"}}
+    assert {name for name, inputs in containers.items() if not inputs["uploads"]} == set(read_only)
+
+
+def test_a_container_that_is_not_roots_can_read_its_files(run: Run) -> None:
+    """The engine copies files as root's, whatever owner is asked for."""
+    for container in run.of_type("Container"):
+        if container.inputs.get("user"):
+            assert {upload["permissions"] for upload in container.inputs["uploads"]} == {"0444"}
+
+
 def test_which_networks_lead_out(dev: Run) -> None:
     networks = {network.inputs["name"]: network.inputs for network in dev.of_type("Network")}
     out = {name: network.get("options") for name, network in networks.items() if not network["internal"]}
