@@ -56,6 +56,29 @@ def test_a_limit_is_the_kernels(containers: dict[str, dict[str, Any]]) -> None:
             assert (name, int(docker("exec", container["Id"], "sh", "-c", files))) == (name, container["HostConfig"]["Memory"])
 
 
+def test_memory_is_changed_without_a_new_container_and_cpus_with_one(dev: Dev) -> None:
+    before = dev.stack.containers()
+    with dev.stack.trying():
+        client = dev.stack.node_settings("client")
+        client["memory"] = 1024
+        assert dev.stack.up().replaced == set()
+        assert dev.stack.containers() == before
+        assert limits_of(dev, "client") == (1024 << 20, 1024 << 20, 0)
+        client["cpus"] = 1.5
+        assert dev.stack.up().replaced == {"client-container"}
+        assert limits_of(dev, "client") == (1024 << 20, 1024 << 20, 150_000)
+        dev.stack.refresh()
+        dev.stack.preview(expect_no_changes=True)
+    assert dev.stack.up().replaced == {"client-container"}
+    assert limits_of(dev, "client") == (2048 << 20, 2048 << 20, 0)
+
+
+def limits_of(dev: Dev, name: str) -> tuple[int, int, int]:
+    """Memory, memory and swap, microseconds of CPU in each tenth of a second."""
+    host = inspect({name: dev.stack.containers()[name]})[name]["HostConfig"]
+    return host["Memory"], host["MemorySwap"], host["CpuQuota"]
+
+
 def test_adminers_root_is_read_only(containers: dict[str, dict[str, Any]]) -> None:
     adminer = containers["adminer"]["Id"]
     assert "Read-only file system" in docker("exec", "--user", "0", adminer, "sh", "-c", "echo > /var/www/html/x.php", check=False)
@@ -196,6 +219,11 @@ class TestOutside:
     def test_it_finds_the_declared_ports_and_no_others(self, dev: Dev, beside: Outside) -> None:
         """The server's are bound to the address that it sees; everything else to 127.0.0.1. What others have open there stays out."""
         before = beside.scan({beside.engine}, 65535)
+        parts = [*dev.stack.settings["nodes"], dev.stack.settings["adminer"]]
+        everything = {
+            (beside.engine, part[key]) for part in parts for key in ("httpPort", "dicomPort", "metricsPort", "port") if key in part
+        }
+        assert before & everything == set(), "bound to 127.0.0.1"
         with dev.stack.trying():
             server = dev.stack.node_settings("server")
             server["bind"] = beside.engine
@@ -207,7 +235,11 @@ class TestOutside:
     def test_nor_does_it_at_the_containers_own_addresses(self, beside: Outside, containers: dict[str, dict[str, Any]]) -> None:
         """An engine before 28 lets published ports be reached there, too, by who sends to them by way of its machine: a pitfall of bind."""
         networks = {name for c in containers.values() for name in addresses(c)}
-        ranges = docker("network", "inspect", "--format", "{{range .IPAM.Config}}{{.Subnet}}{{end}}", *networks).split()
-        beside.route(ranges)
-        allowed = {(address, port) for c in containers.values() for address in addresses(c).values() for port in PUBLISHED[role_of(c)]}
-        assert beside.scan({address for c in containers.values() for address in addresses(c).values()}, 10_000) <= allowed
+        shown = docker("network", "inspect", "--format", "{{.Name}} {{.Internal}} {{(index .IPAM.Config 0).Subnet}}", *networks)
+        lines = [line.split() for line in shown.splitlines()]
+        beside.route({subnet for _, _, subnet in lines})
+        out = {name for name, internal, _ in lines if internal == "false"}
+        at = {(address, role_of(c), name in out) for c in containers.values() for name, address in addresses(c).items()}
+        found = beside.scan({address for address, _, _ in at}, 10_000)
+        assert found <= {(address, port) for address, role, leads_out in at if leads_out for port in PUBLISHED[role]}
+        assert found or int(docker("version", "--format", "{{.Server.Version}}").partition(".")[0]) >= 28, "the scan sees nothing at all"
