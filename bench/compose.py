@@ -46,7 +46,7 @@ def render(resources: Sequence[Mapping[str, Any]], project: str) -> dict[str, An
     return {
         "name": project,
         "services": services,
-        "networks": {_one(r)["name"]: _named(r) | {"driver": _one(r)["driver"]} for r in resources if r["type"] == "Network"},
+        "networks": {_one(r)["name"]: _network(r) for r in resources if r["type"] == "Network"},
         "volumes": {_one(r)["name"]: _named(r) for r in resources if r["type"] == "Volume"},
         "configs": configs,
     }
@@ -61,6 +61,12 @@ def _named(resource: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": resource["inputs"]["name"], "labels": _labels(resource["inputs"])}
 
 
+def _network(resource: Mapping[str, Any]) -> dict[str, Any]:
+    inputs = _one(resource)
+    options = {"driver_opts": inputs["options"]} if inputs.get("options") else {}
+    return _named(resource) | {"driver": inputs["driver"], "internal": inputs["internal"]} | options
+
+
 def _labels(inputs: Mapping[str, Any]) -> dict[str, str]:
     return {label["label"]: label["value"] for label in inputs.get("labels") or ()}
 
@@ -69,6 +75,9 @@ def _labels(inputs: Mapping[str, Any]) -> dict[str, str]:
 _TRANSLATED: Final = (
     "capabilities",
     "command",
+    "cpuPeriod",
+    "cpuQuota",
+    "cpuShares",
     "destroyGraceSeconds",
     "entrypoints",
     "envs",
@@ -78,7 +87,22 @@ _TRANSLATED: Final = (
     "image",
     "labels",
 )
-_TRANSLATED_TOO: Final = ("logDriver", "logOpts", "name", "networksAdvanced", "ports", "restart", "uploads", "volumes")
+_TRANSLATED_TOO: Final = (
+    "logDriver",
+    "logOpts",
+    "memory",
+    "memorySwap",
+    "name",
+    "networksAdvanced",
+    "ports",
+    "readOnly",
+    "restart",
+    "securityOpts",
+    "tmpfs",
+    "uploads",
+    "user",
+    "volumes",
+)
 #: How the provider itself waits and removes: `--wait`, depends_on and `down --volumes` here.
 _OF_THE_PROVIDER: Final = ("attach", "mustRun", "removeVolumes", "wait", "waitTimeout")
 _KNOWN: Final = frozenset((*_TRANSLATED, *_TRANSLATED_TOO, *_OF_THE_PROVIDER))
@@ -102,6 +126,15 @@ def _service(inputs: Mapping[str, Any], configs: dict[str, Any]) -> dict[str, An
         "extra_hosts": [f"{h['host']}:{h['ip']}" for h in inputs.get("hosts") or ()],
         "cap_add": [name.removeprefix("CAP_") for name in capabilities.get("adds") or ()],
         "cap_drop": capabilities.get("drops") or [],
+        "user": inputs.get("user"),
+        "read_only": inputs["readOnly"] or None,
+        "tmpfs": [f"{path}:{options}" for path, options in (inputs.get("tmpfs") or {}).items()],
+        "security_opt": inputs["securityOpts"],
+        "mem_limit": f"{inputs['memory']}m",
+        "memswap_limit": f"{inputs['memorySwap']}m",
+        "cpu_shares": inputs["cpuShares"],
+        "cpu_period": inputs.get("cpuPeriod"),
+        "cpu_quota": inputs.get("cpuQuota"),
         "labels": _labels(inputs),
         "logging": {"driver": inputs["logDriver"], "options": inputs["logOpts"]},
         "restart": inputs["restart"],

@@ -13,7 +13,7 @@ from bench.results import Results, Row
 from bench.session import BenchError, Session
 
 #: What a first up of the dev topology waits for, one after the other: logical name -> container.
-_WAY: Final = {"network-network": "", "db-container": "db", "db-roles": "db-roles", "server-container": "server"}
+_WAY: Final = {"network-db": "", "db-container": "db", "db-roles": "db-roles", "server-container": "server"}
 
 
 def measure(session: Session, runs: int, compose: list[str], *, results: Results | None = None) -> None:
@@ -90,9 +90,9 @@ def _compose(stack: PulumiStack, command: list[str], results: Results | None, ru
 
 
 def _compose_phases(docker: DockerEvents, prefix: str, started: float, seconds: float) -> dict[str, float]:
-    """What compose's time was spent on; it makes network, volumes and all containers first, then starts them in their order."""
+    """What compose's time was spent on; it makes networks, volumes and all containers first, then starts them in their order."""
     created = max(seen for seen, name, action in docker.seen if name.startswith(prefix) and action == "create")
-    spent, at = {"network, volumes, containers made": created - started}, created
+    spent, at = {"networks, volumes, containers made": created - started}, created
     for part in ("db", "db-roles", "server"):
         ready = docker.ready(f"{prefix}-{part}")
         if ready is None:

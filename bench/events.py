@@ -103,7 +103,7 @@ class Timed:
             began, done = times
             spent["between resources"] = spent.get("between resources", 0.0) + max(0.0, began - at)
             ready = docker.ready(f"{prefix}-{part}") if part else None
-            label = part or name.rpartition("-")[2]
+            label = part or name.partition("-")[0]
             if ready and began <= ready <= done:
                 spent[label], spent["seen late (polling)"] = ready - max(began, at), spent.get("seen late (polling)", 0.0) + done - ready
             else:

@@ -24,7 +24,7 @@ _INTRODUCTION: Final = """# Measurements
   container again.
 - **empty program** is a Pulumi program without a resource, with the same interpreter, state backend and passphrase.
 - **seed** is this stack less `TCP_NODELAY` and `TCP_BUFFER_LENGTH`, and with `MaximumPduLength` 16384.
-- Each first `up` has a new stack, new volumes and a network of its own; the images are on the engine. A time is from the command to its
+- Each first `up` has a new stack, new volumes and networks of its own; the images are on the engine. A time is from the command to its
   end.
 
 """

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
 
-from components.base import ContainerSpec, Port, container, eager_probe
+from components.base import ContainerSpec, Limits, Port, container, eager_probe
 
 _PORT = 8080
 
 #: PHP is in every image of Adminer, a command-line client of HTTP is not. -n: without its configuration it starts in 12 ms instead of 17.
 _PROBE = f"""php -n -r 'exit(@file_get_contents("http://127.0.0.1:{_PORT}/") === false ? 1 : 0);'"""
+
+#: A page that shows a large table takes what PHP lets it.
+_LIMITS = Limits(memory=512, shares=256)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +25,7 @@ class AdminerArgs:
     Attributes:
         stack: prefix of the stack's physical names.
         image: the image's ID.
-        network: the stack's network.
+        networks: the networks that it is on: its own, for its port, and one with the database.
         database_host: the database server that its login page offers.
         address: the host's IP address that its port is bound to.
         port: the host's port.
@@ -29,14 +33,14 @@ class AdminerArgs:
 
     stack: str
     image: pulumi.Input[str]
-    network: pulumi.Input[str]
+    networks: Sequence[pulumi.Input[str]]
     database_host: str
     address: str
     port: int
 
 
 class Adminer(pulumi.ComponentResource):
-    """Adminer on the stack's network. Holds no password: who logs in gives that of a database role."""
+    """Adminer, which reaches the database and no node. Holds no password: who logs in gives that of a database role."""
 
     url: pulumi.Output[str]
 
@@ -49,7 +53,10 @@ class Adminer(pulumi.ComponentResource):
                 name=name,
                 role="adminer",
                 image=args.image,
-                network=args.network,
+                networks=args.networks,
+                limits=_LIMITS,
+                # Sessions, and files on their way into the database.
+                read_only_but={"/tmp": "size=192m"},
                 environment={"ADMINER_DEFAULT_SERVER": args.database_host},
                 ports=[Port(internal=_PORT, external=args.port, address=args.address)],
                 healthcheck=eager_probe(_PROBE, seconds_to_start=30),

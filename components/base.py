@@ -19,6 +19,12 @@ from configs import names
 #: otherwise appear as drift [24].
 _LOG_OPTS = {"max-file": "3", "max-size": "10m"}
 
+#: What runs in a container gets no more rights than it began with, by no set-user-ID program and no file's capabilities.
+_SECURITY_OPTS = ("no-new-privileges:true",)
+
+#: The kernel's own period of CPU limits, said because the engine wants both numbers.
+_CPU_PERIOD_MICROSECONDS = 100_000
+
 #: Seconds between two runs of a probe once the container was healthy.
 _PROBE_EVERY_SECONDS = 15
 #: Marks, inside a container, that its probe has passed once since the start: the name holds when process 1 began (proc(5), stat).
@@ -110,6 +116,21 @@ class Port:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a container may use of the machine.
+
+    Attributes:
+        memory: MiB, at which the kernel kills it, and the engine starts it again; it gets no swap.
+        shares: its weight where containers want more CPU time than there is.
+        cpus: how many CPUs' time it gets at most; None for as much as there is.
+    """
+
+    memory: int
+    shares: int
+    cpus: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ContainerSpec:
     """One container, as the components describe it.
 
@@ -118,7 +139,8 @@ class ContainerSpec:
         name: the container's role in the stack; the physical name is ``<stack>-<name>``, and the name on the network.
         role: what it is, for its label: db, db-roles, node, forwarder, adminer.
         image: the image's ID.
-        network: the stack's network, by output: a new network brings new containers.
+        networks: the networks that it is on, by output: a new network brings new containers.
+        limits: what it may use of the machine.
         healthcheck: its health check; None for a container that runs once and ends.
         grace_seconds: how long it may take to stop before it is killed [1].
         entrypoint: instead of the image's own; the image's command is then left out, too.
@@ -127,6 +149,9 @@ class ContainerSpec:
         files: files to write into it.
         volumes: its volumes by output, with where each is mounted.
         ports: the ports that the host publishes.
+        user: who it runs as, instead of the image's own user; that user cannot read a file of mode 0400.
+        read_only_but: where it may write, with each folder's options of tmpfs; None for everywhere. Needs a container without files:
+            the engine copies none into one whose root is read-only.
         capabilities: what it needs of root's capabilities; all others are dropped.
         hosts: names that its /etc/hosts gets, with their addresses.
     """
@@ -135,7 +160,8 @@ class ContainerSpec:
     name: str
     role: str
     image: pulumi.Input[str]
-    network: pulumi.Input[str]
+    networks: Sequence[pulumi.Input[str]]
+    limits: Limits
     healthcheck: docker.ContainerHealthcheckArgs | None
     grace_seconds: int
     entrypoint: Sequence[str] | None = None
@@ -144,6 +170,8 @@ class ContainerSpec:
     files: Sequence[File] = ()
     volumes: Sequence[tuple[pulumi.Input[str], str]] = ()
     ports: Sequence[Port] = ()
+    user: str | None = None
+    read_only_but: Mapping[str, str] | None = None
     capabilities: Sequence[str] = ()
     hosts: Sequence[tuple[str, str]] = ()
 
@@ -181,14 +209,15 @@ def container(logical_name: str, spec: ContainerSpec, parent: pulumi.Resource, *
         image=spec.image,
         entrypoints=list(spec.entrypoint) if spec.entrypoint else None,
         command=list(spec.command) if spec.command else None,
+        user=spec.user,
         envs=[f"{key}={value}" for key, value in sorted(spec.environment.items())],
         uploads=[
             docker.ContainerUploadArgs(file=file.path, content=file.content, permissions=file.mode)
             for file in sorted(spec.files, key=lambda file: file.path)
         ],
         volumes=[docker.ContainerVolumeArgs(volume_name=volume, container_path=path) for volume, path in spec.volumes],
-        # One alias on one network, no network_mode [6].
-        networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=spec.network, aliases=[spec.name])],
+        # One alias on each network, no network_mode [6].
+        networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=network, aliases=[spec.name]) for network in spec.networks],
         ports=[
             # Everything said, in a fixed order [20].
             docker.ContainerPortArgs(internal=port.internal, external=port.external, ip=port.address, protocol="tcp")
@@ -199,6 +228,16 @@ def container(logical_name: str, spec: ContainerSpec, parent: pulumi.Resource, *
             adds=[f"CAP_{name}" for name in sorted(spec.capabilities)] or None,
             drops=["ALL"],
         ),
+        read_only=spec.read_only_but is not None,
+        tmpfs=dict(spec.read_only_but) if spec.read_only_but else None,
+        security_opts=list(_SECURITY_OPTS),
+        memory=spec.limits.memory,
+        # The same, so none of it is swap: a node that swaps serves nobody, and patients' names would be on the host's disk.
+        memory_swap=spec.limits.memory,
+        cpu_shares=spec.limits.shares,
+        # Not `cpus`, which the provider writes otherwise than it reads it [44].
+        cpu_period=_CPU_PERIOD_MICROSECONDS if spec.limits.cpus else None,
+        cpu_quota=round(spec.limits.cpus * _CPU_PERIOD_MICROSECONDS) if spec.limits.cpus else None,
         labels=[
             docker.ContainerLabelArgs(label=label, value=value)
             for label, value in labels({names.LABEL_STACK: spec.stack, names.LABEL_ROLE: spec.role})
@@ -213,7 +252,7 @@ def container(logical_name: str, spec: ContainerSpec, parent: pulumi.Resource, *
             parent,
             delete_before_replace=True,
             # Edits of these are otherwise shown as an update and never made [2].
-            replace_on_changes=["healthcheck", "tmpfs", "init", "rm"],
+            replace_on_changes=["healthcheck", "tmpfs", "init", "rm", "cpuPeriod", "cpuQuota"],
             hooks=on_error(),
             custom_timeouts=pulumi.CustomTimeouts(create=f"{START_SECONDS}s") if runs_once else None,
             **extra,

@@ -14,6 +14,11 @@ _TIMEOUT_SECONDS = 10
 
 _PORT_TAKEN = "Another program or container took the port after the check. Free it, or set another port in the stack file."
 
+_NO_RANGE = (
+    "The engine has no address range left for one more network. Remove networks that nobody uses (docker network prune), or give it more "
+    "ranges: docs/containers.md, How many networks."
+)
+
 #: What the engine says, and what it means for a user.
 _HINTS = (
     ("port is already allocated", _PORT_TAKEN),
@@ -25,6 +30,8 @@ _HINTS = (
     ),
     ("healthy state", "The container did not become healthy. Its log, above, says why; docker inspect shows its health check."),
     ("context deadline exceeded", "The container did not end in time. Its log, above, says why."),
+    ("non-overlapping IPv4 address pool", _NO_RANGE),
+    ("predefined address pools have been fully subnetted", _NO_RANGE),  # newer engines
     (
         "unable to pull image",
         "No registry gave the image and the engine does not hold it. Correct images.* in the stack file, or build "
@@ -55,6 +62,8 @@ def _explain(args: pulumi.ErrorHookArgs) -> bool:
     hints = [f"    {hint}" for said, hint in _HINTS if said in error][:1]
     if args.type.endswith(":RemoteImage"):
         lines = [f"The image {physical_name} is missing.", *hints]
+    elif args.type.endswith(":Network"):
+        lines = [f"The network {physical_name} failed at its {args.failed_operation}.", *hints]
     else:
         part = inputs.get("hostname", args.name)
         log = [f"    | {line}" for line in _log_of(physical_name)]

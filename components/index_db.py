@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pulumi
 
-from components.base import ContainerSpec, File, container, eager_probe, volume
+from components.base import ContainerSpec, File, Limits, container, eager_probe, volume
 from configs import names
 
 #: The first version whose image keeps its data under /var/lib/postgresql/<version>/docker and refuses a mount on the old place.
@@ -16,6 +16,12 @@ _FIRST_WITH_VERSIONED_DATA = 18
 
 #: PostgreSQL's entry point begins as root: it owns the new volume's folder to postgres, and becomes postgres.
 _CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID")
+
+#: The user of both images that the server becomes.
+_OS_USER = "postgres"
+
+#: One psql after the other.
+_ROLES_LIMITS = Limits(memory=256, shares=512)
 
 _PASSWORD_FILE = "/run/secrets/postgres-password"
 _ROLES_SCRIPT = "/usr/local/bin/ensure-roles"
@@ -29,7 +35,9 @@ class OrthancIndexDbArgs:
     Attributes:
         stack: prefix of the stack's physical names.
         image: the image's ID.
-        network: the stack's network.
+        limits: what the server may use of the machine.
+        networks: the networks that the server is on: one for each node, one for its administration.
+        admin_networks: those of them that what makes the roles is on.
         major_version: PostgreSQL's major version; decides where the image keeps its data. Plain: it steers the program.
         max_connections: PostgreSQL's max_connections.
         password: the superuser's password.
@@ -39,7 +47,9 @@ class OrthancIndexDbArgs:
 
     stack: str
     image: pulumi.Input[str]
-    network: pulumi.Input[str]
+    limits: Limits
+    networks: Sequence[pulumi.Input[str]]
+    admin_networks: Sequence[pulumi.Input[str]]
     major_version: int
     max_connections: int
     password: pulumi.Input[str]
@@ -48,7 +58,7 @@ class OrthancIndexDbArgs:
 
 
 class OrthancIndexDb(pulumi.ComponentResource):
-    """A PostgreSQL server on the stack's network, on no port of the host.
+    """A PostgreSQL server on networks that lead nowhere else, one for each of its clients, and on no port of the host.
 
     A second container, which runs once and ends, makes the nodes' roles and databases, and sets the roles' passwords. It runs again
     when a node or a password changes, so that a node can be added to a stack that runs. It removes nothing: the database of a node
@@ -81,7 +91,8 @@ class OrthancIndexDb(pulumi.ComponentResource):
                 name=names.DB_HOST,
                 role="db",
                 image=args.image,
-                network=args.network,
+                networks=args.networks,
+                limits=args.limits,
                 command=["postgres", "-c", f"max_connections={args.max_connections}"],
                 environment={"POSTGRES_PASSWORD_FILE": _PASSWORD_FILE, "POSTGRES_USER": names.DB_SUPERUSER},
                 # 0444: the image's entry point reads it once more after it has become postgres.
@@ -99,10 +110,12 @@ class OrthancIndexDb(pulumi.ComponentResource):
             f"{name}-roles",
             ContainerSpec(
                 stack=args.stack,
-                name=f"{names.DB_HOST}-roles",
+                name=names.DB_ROLES,
                 role="db-roles",
                 image=args.image,
-                network=args.network,
+                networks=args.admin_networks,
+                limits=_ROLES_LIMITS,
+                user=_OS_USER,
                 command=["sh", _ROLES_SCRIPT],
                 environment={"PGHOST": self.host, "PGPORT": str(self.port), "PGUSER": names.DB_SUPERUSER, "PGDATABASE": "postgres"},
                 files=[

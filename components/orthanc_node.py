@@ -11,7 +11,7 @@ from typing import Any
 
 import pulumi
 
-from components.base import ContainerSpec, File, Port, container, eager_probe, host_of, shown, url_of, volume
+from components.base import ContainerSpec, File, Limits, Port, container, eager_probe, host_of, shown, url_of, volume
 from configs import names
 from configs.orthanc_options import OF_LINKS, overlay
 from configs.wiring import DicomEndpoint, Peer
@@ -63,7 +63,8 @@ class OrthancNodeArgs:
     Attributes:
         stack: prefix of the stack's physical names.
         image: the image's ID.
-        network: the stack's network.
+        limits: what its container may use of the machine.
+        networks: the networks that it is on: its own, one for each link, one with its database.
         endpoint: where the other nodes reach this one.
         options: Orthanc's options that do not depend on the topology. Plain: they are laid under what is computed here.
         peers: whom the node knows, and what each may ask of it.
@@ -81,7 +82,8 @@ class OrthancNodeArgs:
 
     stack: str
     image: pulumi.Input[str]
-    network: pulumi.Input[str]
+    limits: Limits
+    networks: Sequence[pulumi.Input[str]]
     endpoint: DicomEndpoint[pulumi.Output[str]]
     options: Mapping[str, Any]
     peers: Sequence[Peer[pulumi.Output[str]]]
@@ -136,7 +138,8 @@ class OrthancNode(pulumi.ComponentResource):
                 name=name,
                 role="node",
                 image=args.image,
-                network=args.network,
+                networks=args.networks,
+                limits=args.limits,
                 environment=_TRANSPORT,
                 files=[
                     File(path="/etc/orthanc/orthanc.json", content=configuration.apply(_as_file)),

@@ -7,21 +7,27 @@ from collections.abc import Mapping
 import pulumi
 
 from components.adminer import Adminer, AdminerArgs
+from components.base import Limits
 from components.forwarder import Forwarder, ForwarderArgs
 from components.index_db import OrthancIndexDb, OrthancIndexDbArgs
 from components.network import StackNetwork, StackNetworkArgs
 from components.orthanc_node import IndexDatabase, OrthancNode, OrthancNodeArgs, User
 from components.stack_images import StackImages, StackImagesArgs
 from configs import names, secrets
+from configs.networks import networks_of
 from configs.orthanc_options import options_of
 from configs.program import Deployment
-from configs.settings import NodeSettings
+from configs.settings import IndexDbSettings, NodeSettings
 from configs.wiring import DicomEndpoint, commits, peers_of
+
+#: Docker's own weight is 1024. All nodes wait for the database, so it gets twice as much.
+_DB_SHARES = 2048
+_NODE_SHARES = 1024
 
 
 def network_of(this: Deployment) -> StackNetwork:
-    """The stack's private network."""
-    return StackNetwork("network", StackNetworkArgs(stack=this.prefix))
+    """The stack's private networks."""
+    return StackNetwork("network", StackNetworkArgs(stack=this.prefix, networks=networks_of(this.settings)))
 
 
 def images_of(this: Deployment) -> StackImages:
@@ -39,7 +45,9 @@ def index_db_of(this: Deployment, *, network: StackNetwork, images: StackImages)
     args = OrthancIndexDbArgs(
         stack=this.prefix,
         image=images.id_of("postgres"),
-        network=network.network_name,
+        limits=_limits_of(settings.index_db, shares=_DB_SHARES),
+        networks=network.of(names.DB_HOST),
+        admin_networks=network.of(names.DB_ROLES),
         major_version=settings.index_db.major_version,
         max_connections=settings.index_db.max_connections,
         password=this.secret(secrets.DB_PASSWORD),
@@ -73,7 +81,8 @@ def node_of(
     args = OrthancNodeArgs(
         stack=this.prefix,
         image=images.id_of("orthanc"),
-        network=network.network_name,
+        limits=_limits_of(node, shares=_NODE_SHARES),
+        networks=network.of(node.name),
         endpoint=endpoints[node.name],
         options=options_of(node, this.settings),
         peers=peers_of(node, this.settings, endpoints),
@@ -110,12 +119,12 @@ def adminer_of(this: Deployment, *, network: StackNetwork, images: StackImages) 
     args = AdminerArgs(
         stack=this.prefix,
         image=images.id_of("adminer"),
-        network=network.network_name,
+        networks=network.of(names.ADMINER),
         database_host=names.DB_HOST,
         address=settings.bind_of(settings.adminer),
         port=settings.adminer.port,
     )
-    return Adminer("adminer", args)
+    return Adminer(names.ADMINER, args)
 
 
 def _database_of(this: Deployment, node: NodeSettings) -> IndexDatabase:
@@ -125,6 +134,10 @@ def _database_of(this: Deployment, node: NodeSettings) -> IndexDatabase:
         database=names.database_of(node.name),
         password=this.secret(secrets.node_db_key(node.name)),
     )
+
+
+def _limits_of(part: NodeSettings | IndexDbSettings, *, shares: int) -> Limits:
+    return Limits(memory=part.memory, shares=shares, cpus=part.cpus)
 
 
 def _users_of(this: Deployment, node: NodeSettings) -> dict[str, User]:
@@ -142,7 +155,7 @@ def _forwarder_of(
     args = ForwarderArgs(
         stack=this.prefix,
         image=images.id_of("orthanc"),
-        network=network.network_name,
+        networks=network.of(names.forwarder_of(node.name)),
         node=node.name,
         links=node.forward_to,
         revisions={name: destination.revision for name, destination in destinations.items()},

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
-from configs.names import FORWARDER_USER
+from configs.names import ADMINER, DB_HOST, DB_ROLES, FORWARDER_USER
 
-#: Names that the stack gives to containers of its own on the private network.
-RESERVED_NAMES = frozenset({"adminer", "db", "db-roles"})
+#: Names that the stack gives to containers of its own on the private networks.
+RESERVED_NAMES = frozenset({ADMINER, DB_HOST, DB_ROLES})
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}[a-z0-9]|[a-z]")
 _USER = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")

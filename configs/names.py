@@ -16,8 +16,12 @@ LABEL_ROLE: Final = f"{PROJECT}.role"
 #: preflight.py compares it with the stack file.
 LABEL_FORMAT: Final = f"{PROJECT}.data-format"
 
-#: The index database's alias on the stack's network, and its port there.
+#: The index database's alias on its clients' networks, and its port there.
 DB_HOST: Final = "db"
+#: The container that runs once and makes the roles.
+DB_ROLES: Final = "db-roles"
+#: Adminer's container.
+ADMINER: Final = "adminer"
 DB_PORT: Final = 5432
 #: PostgreSQL's superuser. Nodes do not know its password; the one-shot container that makes their roles does.
 DB_SUPERUSER: Final = "postgres"
@@ -44,8 +48,23 @@ def database_of(node: str) -> str:
 
 
 def forwarder_of(node: str) -> str:
-    """The forwarder of a node: its component, and its alias on the stack's network."""
+    """The forwarder of a node: its component, and its alias on the node's network."""
     return f"{node}-forwarder"
+
+
+def node_network(node: str) -> str:
+    """A node's own network, which its forwarder is on, too."""
+    return f"node.{node}"
+
+
+def link_network(node: str, destination: str) -> str:
+    """The network of a link between two nodes."""
+    return f"link.{node}.{destination}"
+
+
+def database_network(node: str) -> str:
+    """The network of a node and the database that holds its index."""
+    return f"db.{node}"
 
 
 def record_number(target: str) -> int:

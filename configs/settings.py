@@ -44,6 +44,12 @@ class ImageSettings(Settings):
     adminer: Image = Field(default="adminer:5.5.1", description="the registry's image of Adminer, with an exact tag.")
 
 
+#: MiB. Below 256, an Orthanc or a PostgreSQL that serves nobody is killed as soon as somebody asks it something.
+Memory = Annotated[int, Field(ge=256, le=1_048_576)]
+#: A tenth of a CPU is the least with which a probe ends in time.
+Cpus = Annotated[float, Field(ge=0.1, le=1024)]
+
+
 class IndexDbSettings(Settings):
     """The PostgreSQL server that holds the index of each node with ``index: postgresql``."""
 
@@ -57,13 +63,21 @@ class IndexDbSettings(Settings):
         description="PostgreSQL's max_connections, 20 to 5000. The nodes' PostgreSQL.IndexConnectionsCount, added up, plus 13 in "
         "reserve must fit into it.",
     )
+    memory: Memory = Field(
+        default=2048,
+        description="MiB that PostgreSQL's container may use, 256 to 1048576, without swap; beyond it, it is killed and started again. "
+        "128 are its shared buffers; each connection takes 5 to 15.",
+    )
+    cpus: Cpus | None = Field(
+        default=None, description="how many CPUs' time PostgreSQL gets at most, 0.1 to 1024; as much as there is when left out."
+    )
 
 
 class NodeSettings(Settings):
     """One Orthanc."""
 
     name: NodeName = Field(
-        description="the node's name, unique; also its host name on the stack's network. 1 to 32 lower-case letters, digits and hyphens."
+        description="the node's name, unique; also its host name for those it is linked to. 1 to 32 lower-case letters, digits and hyphens."
     )
     aet: AeTitle = Field(description="the node's AE title, unique without regard to case: 1 to 16 ASCII characters, no backslash.")
     http_port: Port = Field(description="the host's port for Orthanc's web interface and REST API, 1 to 65535.")
@@ -91,6 +105,14 @@ class NodeSettings(Settings):
     bind: BindAddress | None = Field(
         default=None,
         description="the host's IP address that the node's ports are bound to; the stack's `bind` when left out.",
+    )
+    memory: Memory = Field(
+        default=2048,
+        description="MiB that the node's container may use, 256 to 1048576, without swap; beyond it, it is killed and started again. "
+        "docs/containers.md says how to size it.",
+    )
+    cpus: Cpus | None = Field(
+        default=None, description="how many CPUs' time the node gets at most, 0.1 to 1024; as much as there is when left out."
     )
     users: Users = Field(
         default=("orthanc",),

@@ -122,7 +122,7 @@ def _type(annotation: Any) -> str:
         return f"list of {_type(args[0])}"
     if origin is dict or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
         return "mapping"
-    return {str: "text", int: "integer", bool: "boolean"}.get(annotation, "text")
+    return {str: "text", int: "integer", float: "number", bool: "boolean"}.get(annotation, "text")
 
 
 def _default(field: FieldInfo) -> str:

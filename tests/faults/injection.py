@@ -12,8 +12,13 @@ from tests.faults.world import SERVER, World
 from tests.stack.harness import docker
 
 _STORAGE = "/var/lib/orthanc/db"
-#: For a shell in a container's network namespace: another one after each time that it was cut off.
-_DEVICE = "$(ip -o -4 route show default | cut -d ' ' -f 5)"
+#: For a shell in a container's network namespace: other ones after each time that it was cut off. A part has one for each network.
+_DEVICES = "$(ip -o link show | sed 's/^[0-9]*: //; s/[@:].*//' | grep -v '^lo$')"
+
+
+def _on_each(command: str) -> str:
+    """A command of tc for each of a container's network devices, $d; ends at the first that fails."""
+    return f"for d in {_DEVICES}; do tc {command} || exit; done"
 
 
 class ImpossibleError(Exception):
@@ -47,13 +52,15 @@ def stopped(world: World, *parts: str) -> Iterator[None]:
 @contextlib.contextmanager
 def cut_off(world: World, name: str) -> Iterator[None]:
     """Without a network: connections neither answer nor end."""
-    (network,) = world.stack.networks()
     container = world.part(name).container
-    docker("network", "disconnect", network, container)
+    networks = docker("inspect", "--format", "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}", container).split()
+    for network in networks:
+        docker("network", "disconnect", network, container)
     try:
         yield
     finally:
-        docker("network", "connect", "--alias", name, network, container)
+        for network in networks:
+            docker("network", "connect", "--alias", name, network, container)
         world.await_service(name)
 
 
@@ -67,7 +74,7 @@ def lossy(world: World, name: str, percent: int) -> Iterator[str]:
     part = world.part(name)
     rule = f"INPUT ! -i lo -m statistic --mode random --probability {percent / 100} -j DROP"
     ways = (
-        ("tc netem", f"tc qdisc add dev {_DEVICE} root netem loss {percent}% delay 20ms", f"tc qdisc del dev {_DEVICE} root"),
+        ("tc netem", _on_each(f"qdisc add dev $d root netem loss {percent}% delay 20ms"), _on_each("qdisc del dev $d root")),
         ("iptables statistic", f"iptables -A {rule}", f"iptables -D {rule}"),
     )
     answers = {}
@@ -94,13 +101,13 @@ def slow(world: World, name: str, kilobits: int) -> Iterator[None]:
         ImpossibleError: the kernel has no such queue.
     """
     part, queue = world.part(name), f"tbf rate {kilobits}kbit burst 4kb latency 2000ms"
-    answer = part.inside(f"tc qdisc add dev {_DEVICE} root {queue} && echo done", "net", check=False)
+    answer = part.inside(f"{_on_each(f'qdisc add dev $d root {queue}')} && echo done", "net", check=False)
     if not answer.endswith("done"):
         raise ImpossibleError(f"tc tbf: {answer}")
     try:
         yield
     finally:
-        part.inside(f"tc qdisc del dev {_DEVICE} root", "net", check=False)
+        part.inside(_on_each("qdisc del dev $d root"), "net", check=False)
         world.await_service(name)
 
 

@@ -78,7 +78,7 @@ def test_only_nodes_that_forward_have_a_forwarder(chain: Run) -> None:
 def test_the_container(chain: Run) -> None:
     inputs = chain.one("ct-forwarder-container").inputs
     assert inputs["name"] == "orthanc-stack-chain-ct-forwarder"
-    assert inputs["networksAdvanced"] == [{"name": "orthanc-stack-chain-network", "aliases": ["ct-forwarder"]}]
+    assert inputs["networksAdvanced"] == [{"name": "orthanc-stack-chain-node.ct", "aliases": ["ct-forwarder"]}], "its node's own alone"
     assert inputs["image"] == chain.one("ct-container").inputs["image"]
     assert inputs["entrypoints"] == ["python3", "-SB", "-m", "forwarder"]
     assert inputs["envs"] == ["PYTHONPATH=/usr/local/lib/orthanc-stack", "PYTHONUNBUFFERED=1"]
@@ -88,6 +88,7 @@ def test_the_container(chain: Run) -> None:
     assert inputs.get("command") is None
     assert not inputs.get("volumes"), "what it holds is in the node's database"
     assert not inputs["capabilities"].get("adds")
+    assert inputs["user"] == "999:999"
 
 
 def test_no_other_container_has_another_entrypoint(chain: Run) -> None:
@@ -167,14 +168,14 @@ def test_the_forwarder_can_log_in(chain: Run) -> None:
     assert set(backup) == {"orthanc"}
 
 
-def test_its_password_is_in_one_file_that_root_alone_reads(chain: Run) -> None:
+def test_its_password_is_in_one_file_that_it_can_read(chain: Run) -> None:
     for one in chain.of_type("Forwarder"):
         assert SECRET not in json.dumps(dict(one.inputs))
         made = chain.one(f"{one.name}-container")
         assert made.secret_inputs == {"uploads"}
         assert SECRET not in json.dumps({key: value for key, value in made.inputs.items() if key != "uploads"})
         assert [u["file"] for u in made.inputs["uploads"] if SECRET in u["content"]] == ["/run/secrets/forwarder.json"]
-        assert uploads(chain, made.name)["/run/secrets/forwarder.json"]["permissions"] == "0400"
+        assert uploads(chain, made.name)["/run/secrets/forwarder.json"]["permissions"] == "0444", "it is not root"
 
 
 def test_a_preview_shows_the_configuration(chain: Run) -> None:
@@ -212,7 +213,7 @@ def test_a_forwarder_is_made_after_its_node_and_its_destinations_and_not_replace
     made = "ct-forwarder-container"
     assert {"ct-container", "archive-container"} <= chain.depends_on(made)
     assert "backup-container" not in chain.depends_on(made)
-    assert {source for _, source in chain.input_edges(made)} == {"images-orthanc", "network-network"}
+    assert {source for _, source in chain.input_edges(made)} == {"images-orthanc", "network-node.ct"}
 
 
 def test_nothing_with_data_depends_on_a_forwarder(kept_in_prod: Run) -> None:

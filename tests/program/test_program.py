@@ -68,7 +68,12 @@ def test_urns_and_parents_of_dev_are_pinned(dev: Run) -> None:
         "orthanc-stack:index:StackImages$docker:index/remoteImage:RemoteImage::images-orthanc",
         "orthanc-stack:index:StackImages$docker:index/remoteImage:RemoteImage::images-postgres",
         "orthanc-stack:index:StackImages::images",
-        "orthanc-stack:index:StackNetwork$docker:index/network:Network::network-network",
+        "orthanc-stack:index:StackNetwork$docker:index/network:Network::network-adminer",
+        "orthanc-stack:index:StackNetwork$docker:index/network:Network::network-db",
+        "orthanc-stack:index:StackNetwork$docker:index/network:Network::network-db.server",
+        "orthanc-stack:index:StackNetwork$docker:index/network:Network::network-link.client.server",
+        "orthanc-stack:index:StackNetwork$docker:index/network:Network::network-node.client",
+        "orthanc-stack:index:StackNetwork$docker:index/network:Network::network-node.server",
         "orthanc-stack:index:StackNetwork::network",
     ]
 
@@ -119,7 +124,12 @@ def test_every_container(run: Run) -> None:
         assert inputs["capabilities"]["drops"] == ["ALL"]
         assert all(name.startswith("CAP_") for name in inputs["capabilities"].get("adds", []))
         assert inputs["image"].startswith("sha256:")
-        assert inputs["hostname"] == inputs["networksAdvanced"][0]["aliases"][0]
+        assert {tuple(network["aliases"]) for network in inputs["networksAdvanced"]} == {(inputs["hostname"],)}
+        assert inputs["securityOpts"] == ["no-new-privileges:true"]
+        assert inputs["memory"] >= 256
+        assert inputs["memorySwap"] == inputs["memory"], "no swap"
+        assert inputs["cpuShares"] >= 256
+        assert {"cpuPeriod", "cpuQuota"} <= set(request.replaceOnChanges), "the provider shows them as an update and never makes it"
         assert inputs.get("networkMode") is None
         assert {label["label"] for label in inputs["labels"]} == {"orthanc-stack.stack", "orthanc-stack.role"}
         assert inputs["envs"] == sorted(inputs["envs"])
@@ -170,7 +180,7 @@ def test_edges_that_cascade_and_edges_that_do_not(run: Run) -> None:
     """Networks and volumes by output: their users are replaced with them. The database by its alias: replacing it replaces no node."""
     for this in run.of_type("OrthancNode"):
         edges = set(run.input_edges(f"{this.name}-container"))
-        assert ("networksAdvanced", "network-network") in edges
+        assert ("networksAdvanced", f"network-node.{this.name}") in edges
         assert ("volumes", f"{this.name}-data") in edges
         assert [edge for edge in edges if edge[1].startswith("db")] == []
         others = {r.name for r in run.of_type("OrthancNode")} - {this.name}
@@ -190,6 +200,64 @@ def test_the_roles_are_made_after_the_database(run: Run) -> None:
 
 def test_images_stay_on_the_engine(run: Run) -> None:
     assert {image.inputs["keepLocally"] for image in run.of_type("RemoteImage")} == {True}
+
+
+# --- networks and limits ---
+
+
+def networks_at(run: Run, container: str) -> list[str]:
+    prefix = run.one("network-db").inputs["name"].removesuffix("-db")
+    return [network["name"].removeprefix(f"{prefix}-") for network in run.one(container).inputs["networksAdvanced"]]
+
+
+def test_a_container_is_read_only_where_no_file_is_copied_into_it(dev: Run) -> None:
+    containers = {container.name: container.inputs for container in dev.of_type("Container")}
+    read_only = {name: inputs["tmpfs"] for name, inputs in containers.items() if inputs["readOnly"]}
+    assert read_only == {"adminer-container": {"/tmp": "size=192m"}}
+    assert {name for name, inputs in containers.items() if not inputs["uploads"]} == set(read_only)
+
+
+def test_a_container_that_is_not_roots_can_read_its_files(run: Run) -> None:
+    """The engine copies files as root's, whatever owner is asked for."""
+    for container in run.of_type("Container"):
+        if container.inputs.get("user"):
+            assert {upload["permissions"] for upload in container.inputs["uploads"]} == {"0444"}
+
+
+def test_which_networks_lead_out(dev: Run) -> None:
+    networks = {network.inputs["name"]: network.inputs for network in dev.of_type("Network")}
+    out = {name: network.get("options") for name, network in networks.items() if not network["internal"]}
+    assert out == {
+        "orthanc-stack-dev-adminer": {"com.docker.network.bridge.enable_ip_masquerade": "false"},
+        "orthanc-stack-dev-node.client": None,
+        "orthanc-stack-dev-node.server": None,
+    }
+    assert {network["driver"] for network in networks.values()} == {"bridge"}
+
+
+def test_who_is_on_which_network(five: Run) -> None:
+    assert networks_at(five, "db-container") == ["db", "db.archive", "db.mr-room", "db.research"]
+    assert networks_at(five, "db-roles") == ["db"]
+    assert networks_at(five, "archive-container") == ["db.archive", "link.ct-room.archive", "link.mr-room.archive", "node.archive"]
+    assert networks_at(five, "mr-room-container") == ["db.mr-room", "link.mr-room.archive", "node.mr-room"]
+    assert networks_at(five, "ct-room-forwarder-container") == ["node.ct-room"]
+    assert networks_at(five, "teaching-container") == ["node.teaching"]
+
+
+def test_a_link_concerns_the_networks_of_its_ends_alone(five: Run) -> None:
+    changed = json.loads(json.dumps(FIVE))
+    changed["nodes"][3]["forwardTo"] = ["archive", "research"]
+    after = run_program(changed, "five")
+    names = [c.name for c in five.of_type("Container")]
+    moved = [n for n in names if five.one(n).inputs["networksAdvanced"] != after.one(n).inputs["networksAdvanced"]]
+    assert moved == ["mr-room-container", "research-container"]
+
+
+def test_limits_are_what_the_stack_file_says() -> None:
+    run = run_program(stack(node("a", memory=4096, cpus=1.5), node("b", 1), indexDb={"memory": 1024, "cpus": 2}), "x")
+    keys = ("memory", "memorySwap", "cpuPeriod", "cpuQuota")
+    said = {name: tuple(run.one(f"{name}-container").inputs.get(key) for key in keys) for name in ("a", "b", "db")}
+    assert said == {"a": (4096, 4096, 100_000, 150_000), "b": (2048, 2048, None, None), "db": (1024, 1024, 100_000, 200_000)}
 
 
 # --- configuration ---

@@ -60,8 +60,9 @@ def test_a_node_is_added_to_a_running_stack(dev: Dev, study: Study, forwarded: F
     dev.stack.node_settings("server")["forwardTo"] = ["backup"]
     dev.stack.add_node("backup", index="postgresql")
     dev.stack.up()
-    # The server's wiring changed: it forwards to the new node. For the client, it is still the same destination.
-    assert replaced(before, dev.stack.containers()) == {"backup", "db-roles", "server", "server-forwarder"}
+    # The server's wiring changed: it forwards to the new node. For the client, it is still the same destination. The database is on one
+    # more network, the new node's.
+    assert replaced(before, dev.stack.containers()) == {"backup", "db", "db-roles", "server", "server-forwarder"}
     assert dev.server.echoes("backup")
     assert dev.stack.node("backup").echoes("server")
     # What the server held before goes there, too.

@@ -148,7 +148,8 @@ class TestWhatItSays:
             assert secret not in log
 
     def test_another_container_may_ask_for_nothing(self, dev: Dev) -> None:
-        assert docker("exec", f"{dev.stack.prefix}-server", "python3", "-c", _POST_RETRY) == "403"
+        """Not even its node, the only one that reaches it (test_containers.py)."""
+        assert docker("exec", f"{dev.stack.prefix}-client", "python3", "-c", _POST_RETRY) == "403"
 
 
 class TestContainer:

@@ -42,7 +42,7 @@ def test_a_forwarders_password_is_in_files_of_it_and_its_node_alone(dev: Dev) ->
     found = {name: files for name in dev.stack.containers() if name != "db-roles" and (files := _files_with(password, dev.stack, name))}
     assert found == {"client": {"/run/secrets/orthanc.json", "/tmp/orthanc.json"}, "client-forwarder": {"/run/secrets/forwarder.json"}}
     modes = {(name, docker("exec", f"{dev.stack.prefix}-{name}", "stat", "-c", "%a", file)) for name in found for file in found[name]}
-    assert modes == {("client", "400"), ("client", "600"), ("client-forwarder", "400")}
+    assert modes == {("client", "400"), ("client", "600"), ("client-forwarder", "444")}
 
 
 def _files_with(text: str, stack: Stack, name: str) -> set[str]:

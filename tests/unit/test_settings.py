@@ -44,6 +44,27 @@ def test_a_port_is_an_integer(port: Any) -> None:
     assert list(problems_of(stack(node("a", httpPort=port)))) == ["nodes[0].httpPort"]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "fits"),
+    [
+        ("memory", 256, True),
+        ("memory", 255, False),
+        ("memory", 1_048_577, False),
+        ("memory", "2048", False),
+        ("memory", 2048.5, False),
+        ("cpus", 2, True),
+        ("cpus", 0.5, True),
+        ("cpus", 0, False),
+        ("cpus", float("nan"), False),
+        ("cpus", float("inf"), False),
+        ("cpus", "2", False),
+    ],
+)
+def test_limits(key: str, value: Any, fits: bool) -> None:
+    raw = stack(node("a", **{key: value}), indexDb={key: value})
+    assert set(problems_of(raw)) == (set() if fits else {f"nodes[0].{key}", f"indexDb.{key}"})
+
+
 @pytest.mark.parametrize("name", ["", "A", "a_b", "-a", "a-", "a.b", "a b", "db", "adminer", "db-roles", "x" * 33, "ä"])
 def test_names_that_are_no_host_names_are_refused(name: str) -> None:
     assert "nodes[0].name" in problems_of(stack(node("ok") | {"name": name}))
