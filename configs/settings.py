@@ -11,8 +11,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from configs.fields import AeTitle, BindAddress, Host, Image, NodeName, Port, Settings, UserName, from_list
+from configs.fields import AeTitle, BindAddress, Distinct, Host, Image, NodeName, Port, Settings, UserName, from_list
 from configs.links import Keep, Links, LinkSettings, seconds_to_keep
+
+#: A network of the engine's is a Linux bridge, which has 1024 ports; a node and its forwarder take two.
+MAX_NODES = 500
+MAX_MODALITIES = 2000
 
 
 class Operation(StrEnum):
@@ -89,7 +93,7 @@ class NodeSettings(Settings):
         default=None,
         description="the host's IP address that the node's ports are bound to; the stack's `bind` when left out.",
     )
-    users: Annotated[tuple[UserName, ...], BeforeValidator(from_list), Field(min_length=1)] = Field(
+    users: Annotated[tuple[UserName, ...], BeforeValidator(from_list), Distinct, Field(min_length=1, max_length=100)] = Field(
         default=("orthanc",),
         description="the users of the web interface and the REST API; each has a secret userPassword.<node>.<user>. 'forwarder' is taken.",
     )
@@ -119,10 +123,10 @@ class ModalitySettings(Settings):
         "that runs the Docker engine."
     )
     port: Port = Field(description="the device's DICOM port, 1 to 65535.")
-    nodes: Annotated[tuple[str, ...], BeforeValidator(from_list), Field(min_length=1)] = Field(
+    nodes: Annotated[tuple[str, ...], BeforeValidator(from_list), Distinct, Field(min_length=1, max_length=MAX_NODES)] = Field(
         description="the names of the nodes that know the device; all others refuse it."
     )
-    allow: Annotated[tuple[Annotated[Operation, Field(strict=False)], ...], BeforeValidator(from_list)] = Field(
+    allow: Annotated[tuple[Annotated[Operation, Field(strict=False)], ...], BeforeValidator(from_list), Distinct] = Field(
         default=(Operation.ECHO, Operation.STORE),
         description="what the device may ask of those nodes: any of echo, store, find, get, move. One that a node forwards to may also "
         "echo, and report what it has committed to storage.",
