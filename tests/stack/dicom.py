@@ -190,7 +190,7 @@ def store(node: Node, aet: str, images: Sequence[FileDataset]) -> list[str]:
     return [str(image.SOPInstanceUID) for image, taken in zip(images, answers, strict=True) if taken]
 
 
-def store_bytes(node: Node, aet: str, dataset: bytes, seconds: float = 2) -> bool | None:
+def store_bytes(node: Node, aet: str, dataset: bytes, seconds: float = 1) -> bool | None:
     """C-STORE of what need not be a data set: whether the node says that it took it; None where it does not answer in this time.
 
     Orthanc does not answer a data set that it cannot read to its end, and does not hang up either. Here the caller does.

@@ -85,6 +85,19 @@ def _section(value: Any) -> bool:
     return value in ({}, {"a": {"b": []}}, {"": ""})
 
 
+def _free(value: Any) -> bool:
+    """A value that only a plugin knows: whatever JSON holds, in bounds."""
+    try:
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError):
+        return False
+    if json.loads(text) != value or text.count("[") + text.count("{") > 30 or "${" in text:  # of keys, JSON would make text
+        return False
+    if isinstance(value, str):
+        return not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", value)
+    return not isinstance(value, int) or abs(value) < 2**63
+
+
 def _never(_: Any) -> bool:
     return False
 
@@ -137,6 +150,7 @@ MAY_BE: dict[Path, Callable[[Any], bool]] = {
     ("nodes", 1, "orthanc", "PostgreSQL"): _section,
     ("nodes", 1, "orthanc", "PostgreSQL", "IndexConnectionsCount"): _integer(0, 2**31 - 1),
     ("nodes", 1, "orthanc", "DicomWeb"): _section,
+    ("nodes", 1, "orthanc", "DicomWeb", "Root"): _free,
     ("modalities",): lambda value: value is None or value == [],
     ("modalities", 0): _never,
     ("modalities", 0, "name"): _NAME,
