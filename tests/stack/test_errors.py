@@ -126,7 +126,7 @@ def test_a_malformed_stack_file(impatient: Path, where: str, value: Any) -> None
     with one_node(impatient) as stack:
         stack.node_settings("lone")[where] = value
         done = stack.try_up()
-        assert_refused(done, f"nodes[0].{where}", "1 problem. Nothing was touched")
+        assert_refused(done, f"nodes[0].{where}", "Nothing was touched")
         assert "\x1b" not in done.text
         assert (stack.containers(), stack.networks(), stack.volumes()) == ({}, [], set())
 
