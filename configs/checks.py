@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import NamedTuple
 
 from configs import names
 from configs.orthanc_options import check_options, index_connections
-from configs.problems import Problem, nearest
+from configs.problems import MOST_PROBLEMS, Problem, nearest, visible
 from configs.protection import check_protection
 from configs.settings import ModalitySettings, NodeSettings, StackSettings
 from configs.users import check_users
@@ -68,7 +69,7 @@ def check(parts: Parts) -> list[Problem]:
         _environment,
         _images,
     )
-    return [problem for one in checks for problem in one(parts)]
+    return list(islice(chain.from_iterable(one(parts) for one in checks), MOST_PROBLEMS + 1))
 
 
 def host_ports(parts: Parts) -> list[HostPort]:
@@ -129,7 +130,7 @@ def _modalities(parts: Parts) -> Iterator[Problem]:
 
 
 def _known(name: str, known: Iterable[str]) -> str:
-    return nearest(name, known) or f" There are: {', '.join(sorted(known))}."
+    return nearest(name, known) or f" There are: {visible(', '.join(sorted(known)))}."
 
 
 def _loops(parts: Parts) -> Iterator[Problem]:
@@ -173,7 +174,7 @@ def _forwarding(parts: Parts) -> Iterator[Problem]:
             yield Problem(
                 f"{path}.keep",
                 "needs confirm: commitment of every link, because nothing is deleted that was not confirmed by storage commitment; "
-                f"not so: {', '.join(unsure)}. Keep the images forever, or change these links.",
+                f"not so: {visible(', '.join(unsure))}. Keep the images forever, or change these links.",
                 node.keep,
             )
         if node.orthanc.get("CheckRevisions") is True:
@@ -205,12 +206,13 @@ def _destinations(parts: Parts) -> Iterator[Problem]:
 
 
 def _host_ports(parts: Parts) -> Iterator[Problem]:
-    seen: list[HostPort] = []
+    seen: dict[int, list[HostPort]] = {}
     for this in host_ports(parts):
-        other = next((s for s in seen if s.port == this.port and _overlap(s.address, this.address)), None)
+        others = seen.setdefault(this.port, [])
+        other = next((s for s in others if _overlap(s.address, this.address)), None)
         if other:
             yield Problem(this.path, f"is the same port of {this.address} as {other.path}; each needs its own.", this.port)
-        seen.append(this)
+        others.append(this)
 
 
 def _overlap(a: str, b: str) -> bool:

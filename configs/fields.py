@@ -11,18 +11,24 @@ from pydantic.alias_generators import to_camel
 
 from configs.names import ADMINER, DB_HOST, DB_ROLES, FORWARDER_USER
 
-#: Names that the stack gives to containers of its own on the private networks.
-RESERVED_NAMES = frozenset({ADMINER, DB_HOST, DB_ROLES})
+#: Names that the stack gives to containers of its own on the private networks, and the one that means itself in every container.
+RESERVED_NAMES = frozenset({ADMINER, DB_HOST, DB_ROLES, "localhost"})
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}[a-z0-9]|[a-z]")
 _USER = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|[0-9A-Fa-f:]+")
-_TAGGED_IMAGE = re.compile(r"(?P<name>[^\s:@]+(?::\d+/[^\s:@]+)?)(?::(?P<tag>[\w][\w.-]{0,127}))?(?P<digest>@sha256:[0-9a-f]{64})?")
+#: RFC 1123, section 2.1: labels of 1 to 63, and the last one not a number, so that 10.0.0.256 is not a name.
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)*(?![0-9]+\Z){_LABEL}")
+#: The engine's own grammar (distribution/reference): what does not fit it fails at a pull, when the network is there already.
+_TAGGED_IMAGE = re.compile(
+    r"(?P<name>(?:[A-Za-z0-9.-]+(?::[0-9]{1,5})?/)?[a-z0-9]+(?:[._/-]+[a-z0-9]+)*)"
+    r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?(?P<digest>@sha256:[0-9a-f]{64})?"
+)
 
 
 def _check_name(name: str) -> str:
     if name in RESERVED_NAMES:
-        raise ValueError(f"is taken by a container of the stack itself; the names {', '.join(sorted(RESERVED_NAMES))} are reserved.")
+        raise ValueError(f"is taken by the stack itself; the names {', '.join(sorted(RESERVED_NAMES))} are reserved.")
     if not _NAME.fullmatch(name):
         raise ValueError(
             "is not a host name: 1 to 32 lower-case letters, digits and hyphens, beginning with a letter, not ending with a hyphen."
@@ -40,6 +46,8 @@ def _check_aet(aet: str) -> str:
         raise ValueError("holds a backslash, which separates values in DICOM; use letters, digits, '_' and '-'.")
     if not aet.isascii() or not aet.isprintable():
         raise ValueError("holds a control or non-ASCII character; use letters, digits, '_' and '-'.")
+    if "${" in aet:
+        raise ValueError("holds '${', which begins a variable in Orthanc's configuration files; use letters, digits, '_' and '-'.")
     if aet != aet.strip():
         raise ValueError("begins or ends with a space, which DICOM ignores; leave it out.")
     return aet
@@ -60,28 +68,44 @@ def _check_user(user: str) -> str:
 
 
 def _check_address(address: str) -> str:
-    try:
-        ipaddress.ip_address(address)
-    except ValueError:
-        raise ValueError("is not an IP address of this machine, such as 127.0.0.1, or 0.0.0.0 for all of them.") from None
-    return address
+    parsed = _ip_address(address)
+    if parsed is None or parsed.is_multicast:
+        raise ValueError("is not an IP address of this machine, such as 127.0.0.1, or 0.0.0.0 for all of them.")
+    return str(parsed)  # one way to write it: 0:0::0 is the same as ::
 
 
 def _check_host(host: str) -> str:
-    if not _HOST.fullmatch(host):
+    if not _HOST.fullmatch(host) and _ip_address(host) is None:
         raise ValueError("is neither a host name nor an IP address.")
     return host
 
 
+def _ip_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """An IP address; without a zone (fe80::1%eth0), which Docker does not take and no other machine knows."""
+    try:
+        return None if "%" in text else ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
 def _check_image(image: str) -> str:
-    match = _TAGGED_IMAGE.fullmatch(image)
-    if match is None:
+    match = _TAGGED_IMAGE.fullmatch(image) if len(image) <= 512 else None
+    if match is None or ".." in image or "//" in image:
         raise ValueError("is not the name of an image; write it as name:tag, or name:tag@sha256:…")
     if match["tag"] == "latest":
         raise ValueError("floats: 'latest' is another image tomorrow; name an exact version.")
     if match["tag"] is None and match["digest"] is None:
         raise ValueError("has no tag, which means 'latest', another image tomorrow; name an exact version.")
     return image
+
+
+def _check_distinct(items: tuple[Any, ...]) -> tuple[Any, ...]:
+    seen: set[Any] = set()
+    for item in items:
+        if item in seen:
+            raise ValueError(f"has {str(item)!r} twice; leave one out.")
+        seen.add(item)
+    return items
 
 
 def from_list(value: Any) -> Any:
@@ -96,6 +120,8 @@ UserName = Annotated[str, AfterValidator(_check_user)]
 BindAddress = Annotated[str, AfterValidator(_check_address)]
 Host = Annotated[str, AfterValidator(_check_host)]
 Image = Annotated[str, AfterValidator(_check_image)]
+#: For lists: nothing stands in it twice.
+Distinct = AfterValidator(_check_distinct)
 
 
 class Settings(BaseModel):

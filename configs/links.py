@@ -17,6 +17,10 @@ _SECONDS: Mapping[str, int] = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 def _check_pattern(pattern: str) -> str:
     if not pattern.strip():
         raise ValueError("is empty, and would never match; '*' matches anything.")
+    if len(pattern) > 256:
+        raise ValueError(f"has {len(pattern)} characters; none of these elements has more than 64, and a pattern at most 256.")
+    if "\n" in pattern or "\t" in pattern:
+        raise ValueError("holds a tab or a new line, which none of these elements can hold: it would never match.")
     return pattern
 
 
@@ -46,7 +50,7 @@ def seconds_to_keep(keep: str) -> int | None:
 Patterns = Annotated[
     tuple[Annotated[str, AfterValidator(_check_pattern)], ...],
     BeforeValidator(from_list),
-    Field(min_length=1),
+    Field(min_length=1, max_length=100),
 ]
 Keep = Annotated[str, AfterValidator(_check_keep)]
 
@@ -84,4 +88,5 @@ class LinkSettings(Settings):
 Links = Annotated[
     tuple[Annotated[LinkSettings, BeforeValidator(_from_name, json_schema_input_type=str | LinkSettings)], ...],
     BeforeValidator(from_list),
+    Field(max_length=64),
 ]

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from configs.checks import Parts, check
 from configs.names import PROJECT
-from configs.problems import NO_VALUE, Problem, SettingsError, from_validation, nearest, report
+from configs.plain import check_plain
+from configs.problems import MOST_PROBLEMS, NO_VALUE, Problem, SettingsError, from_validation, nearest, report
 from configs.secrets import check_secret, is_secret_key, secret_keys
-from configs.settings import ModalitySettings, NodeSettings, StackSettings
+from configs.settings import MAX_MODALITIES, MAX_NODES, ModalitySettings, NodeSettings, StackSettings
+from configs.stack_file import read_config
 
 Item = TypeVar("Item", bound=BaseModel)
 
@@ -36,13 +38,15 @@ def parse(raw: Mapping[str, Any]) -> tuple[StackSettings | None, Parts, list[Pro
     Returns:
         The settings, or None where there are problems; the parts that are valid in themselves; the problems.
     """
-    problems: list[Problem] = []
-    nodes = _valid_items(NodeSettings, "nodes", raw.get("nodes"), problems)
-    modalities = _valid_items(ModalitySettings, "modalities", raw.get("modalities"), problems)
+    problems = list(islice(check_plain(raw), MOST_PROBLEMS + 1))
+    if problems:  # the other rules are written for plain values
+        return None, Parts((), (), frozenset(), frozenset(), StackSettings(nodes=())), problems
+    nodes = _valid_items(NodeSettings, "nodes", raw.get("nodes"), problems, MAX_NODES)
+    modalities = _valid_items(ModalitySettings, "modalities", raw.get("modalities"), problems, MAX_MODALITIES)
     rest = {key: value for key, value in raw.items() if key not in ("nodes", "modalities")}
     lists = {"nodes": [node for _, node in nodes], "modalities": [modality for _, modality in modalities]}
     settings = _valid_rest(rest, lists, problems)
-    if "nodes" not in raw or raw["nodes"] == []:
+    if raw.get("nodes") in (None, []):
         problems.append(
             Problem("nodes", "is missing or empty: a stack has at least one Orthanc node, with name, aet, httpPort and dicomPort.")
         )
@@ -65,16 +69,15 @@ def load_stack_file(stack: str, folder: Path = _ROOT) -> StackSettings:
     """
     name = stack_file_name(stack)
     try:
-        content = yaml.safe_load((folder / name).read_text(encoding="utf-8")) or {}
+        config = read_config(folder / name)
     except FileNotFoundError:
         known = sorted(path.name for path in folder.glob("Pulumi.*.yaml"))
         raise SettingsError(f"There is no {name}: write one (README, a topology of one's own). There are: {', '.join(known)}.") from None
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{name} is not YAML: {error}") from None
-    config = content.get("config") or {}
-    raw = {key.partition(":")[2]: value for key, value in config.items() if key.startswith(f"{PROJECT}:")}
+    raw = {key.partition(":")[2]: value for key, value in config.items() if isinstance(key, str) and key.startswith(f"{PROJECT}:")}
     settings, _, problems = parse({key: value for key, value in raw.items() if not is_secret_key(key)})
-    if settings is None:
+    foreign = [key for key in config if not isinstance(key, str)]
+    problems += [Problem("config", "has a key that is not text; each begins with 'orthanc-stack:'.", key) for key in foreign]
+    if settings is None or problems:
         raise SettingsError(report(problems, name))
     return settings
 
@@ -111,20 +114,22 @@ def _plain(value: str) -> Any:
     """Pulumi hands over objects, lists, numbers and truth values as JSON, and text as it is."""
     try:
         decoded = json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # RecursionError: brackets in brackets, a thousand deep, are no setting either
         return value
     return decoded if isinstance(decoded, (dict, list, bool)) else value
 
 
-def _valid_items(model: type[Item], key: str, raw: Any, problems: list[Problem]) -> list[tuple[int, Item]]:
+def _valid_items(model: type[Item], key: str, raw: Any, problems: list[Problem], most: int) -> list[tuple[int, Item]]:
     """The valid items of a list, each with its index; what is wrong with the others goes to the problems."""
     if raw is None:
         return []
     if not isinstance(raw, (list, tuple)):
         problems.append(Problem(key, "is not a list; begin each item with a hyphen."))
         return []
+    if len(raw) > most:
+        problems.append(Problem(key, f"has {len(raw)} items; a stack has at most {most}. Make several stacks."))
     valid = []
-    for i, item in enumerate(raw):
+    for i, item in enumerate(raw[:most]):
         try:
             valid.append((i, model.model_validate(item)))
         except ValidationError as error:

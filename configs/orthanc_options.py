@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,9 @@ COMPUTED: Mapping[tuple[str, ...], str] = {
 _CONCURRENT_JOBS = 2
 #: Orthanc's default of HttpThreadsCount.
 _HTTP_THREADS = 50
+
+#: Orthanc reads them as a C++ int, and refuses a negative one at its start (GetUnsignedIntegerParameter).
+_MAX_INTEGER = 2**31 - 1
 
 #: The options that change with a node's links.
 OF_LINKS = frozenset({"ConcurrentJobs", "DicomModalities", "DicomThreadsCount", "HttpThreadsCount"})
@@ -126,6 +129,7 @@ def check_options(options: Mapping[str, Any], path: str) -> list[Problem]:
         if _holds(options, key)
     ]
     known = _load("options")
+    problems += _variables(options, (path,))
     for name, value in options.items():
         if (name,) in COMPUTED:
             continue
@@ -134,7 +138,24 @@ def check_options(options: Mapping[str, Any], path: str) -> list[Problem]:
         elif not _is_a(value, _TYPES[known[name]]):
             shown = value if isinstance(value, (str, int, float, bool)) else NO_VALUE
             problems.append(Problem(f"{path}.{name}", f"is not of the type that Orthanc wants: {known[name]}.", shown))
+        elif known[name] == "integer" and not 0 <= value <= _MAX_INTEGER:
+            problems.append(Problem(f"{path}.{name}", f"is out of range; Orthanc's integers are 0 to {_MAX_INTEGER}.", value))
     return problems + _check_section(options.get("PostgreSQL"), f"{path}.PostgreSQL")
+
+
+def _variables(value: object, place: tuple[str | int, ...]) -> Iterator[Problem]:
+    """``${NAME}`` anywhere, in keys as well: Orthanc would put its environment there (OrthancConfiguration.cpp, SubstituteVariables), and a
+    text that nobody wrote could end the value that it stands in.
+    """
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _variables(key, (*place, key))
+            yield from _variables(inner, (*place, key))
+    elif isinstance(value, (list, tuple)):
+        for i, inner in enumerate(value):
+            yield from _variables(inner, (*place, i))
+    elif isinstance(value, str) and "${" in value:
+        yield Problem(path_of(place), "holds '${', which begins a variable of Orthanc's environment; write the value itself.", value)
 
 
 def _check_section(section: object, path: str) -> list[Problem]:
@@ -145,7 +166,7 @@ def _check_section(section: object, path: str) -> list[Problem]:
     return [
         Problem(f"{path}.{name}", f"is not of the type that the index plugin wants: that of {ours[name]!r}.", value)
         for name, value in section.items()
-        if name in ours and ("PostgreSQL", name) not in COMPUTED and type(value) is not type(ours[name])
+        if name in ours and ("PostgreSQL", name) not in COMPUTED and not _is_like(value, ours[name])
     ]
 
 
@@ -163,6 +184,10 @@ def _holds(options: Mapping[str, Any], key: tuple[str, ...]) -> bool:
             return False
         current = current[part]
     return True
+
+
+def _is_like(value: object, ours: object) -> bool:
+    return type(value) is type(ours) and (type(value) is not int or 0 <= value <= _MAX_INTEGER)
 
 
 def _is_a(value: object, types: tuple[type, ...]) -> bool:

@@ -19,12 +19,20 @@ class SettingsError(Exception):
 NO_VALUE = object()
 
 
+#: More problems than anybody reads at once. Checks stop looking for more: a hostile file has one on every line.
+MOST_PROBLEMS = 100
+#: How much of a value, a path or a message is shown.
+_LONGEST = 1000
+#: A word that is longer is no misspelt name, and comparing it takes time that grows with its square.
+_LONGEST_WORD = 64
+
 #: pydantic's errors in a YAML writer's words.
 _WRONG = {
     "dict_type": "is not a mapping of keys to values.",
     "int_type": "is not an integer.",
     "model_type": "is not a mapping of keys to values.",
     "string_type": "is not text; put it in quotes.",
+    "too_long": "has too many items.",
     "too_short": "is empty.",
     "tuple_type": "is not a list; write it as [a, b].",
 }
@@ -45,20 +53,38 @@ class Problem:
     value: object = NO_VALUE
 
     def __str__(self) -> str:
-        where = self.path if self.value is NO_VALUE else f"{self.path} = {self.value!r}"
-        return f"  {where}\n      {self.message}"
+        path = visible(self.path)
+        where = path if self.value is NO_VALUE else f"{path} = {visible(repr(self.value))}"
+        message = visible(self.message, keep="\n")
+        return f"  {where}\n      {message}"
+
+
+def visible(text: str, keep: str = "") -> str:
+    """A text as it can be printed: what a stack file holds must not clear a terminal, turn its writing round, or forge a line of a report.
+
+    Args:
+        text: the text; a long one is cut.
+        keep: what stays though it is not printable.
+    """
+    cut = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text)} characters)"
+    return "".join(letter if letter.isprintable() or letter in keep else repr(letter)[1:-1] for letter in cut)
 
 
 def report(problems: Iterable[Problem], stack_file: str) -> str:
-    """All problems as one message, in the order of their paths."""
-    found = sorted(problems, key=lambda problem: (problem.path, problem.message))
+    """All problems as one message, in the order of their paths; of very many, those that were found first."""
+    found = list(problems)
     count = "1 problem" if len(found) == 1 else f"{len(found)} problems"
-    return "\n".join([f"{stack_file}: {count}. Nothing was touched.", "", *map(str, found), ""])
+    if len(found) > MOST_PROBLEMS:
+        count = f"more than {MOST_PROBLEMS} problems, of which these are some"
+    found = sorted(found[:MOST_PROBLEMS], key=lambda problem: (problem.path, problem.message))
+    return "\n".join([f"{visible(stack_file)}: {count}. Nothing was touched.", "", *map(str, found), ""])
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint for a misspelt word, " Did you mean 'x'?", or the empty string."""
-    candidates = sorted(known)
+    if len(word) > _LONGEST_WORD:
+        return ""
+    candidates = sorted(name for name in known if len(name) <= _LONGEST_WORD)
     folded = {name.lower(): name for name in candidates}
     match = difflib.get_close_matches(word.lower(), folded, n=1)
     return f" Did you mean {folded[match[0]]!r}?" if match else ""
@@ -80,7 +106,7 @@ def from_validation(error: ValidationError, model: type[BaseModel], prefix: Sequ
         model: the model that was validated; its fields' descriptions say what would be right.
         prefix: where in the stack file the validated value stands.
     """
-    return [_problem(details, model, prefix) for details in error.errors(include_url=False)]
+    return [_problem(details, model, prefix) for details in error.errors(include_url=False)[: MOST_PROBLEMS + 1]]
 
 
 def _problem(details: ErrorDetails, model: type[BaseModel], prefix: Sequence[str | int]) -> Problem:

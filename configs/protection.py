@@ -73,5 +73,3 @@ def check_protection(node: NodeSettings, path: str, *, strict: bool) -> Iterator
             yield Problem(f"{path}.unsafe[{i}]", f"is no option that protects a node.{nearest(name, PROTECTIONS)}", name)
         elif name not in weak:
             yield Problem(f"{path}.unsafe[{i}]", f"is not weakened by this node's orthanc.{name}; leave it out.", name)
-        elif name in node.unsafe[:i]:
-            yield Problem(f"{path}.unsafe[{i}]", "stands in the list twice; leave one out.", name)

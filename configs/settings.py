@@ -11,9 +11,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from configs.fields import AeTitle, BindAddress, Host, Image, NodeName, Port, Settings, from_list
+from configs.fields import AeTitle, BindAddress, Distinct, Host, Image, NodeName, Port, Settings, from_list
 from configs.links import Keep, Links, LinkSettings, seconds_to_keep
 from configs.users import Users
+
+#: A network of the engine's is a Linux bridge, which has 1024 ports; a node and its forwarder take two.
+MAX_NODES = 500
+MAX_MODALITIES = 2000
 
 
 class Operation(StrEnum):
@@ -120,7 +124,7 @@ class NodeSettings(Settings):
         description="the users of the web interface and the REST API, each a name, who may do everything, or a mapping as below; each has "
         "a secret userPassword.<node>.<user>. One at least is an admin.",
     )
-    unsafe: Annotated[tuple[str, ...], BeforeValidator(from_list)] = Field(
+    unsafe: Annotated[tuple[str, ...], BeforeValidator(from_list), Distinct] = Field(
         default=(),
         description="the names of those options of the `orthanc` block that weaken the node's protection on purpose. In prod, such an "
         "option is refused unless it is named here; a preview shows the list.",
@@ -151,10 +155,10 @@ class ModalitySettings(Settings):
         "that runs the Docker engine."
     )
     port: Port = Field(description="the device's DICOM port, 1 to 65535.")
-    nodes: Annotated[tuple[str, ...], BeforeValidator(from_list), Field(min_length=1)] = Field(
+    nodes: Annotated[tuple[str, ...], BeforeValidator(from_list), Distinct, Field(min_length=1, max_length=MAX_NODES)] = Field(
         description="the names of the nodes that know the device; all others refuse it."
     )
-    allow: Annotated[tuple[Annotated[Operation, Field(strict=False)], ...], BeforeValidator(from_list)] = Field(
+    allow: Annotated[tuple[Annotated[Operation, Field(strict=False)], ...], BeforeValidator(from_list), Distinct] = Field(
         default=(Operation.ECHO,),
         description="what the device may ask of those nodes: any of echo, store, find, get, move, worklist, and commit (storage "
         "commitment); each must be named. One that a node forwards to may also echo, and report what it has committed to storage.",

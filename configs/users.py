@@ -45,7 +45,7 @@ class UserSettings(Settings):
 Users = Annotated[
     tuple[Annotated[UserSettings, BeforeValidator(_from_name, json_schema_input_type=str | UserSettings)], ...],
     BeforeValidator(from_list),
-    Field(min_length=1),
+    Field(min_length=1, max_length=100),
 ]
 
 

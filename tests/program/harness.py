@@ -19,6 +19,7 @@ from pulumi.runtime.settings import get_root_resource
 from pulumi.runtime.stack import Stack, run_pulumi_func
 
 from configs import preflight
+from configs.loader import parse
 from configs.names import PROJECT
 from configs.secrets import is_secret_key, secret_keys
 from tests.unit.stacks import settings_of
@@ -127,7 +128,9 @@ def raw_stack_file(stack: str) -> dict[str, Any]:
     return {key: value for key, value in raw.items() if not is_secret_key(key)}
 
 
-def run_program(raw: Mapping[str, Any], stack: str, engine: preflight.Engine | None = None, *, preview: bool = False) -> Run:
+def run_program(
+    raw: Mapping[str, Any], stack: str, engine: preflight.Engine | None = None, *, preview: bool = False, run: Run | None = None
+) -> Run:
     """Run the program for a stack file.
 
     Args:
@@ -135,9 +138,11 @@ def run_program(raw: Mapping[str, Any], stack: str, engine: preflight.Engine | N
         stack: the stack's name.
         engine: what the Docker engine holds; by default, nothing, and it is not this machine's.
         preview: run as in a preview.
+        run: where to record what it did, for a program that ends with an error: its stack file may then be a malformed one.
     """
-    run = Run()
-    secrets = {key: f"{SECRET}{i}" for i, key in enumerate(secret_keys(settings_of(dict(raw))))}
+    settings = settings_of(dict(raw)) if run is None else parse(raw)[1].settings
+    run = run or Run()
+    secrets = {key: f"{SECRET}{i}" for i, key in enumerate(secret_keys(settings))}
     values = {key: value if isinstance(value, str) else json.dumps(value) for key, value in raw.items()} | secrets
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)

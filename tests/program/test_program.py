@@ -142,6 +142,13 @@ def test_every_container(run: Run) -> None:
             assert inputs["restart"] == "unless-stopped"
 
 
+def test_a_nodes_memory_is_bounded_and_postgresqls_is_not(run: Run) -> None:
+    nodes = [f"{this.name}-container" for this in run.of_type("OrthancNode")]
+    for container in run.of_type("Container"):
+        limits = [{"name": "data", "soft": 8 << 30, "hard": 8 << 30}] if container.name in nodes else None
+        assert container.inputs.get("ulimits") == limits, container.name
+
+
 def test_stop_grace_of_what_holds_data(run: Run) -> None:
     assert run.one("db-container").inputs["destroyGraceSeconds"] >= 60
     for this in run.of_type("OrthancNode"):

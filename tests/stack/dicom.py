@@ -15,6 +15,7 @@ import pydicom
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, build_role
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     ModalityWorklistInformationFind,
     StorageCommitmentPushModel,
@@ -189,6 +190,28 @@ def store(node: Node, aet: str, images: Sequence[FileDataset]) -> list[str]:
             except (RuntimeError, ValueError):  # no presentation context, or the association ended
                 answers.append(False)
     return [str(image.SOPInstanceUID) for image, taken in zip(images, answers, strict=True) if taken]
+
+
+def store_bytes(node: Node, aet: str, dataset: bytes, seconds: float = 1) -> bool | None:
+    """C-STORE of what need not be a data set: whether the node says that it took it; None where it does not answer in this time.
+
+    Orthanc does not answer a data set that it cannot read to its end, and does not hang up either. Here the caller does.
+    """
+    request = C_STORE()
+    request.MessageID, request.Priority, request.DataSet = 1, 2, BytesIO(dataset)
+    request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = CTImageStorage, generate_uid()
+    with _association(node, aet, [(CTImageStorage, ExplicitVRLittleEndian)]) as association:
+        if not association.is_established:
+            return None
+        association.dimse.send_msg(request, association.accepted_contexts[0].context_id)
+        end, answer = time.monotonic() + seconds, None
+        # Not get_msg(block=True): while pynetdicom's thread is paused, nobody tells it that the node hung up.
+        while answer is None and time.monotonic() < end and association.dul.state_machine.current_state != "Sta1":
+            time.sleep(0.02)
+            _, answer = association.dimse.get_msg(block=False)
+        if answer is None:
+            association.abort()
+    return None if answer is None or answer.Status is None else answer.Status == SUCCESS
 
 
 def find(node: Node, aet: str, patient: str) -> list[str] | None:

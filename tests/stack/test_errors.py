@@ -119,6 +119,18 @@ def test_a_database_password_that_is_not_the_volumes(impatient: Path) -> None:
         eventually("the node serves", lambda: stack.node("lone").ask("/statistics")[0] == 200)
 
 
+@pytest.mark.parametrize(
+    ("where", "value"), [("httpPort", "8043"), ("aet", "A\x1b[2JB"), ("orthanc", {"StableAge": -1}), ("orthanc", {"Locale": "${HOME}"})]
+)
+def test_a_malformed_stack_file(impatient: Path, where: str, value: Any) -> None:
+    with one_node(impatient) as stack:
+        stack.node_settings("lone")[where] = value
+        done = stack.try_up()
+        assert_refused(done, f"nodes[0].{where}", "Nothing was touched")
+        assert "\x1b" not in done.text
+        assert (stack.containers(), stack.networks(), stack.volumes()) == ({}, [], set())
+
+
 class TestDataThatDoesNotFit:
     """Refused before anything is touched: the volumes exist and were made by something else."""
 
