@@ -18,8 +18,8 @@ from tests.stack.harness import ROOT, Stack, docker
 
 #: In every secret; no other text holds it.
 _CANARY = "C4N4RYx7Qz"
-#: Of the database's container, where nobody runs but root and postgres: the image's entry point reads it as either.
-_READ_BY_ALL = "/run/secrets/postgres-password"
+#: In containers where nobody runs but the one who needs it: PostgreSQL (its entry point reads it as root and as postgres), the forwarder.
+_READ_BY_ALL = ("/run/secrets/postgres-password", "/run/secrets/forwarder.json")
 
 
 @dataclass
@@ -92,7 +92,7 @@ def _look_at_containers(stack: Stack, found: Life) -> None:
         # Nobody's user, as which a process that broke out of another one's rights would read.
         folders = ("/etc", "/home", "/run", "/tmp", "/usr/local", "/var")
         read = docker("exec", "--user", "65534:65534", one, "grep", "-rsF", _CANARY, *folders, check=False)
-        open_files += "".join(line for line in read.splitlines(keepends=True) if not line.startswith(f"{_READ_BY_ALL}:"))
+        open_files += "".join(line for line in read.splitlines(keepends=True) if not line.startswith(_READ_BY_ALL))
     found.places["/proc/1/environ"], found.places["command lines"] = environments, commands
     found.places["files that other users read"] = open_files
 
