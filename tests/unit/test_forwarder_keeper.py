@@ -23,7 +23,7 @@ def test_what_every_destination_has_confirmed_is_asked_for_once_more_and_deleted
         for peer in world.node.peers.values():
             assert len(peer.stored) == 6
             assert len(peer.calls("commit")) >= 2
-        assert world.keeper.deleted == 6
+        world.until(lambda: world.keeper.deleted == 6)
         world.until(lambda: not len(world.link.ledger.backlog))
 
 
