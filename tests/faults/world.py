@@ -34,7 +34,15 @@ def stack_settings(clients: Sequence[dict[str, Any]], others: Sequence[dict[str,
     nodes = [server, *({"index": "sqlite"} | node | {"aet": node["name"].upper().replace("-", "_")} for node in (*clients, *others))]
     for client, port in zip(clients, free_ports(len(clients)), strict=True):
         next(node for node in nodes if node["name"] == client["name"])["metricsPort"] = port
-    scanner = {"name": "scanner", "aet": SCANNER, "host": "host.docker.internal", "port": 0, "nodes": [node["name"] for node in nodes]}
+    everywhere = [node["name"] for node in nodes]
+    scanner = {
+        "name": "scanner",
+        "aet": SCANNER,
+        "host": "host.docker.internal",
+        "port": 0,
+        "nodes": everywhere,
+        "allow": ["echo", "store"],
+    }
     return {"nodes": nodes, "modalities": [scanner]}
 
 

@@ -58,11 +58,11 @@ _CONNECT: Final = {
 #: Scans in the namespace: every port of each address, many at once.
 _SCAN: Final = """
 import asyncio, json, sys
-addresses, last = json.loads(sys.argv[1]), int(sys.argv[2])
+addresses, last, patience = json.loads(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 async def scan(address, ports, found):
     for port in ports:
         try:
-            _, writer = await asyncio.wait_for(asyncio.open_connection(address, port), 0.3)
+            _, writer = await asyncio.wait_for(asyncio.open_connection(address, port), patience)
             writer.close()
             found.append([address, port])
         except (OSError, asyncio.TimeoutError):
@@ -119,9 +119,9 @@ class Outside:
         for subnet in sorted(subnets):
             self.run("ip", "route", "add", subnet, "via", self.engine)
 
-    def scan(self, targets: Collection[str], last: int) -> set[Target]:
-        """The ports, up to a last one, that answer at some addresses."""
-        found = json.loads(self.run("python3", "-c", _SCAN, json.dumps(sorted(targets)), str(last)))
+    def scan(self, targets: Collection[str], last: int, patience: float) -> set[Target]:
+        """The ports, up to a last one, that answer at some addresses within some seconds."""
+        found = json.loads(self.run("python3", "-c", _SCAN, json.dumps(sorted(targets)), str(last), str(patience)))
         return {(address, port) for address, port in found}
 
     @contextlib.contextmanager

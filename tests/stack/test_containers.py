@@ -208,6 +208,10 @@ def beside() -> Iterator[Outside]:
         yield made
 
 
+#: Seconds to wait for a port of a machine that refuses at once where nothing listens, and of one that may be silent.
+_REFUSING, _SILENT = 5.0, 0.3
+
+
 class TestOutside:
     """A machine beside the engine's."""
 
@@ -218,7 +222,7 @@ class TestOutside:
 
     def test_it_finds_the_declared_ports_and_no_others(self, dev: Dev, beside: Outside) -> None:
         """The server's are bound to the address that it sees; everything else to 127.0.0.1. What others have open there stays out."""
-        before = beside.scan({beside.engine}, 65535)
+        before = beside.scan({beside.engine}, 65535, _REFUSING)
         parts = [*dev.stack.settings["nodes"], dev.stack.settings["adminer"]]
         everything = {
             (beside.engine, part[key]) for part in parts for key in ("httpPort", "dicomPort", "metricsPort", "port") if key in part
@@ -227,10 +231,11 @@ class TestOutside:
         with dev.stack.trying():
             server = dev.stack.node_settings("server")
             server["bind"] = beside.engine
-            dev.stack.up()
             declared = {(beside.engine, server[key]) for key in ("httpPort", "dicomPort")}
-            assert beside.scan({beside.engine}, 65535) - before == declared
+            dev.stack.up()
+            found = beside.scan({beside.engine}, 65535, _REFUSING)
         dev.stack.up()
+        assert found - before == declared
 
     def test_nor_does_it_at_the_containers_own_addresses(self, beside: Outside, containers: dict[str, dict[str, Any]]) -> None:
         """An engine before 28 lets published ports be reached there, too, by who sends to them by way of its machine: a pitfall of bind."""
@@ -240,6 +245,6 @@ class TestOutside:
         beside.route({subnet for _, _, subnet in lines})
         out = {name for name, internal, _ in lines if internal == "false"}
         at = {(address, role_of(c), name in out) for c in containers.values() for name, address in addresses(c).items()}
-        found = beside.scan({address for address, _, _ in at}, 10_000)
+        found = beside.scan({address for address, _, _ in at}, 10_000, _SILENT)
         assert found <= {(address, port) for address, role, leads_out in at if leads_out for port in PUBLISHED[role]}
         assert found or int(docker("version", "--format", "{{.Server.Version}}").partition(".")[0]) >= 28, "the scan sees nothing at all"
