@@ -14,6 +14,26 @@ local QUERIES = {
   ['/tools/find'] = true, ['/tools/count-resources'] = true, ['/tools/lookup'] = true, ['/tools/bulk-content'] = true,
 }
 
+-- How images are brought: Orthanc's own way, and DICOMweb's.
+local UPLOADS = {'^/instances$', '^/dicom%-web/studies$', '^/dicom%-web/studies/[0-9.]+$'}
+-- What the forwarder beside the node (forwarder/) asks, and nothing else.
+local FORWARDING = {
+  GET = {'^/changes$', '^/series$', '^/system$', '^/studies/[^/]+$', '^/storage%-commitment/[^/]+$', '^/queries/[^/]+/answers$'},
+  POST = {
+    '^/modalities/[^/]+/echo$', '^/modalities/[^/]+/store$', '^/modalities/[^/]+/query$', '^/modalities/[^/]+/storage%-commitment$',
+  },
+  PUT = {'^/series/[^/]+/metadata/%d+$'},
+}
+
+local function matches(uri, patterns)
+  for _, pattern in ipairs(patterns) do
+    if string.find(uri, pattern) then
+      return true
+    end
+  end
+  return false
+end
+
 local function below(uri, places)
   for _, place in ipairs(places) do
     if uri == place or string.sub(uri, 1, #place + 1) == place .. '/' then
@@ -41,29 +61,12 @@ function may.viewer(method, uri)
 end
 
 function may.uploader(method, uri)
-  if method == 'POST' then
-    return uri == '/instances' or below(uri, {'/dicom-web/studies'}) and string.find(uri, '^/dicom%-web/studies/?[0-9.]*$') ~= nil
-  end
-  return is_public(method, uri)
+  return is_public(method, uri) or (method == 'POST' and matches(uri, UPLOADS))
 end
 
--- The forwarder beside the node (forwarder/): what it asks, and nothing else.
 function may.forwarder(method, uri)
-  if method == 'GET' then
-    return uri == '/changes' or uri == '/series' or uri == '/system'
-      or string.find(uri, '^/studies/[^/]+$') ~= nil
-      or string.find(uri, '^/storage%-commitment/[^/]+$') ~= nil
-      or string.find(uri, '^/queries/[^/]+/answers$') ~= nil
-  elseif method == 'POST' then
-    return QUERIES[uri] == true
-      or string.find(uri, '^/modalities/[^/]+/echo$') ~= nil
-      or string.find(uri, '^/modalities/[^/]+/store$') ~= nil
-      or string.find(uri, '^/modalities/[^/]+/query$') ~= nil
-      or string.find(uri, '^/modalities/[^/]+/storage%-commitment$') ~= nil
-  elseif method == 'PUT' then
-    return string.find(uri, '^/series/[^/]+/metadata/%d+$') ~= nil
-  end
-  return method == 'DELETE' and DELETES and string.find(uri, '^/instances/[^/]+$') ~= nil
+  return matches(uri, FORWARDING[method] or {}) or (method == 'POST' and QUERIES[uri] == true)
+    or (method == 'DELETE' and DELETES and matches(uri, {'^/instances/[^/]+$'}))
 end
 
 function IncomingHttpRequestFilter(method, uri, ip, username, httpHeaders)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
@@ -106,6 +107,24 @@ def _check_distinct(items: tuple[Any, ...]) -> tuple[Any, ...]:
             raise ValueError(f"has {str(item)!r} twice; leave one out.")
         seen.add(item)
     return items
+
+
+def from_name(long_form: Callable[[str], Mapping[str, Any]], wanted: str) -> Callable[[Any], Any]:
+    """What turns the short form of a mapping, a name alone, into the long one.
+
+    Args:
+        long_form: the mapping that a name stands for.
+        wanted: what anything but a name or a mapping is told to be.
+    """
+
+    def expand(value: Any) -> Any:
+        if isinstance(value, str):
+            return long_form(value)
+        if not isinstance(value, Mapping):
+            raise ValueError(f"is neither a name nor a mapping; write {wanted}.")  # noqa: TRY004 - pydantic's
+        return value
+
+    return expand
 
 
 def from_list(value: Any) -> Any:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from configs.fields import Settings, from_list
+from configs.fields import Settings, from_list, from_name
 
 _KEEP = re.compile(r"forever|until-confirmed(?: after (?P<count>[0-9]{1,6})(?P<unit>[smhd]))?")
 _SECONDS: Mapping[str, int] = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -28,15 +28,6 @@ def _check_keep(keep: str) -> str:
     if not _KEEP.fullmatch(keep):
         raise ValueError("is not 'forever', 'until-confirmed', or 'until-confirmed after 7d' (a number, and s, m, h or d).")
     return keep
-
-
-def _from_name(value: Any) -> Any:
-    """The short form of a link, its destination's name alone, as the long one."""
-    if isinstance(value, str):
-        return {"to": value}
-    if not isinstance(value, Mapping):
-        raise ValueError("is neither a name nor a mapping; write a destination's name, or {to: name, …}.")  # noqa: TRY004 - pydantic's
-    return value
 
 
 def seconds_to_keep(keep: str) -> int | None:
@@ -85,6 +76,7 @@ class LinkSettings(Settings):
     )
 
 
+_from_name = from_name(lambda name: {"to": name}, "a destination's name, or {to: name, …}")
 Links = Annotated[
     tuple[Annotated[LinkSettings, BeforeValidator(_from_name, json_schema_input_type=str | LinkSettings)], ...],
     BeforeValidator(from_list),

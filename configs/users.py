@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from configs.fields import Settings, UserName, from_list
+from configs.fields import Settings, UserName, from_list, from_name
 from configs.problems import Problem
 
 
@@ -18,15 +18,6 @@ class Role(StrEnum):
     ADMIN = "admin"
     VIEWER = "viewer"
     UPLOADER = "uploader"
-
-
-def _from_name(value: Any) -> Any:
-    """The short form of a user, a name alone, as the long one."""
-    if isinstance(value, str):
-        return {"name": value, "role": Role.ADMIN}
-    if not isinstance(value, Mapping):
-        raise ValueError("is neither a name nor a mapping; write a user's name, or {name: name, role: viewer}.")  # noqa: TRY004 - pydantic's
-    return value
 
 
 class UserSettings(Settings):
@@ -42,6 +33,7 @@ class UserSettings(Settings):
     )
 
 
+_from_name = from_name(lambda name: {"name": name, "role": Role.ADMIN}, "a user's name, or {name: name, role: viewer}")
 Users = Annotated[
     tuple[Annotated[UserSettings, BeforeValidator(_from_name, json_schema_input_type=str | UserSettings)], ...],
     BeforeValidator(from_list),
