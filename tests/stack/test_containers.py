@@ -232,9 +232,12 @@ class TestOutside:
             server = dev.stack.node_settings("server")
             server["bind"] = beside.engine
             declared = {(beside.engine, server[key]) for key in ("httpPort", "dicomPort")}
-            dev.stack.up()
-            found = beside.scan({beside.engine}, 65535, _REFUSING)
-        dev.stack.up()
+            try:
+                dev.stack.up()
+                found = beside.scan({beside.engine}, 65535, _REFUSING)
+            finally:
+                del server["bind"]
+                dev.stack.up()
         assert found - before == declared
 
     def test_nor_does_it_at_the_containers_own_addresses(self, beside: Outside, containers: dict[str, dict[str, Any]]) -> None:
