@@ -8,6 +8,7 @@ import secrets as randomness
 import shutil
 import sys
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +18,8 @@ from bench.events import Output, Timed
 from bench.session import BenchError, Session, run
 from configs.loader import parse
 from configs.names import PROJECT, prefix
-from configs.secrets import is_secret_key, secret_keys
+from configs.secrets import is_setting, secret_keys
+from ops.authority import make
 from ops.setup.console import ROOT
 
 _PROGRAM: Final = ("__main__.py", "Pulumi.yaml", "components", "configs", "forwarder", "images")
@@ -70,7 +72,7 @@ def dev_settings(session: Session) -> dict[str, Any]:
     config = yaml.safe_load((ROOT / "Pulumi.dev.yaml").read_text(encoding="utf-8"))["config"]
     settings = {key.partition(":")[2]: value for key, value in config.items()}
     # Secrets that `make up` put there are the user's stack's.
-    settings = {key: value for key, value in settings.items() if not is_secret_key(key)}
+    settings = {key: value for key, value in settings.items() if is_setting(key)}
     for node in settings["nodes"]:
         node["httpPort"], node["dicomPort"] = session.free_port(), session.free_port()
     settings["adminer"]["port"] = session.free_port()
@@ -87,6 +89,7 @@ class PulumiStack:
         settings: what its stack file says, less the secrets; None for a program that has none. Edit it, then call write().
         name: the stack's name.
         secrets: its secrets in clear.
+        certificates: its certificates.
     """
 
     session: Session
@@ -94,6 +97,7 @@ class PulumiStack:
     settings: dict[str, Any] | None = None
     name: str = ""
     secrets: dict[str, str] = field(default_factory=dict)
+    certificates: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.name = self.name or self.session.stack_name()
@@ -129,14 +133,17 @@ class PulumiStack:
         settings, _, problems = parse(self.settings)
         if settings is None:
             raise BenchError(f"the bench's own settings are refused: {problems}")
-        content = yaml.safe_load(self.file.read_text(encoding="utf-8")) or {}
-        held = {key: value for key, value in (content.get("config") or {}).items() if isinstance(value, dict) and "secure" in value}
-        plain = {f"{PROJECT}:{key}": value for key, value in self.settings.items()}
-        self.file.write_text(yaml.safe_dump(content | {"config": plain | held}, sort_keys=False), encoding="utf-8")
         missing = [key for key in secret_keys(settings) if key not in self.secrets]
         self.secrets |= {key: f"pw{randomness.token_hex(12)}" for key in missing}
-        if missing:
-            self._pulumi("config", "set-all", *(f"--secret={key}={self.secrets[key]}" for key in missing))
+        made = make(settings, self.certificates | self.secrets, datetime.now(UTC))
+        self.certificates |= made.plain
+        self.secrets |= made.secret
+        content = yaml.safe_load(self.file.read_text(encoding="utf-8")) or {}
+        held = {key: value for key, value in (content.get("config") or {}).items() if isinstance(value, dict) and "secure" in value}
+        plain = {f"{PROJECT}:{key}": value for key, value in (self.settings | self.certificates).items()}
+        self.file.write_text(yaml.safe_dump(content | {"config": plain | held}, sort_keys=False), encoding="utf-8")
+        if secret := [*missing, *made.secret]:
+            self._pulumi("config", "set-all", *(f"--secret={key}={self.secrets[key]}" for key in secret))
 
     def up(self) -> Timed:
         """pulumi up without a preview before it, timed as a user sees it: from the command to its end."""

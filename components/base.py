@@ -53,10 +53,10 @@ def host_of(address: str) -> str:
     return "127.0.0.1" if address == "0.0.0.0" else address
 
 
-def url_of(address: str, port: int) -> str:
+def url_of(address: str, port: int, *, tls: bool = False) -> str:
     """The URL at which the host itself reaches a port that it binds to an address."""
-    host = host_of(address)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    host, scheme = host_of(address), "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def labels(mapping: Mapping[str, str]) -> list[tuple[str, str]]:

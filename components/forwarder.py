@@ -20,6 +20,8 @@ _SOURCE = Path(__file__).resolve().parents[1] / "forwarder"
 #: Where the program is, in the container.
 _LIBRARY = "/usr/local/lib/orthanc-stack"
 
+_TRUSTED = "/etc/forwarder-trusted.pem"
+
 #: The forwarder touches the file as long as its loops go round.
 _PROBE = "find /tmp/forwarder-alive -newermt '-60 seconds' | grep -q ."
 
@@ -42,6 +44,7 @@ class ForwarderArgs:
         links: where the node forwards. Plain: they steer the program.
         revisions: what changes when a destination is deployed anew, by the destination's name; none for a modality.
         password: with what the forwarder logs in at the node.
+        trust: the certificate, as PEM, by which the node is known; None for a node without TLS.
         delete_after: seconds after its last image came that a series which every destination has confirmed is deleted; None for never.
         address: the host's IP address that the port is bound to.
         metrics_port: the host's port for status and metrics; None for none.
@@ -55,6 +58,7 @@ class ForwarderArgs:
     links: Sequence[LinkSettings]
     revisions: Mapping[str, pulumi.Input[str]]
     password: pulumi.Input[str]
+    trust: str | None
     delete_after: int | None
     address: str
     metrics_port: int | None
@@ -96,6 +100,7 @@ class Forwarder(pulumi.ComponentResource):
                     File(path="/etc/forwarder.json", content=configuration.apply(_as_file)),
                     # 0444: root's, as all files are, and the forwarder is not root. There is nobody else in the container.
                     File(path="/run/secrets/forwarder.json", content=_secret(args)),
+                    *([File(path=_TRUSTED, content=args.trust)] if args.trust else []),
                 ],
                 ports=[Port(internal=names.FORWARDER_PORT, external=args.metrics_port, address=args.address)] if args.metrics_port else [],
                 healthcheck=eager_probe(_PROBE, seconds_to_start=30),
@@ -129,6 +134,7 @@ def _public(args: ForwarderArgs) -> pulumi.Output[dict[str, Any]]:
             "node": args.node,
             "host": args.node,
             "port": names.HTTP_PORT,
+            "trust": _TRUSTED if args.trust else None,
             "statusPort": names.FORWARDER_PORT,
             "deleteAfterSeconds": args.delete_after,
             "links": [_link(link, revision_of.get(link.to, "")) for link in args.links],

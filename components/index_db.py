@@ -9,6 +9,7 @@ from pathlib import Path
 import pulumi
 
 from components.base import ContainerSpec, File, Limits, container, eager_probe, volume
+from components.tls import Identity
 from configs import names
 
 #: The first version whose image keeps its data under /var/lib/postgresql/<version>/docker and refuses a mount on the old place.
@@ -22,6 +23,16 @@ _OS_USER = "postgres"
 
 #: One psql after the other.
 _ROLES_LIMITS = Limits(memory=256, shares=512)
+
+_CERTIFICATE_FILE = "/etc/orthanc-stack/db.pem"
+_TRUST_FILE = "/etc/orthanc-stack/db-trust.pem"
+_KEY_FILE = "/run/secrets/db-key.pem"
+_HBA_FILE = "/etc/orthanc-stack/pg_hba.conf"
+#: PostgreSQL wants the key to be its own, and nobody else to read it; what is written into a container is root's.
+_KEY = "/run/postgresql/server.key"
+_WITH_KEY = f'install -o {_OS_USER} -m 0600 {_KEY_FILE} {_KEY} && exec docker-entrypoint.sh "$@"'
+#: What the images' own says, but for those who come without TLS.
+_HBA = "local all all trust\nhostssl all all all scram-sha-256\n"
 
 _PASSWORD_FILE = "/run/secrets/postgres-password"
 _ROLES_SCRIPT = "/usr/local/bin/ensure-roles"
@@ -42,6 +53,7 @@ class OrthancIndexDbArgs:
         max_connections: PostgreSQL's max_connections.
         password: the superuser's password.
         node_passwords: the nodes that get a database, with the password of each one's role. The names are plain.
+        tls: its certificate; None for connections without TLS.
         keep_data: protect the volume, and leave it on the engine when the stack goes.
     """
 
@@ -54,6 +66,7 @@ class OrthancIndexDbArgs:
     max_connections: int
     password: pulumi.Input[str]
     node_passwords: Mapping[str, pulumi.Input[str]]
+    tls: Identity | None
     keep_data: bool
 
 
@@ -73,7 +86,8 @@ class OrthancIndexDb(pulumi.ComponentResource):
     port: int
 
     def __init__(self, name: str, args: OrthancIndexDbArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("orthanc-stack:index:OrthancIndexDb", name, {"databases": _databases(args)}, opts)
+        certificate = {"certificate": args.tls.shown()} if args.tls else {}
+        super().__init__("orthanc-stack:index:OrthancIndexDb", name, {"databases": _databases(args), **certificate}, opts)
         self.host, self.port = names.DB_HOST, names.DB_PORT
         data = volume(
             f"{name}-data",
@@ -93,10 +107,11 @@ class OrthancIndexDb(pulumi.ComponentResource):
                 image=args.image,
                 networks=args.networks,
                 limits=args.limits,
-                command=["postgres", "-c", f"max_connections={args.max_connections}"],
+                entrypoint=["sh", "-ec", _WITH_KEY, "sh"] if args.tls else None,
+                command=["postgres", *(f"-c{option}" for option in _options(args))],
                 environment={"POSTGRES_PASSWORD_FILE": _PASSWORD_FILE, "POSTGRES_USER": names.DB_SUPERUSER},
                 # 0444: the image's entry point reads it once more after it has become postgres.
-                files=[File(path=_PASSWORD_FILE, content=password)],
+                files=[File(path=_PASSWORD_FILE, content=password), *_tls_files(args.tls)],
                 volumes=[(data.name, _mount_path(args.major_version))],
                 capabilities=_CAPABILITIES,
                 # Over TCP: while the image makes its first cluster, a temporary server answers on the socket alone.
@@ -117,11 +132,18 @@ class OrthancIndexDb(pulumi.ComponentResource):
                 limits=_ROLES_LIMITS,
                 user=_OS_USER,
                 command=["sh", _ROLES_SCRIPT],
-                environment={"PGHOST": self.host, "PGPORT": str(self.port), "PGUSER": names.DB_SUPERUSER, "PGDATABASE": "postgres"},
+                environment={
+                    "PGHOST": self.host,
+                    "PGPORT": str(self.port),
+                    "PGUSER": names.DB_SUPERUSER,
+                    "PGDATABASE": "postgres",
+                    **({"PGSSLMODE": "verify-full", "PGSSLROOTCERT": _TRUST_FILE} if args.tls else {}),
+                },
                 files=[
                     File(path=_ROLES_SCRIPT, content=_script()),
                     File(path=_PASSWORD_FILE, content=password),
                     File(path=_ROLES_FILE, content=_roles_file(args.node_passwords)),
+                    *([File(path=_TRUST_FILE, content=args.tls.trust)] if args.tls else []),
                 ],
                 healthcheck=None,
                 grace_seconds=10,
@@ -130,6 +152,21 @@ class OrthancIndexDb(pulumi.ComponentResource):
             depends_on=[server],
         )
         self.register_outputs({"host": self.host, "port": self.port})
+
+
+def _options(args: OrthancIndexDbArgs) -> list[str]:
+    tls = ["ssl=on", f"ssl_cert_file={_CERTIFICATE_FILE}", f"ssl_key_file={_KEY}", f"hba_file={_HBA_FILE}"] if args.tls else []
+    return [f"max_connections={args.max_connections}", *tls]
+
+
+def _tls_files(tls: Identity | None) -> list[File]:
+    if tls is None:
+        return []
+    return [
+        File(path=_CERTIFICATE_FILE, content=tls.certificate),
+        File(path=_KEY_FILE, content=pulumi.Output.secret(tls.key), mode="0400"),
+        File(path=_HBA_FILE, content=_HBA),
+    ]
 
 
 def _databases(args: OrthancIndexDbArgs) -> dict[str, str]:

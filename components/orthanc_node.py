@@ -12,6 +12,7 @@ from typing import Any
 import pulumi
 
 from components.base import ContainerSpec, File, Limits, Port, container, eager_probe, host_of, shown, url_of, volume
+from components.tls import NodeTls
 from configs import names
 from configs.orthanc_options import OF_LINKS, overlay
 from configs.wiring import DicomEndpoint, Peer
@@ -31,6 +32,7 @@ _ROLES_SCRIPT = "/etc/orthanc/roles.lua"
 _ROLES_SOURCE = Path(__file__).with_name("roles.lua")
 
 _STORAGE = "/var/lib/orthanc/db"
+_DB_TRUSTED = "/etc/orthanc/tls-database.pem"
 
 #: What a node may ask of the host's memory. Orthanc before 1.12.11 makes room for whatever length a request or a ZIP archive claims, before
 #: it has come: 9 GB on three lines of HTTP (CVE-2026-5439, -5440). Beyond the limit it answers 500 at once, and goes on; a limit of the
@@ -40,12 +42,26 @@ _DATA_BYTES = 8 << 30
 
 @dataclass(frozen=True, kw_only=True)
 class IndexDatabase:
-    """The database that holds a node's index."""
+    """The database that holds a node's index.
+
+    Attributes:
+        host: where it is reached.
+        port: its port.
+        database: its name, and that of the role.
+        password: the role's password.
+        trust: the certificate, as PEM, by which the server is known; None for connections without TLS.
+    """
 
     host: str
     port: int
     database: str
     password: pulumi.Input[str]
+    trust: str | None = None
+
+    def uri(self) -> pulumi.Output[str]:
+        """How libpq finds it, and makes sure that it is the one: the plugin's own options know no verification."""
+        where = f"@{self.host}:{self.port}/{self.database}?sslmode=verify-full&sslrootcert={_DB_TRUSTED}"
+        return pulumi.Output.concat(f"postgresql://{self.database}:", self.password, where)
 
 
 @dataclass(frozen=True)
@@ -80,6 +96,7 @@ class OrthancNodeArgs:
         commits: whether others ask it for storage commitment.
         deletes: whether its forwarder deletes what all destinations have confirmed.
         unsafe: the options that weaken it on purpose, for a preview to show.
+        tls: its certificate, and whose it accepts; None where it is linked to nobody who speaks TLS, and does not itself.
         index: the node's database; None for an index in SQLite, inside the node's volume.
         keep_data: protect the volume, and leave it on the engine when the stack goes.
         after: what the container starts after and stops before, without being replaced with it: the database.
@@ -99,6 +116,7 @@ class OrthancNodeArgs:
     commits: bool
     deletes: bool
     unsafe: Sequence[str]
+    tls: NodeTls | None
     index: IndexDatabase | None
     keep_data: bool
     after: Sequence[pulumi.Resource] = ()
@@ -150,6 +168,7 @@ class OrthancNode(pulumi.ComponentResource):
                     File(path="/etc/orthanc/orthanc.json", content=configuration.apply(_as_file)),
                     File(path="/run/secrets/orthanc.json", content=_secret(args), mode="0400"),
                     *_scripts(args),
+                    *_trust(args),
                 ],
                 volumes=[(data.name, _STORAGE)],
                 ports=[
@@ -167,7 +186,7 @@ class OrthancNode(pulumi.ComponentResource):
             depends_on=list(args.after),
         )
         # By output of the container: these are true when it serves.
-        self.http_url = made.name.apply(lambda _: url_of(args.address, args.http_port))
+        self.http_url = made.name.apply(lambda _: url_of(args.address, args.http_port, tls=bool(args.tls and args.tls.serves)))
         self.dicom_host = made.name.apply(lambda _: host_of(args.address))
         self.dicom_port = made.name.apply(lambda _: args.dicom_port)
         # Not by output of the container, nor of anything else: whoever reads it is not replaced with this node, keeps nothing of this
@@ -179,7 +198,9 @@ class OrthancNode(pulumi.ComponentResource):
 def _inputs(args: OrthancNodeArgs, configuration: pulumi.Output[dict[str, Any]]) -> dict[str, Any]:
     """What a preview shows of a node besides its containers."""
     roles = {user: said.role for user, said in sorted(args.users.items())}
-    return {"configuration": shown(configuration), "roles": roles, **({"unsafe": sorted(args.unsafe)} if args.unsafe else {})}
+    certificate = {"certificate": args.tls.identity.shown(), "trusts": sorted(args.tls.trusted)} if args.tls else {}
+    unsafe = {"unsafe": sorted(args.unsafe)} if args.unsafe else {}
+    return {"configuration": shown(configuration), "roles": roles, **certificate, **unsafe}
 
 
 def _public(name: str, args: OrthancNodeArgs) -> pulumi.Output[dict[str, Any]]:
@@ -209,7 +230,11 @@ def _public(name: str, args: OrthancNodeArgs) -> pulumi.Output[dict[str, Any]]:
                 "Port": args.index.port,
                 "Database": args.index.database,
                 "Username": args.index.database,
+                # With it, the secret file's ConnectionUri is what counts, and verifies the server's certificate.
+                "EnableSsl": args.index.trust is not None,
             }
+        if args.tls:
+            computed |= args.tls.options()
         return overlay(args.options, computed)
 
     return pulumi.Output.all(**{peer.name: peer.endpoint.host for peer in args.peers}).apply(configuration)
@@ -231,6 +256,11 @@ def _scripts(args: OrthancNodeArgs) -> list[File]:
     return [*commitment, File(path=_ROLES_SCRIPT, content=_roles(args))]
 
 
+def _trust(args: OrthancNodeArgs) -> list[File]:
+    database = [File(path=_DB_TRUSTED, content=args.index.trust)] if args.index and args.index.trust else []
+    return [*database, *(args.tls.files() if args.tls else [])]
+
+
 def _roles(args: OrthancNodeArgs) -> str:
     """The script's data, and the script. Neither a user's name nor a role holds a character that Lua would read otherwise."""
     roles = "".join(f"  ['{user}'] = '{said.role}',\n" for user, said in sorted(args.users.items()))
@@ -242,5 +272,5 @@ def _secret(args: OrthancNodeArgs) -> pulumi.Output[str]:
     users = sorted(args.users, key=lambda user: (args.users[user].role != "admin", user))
     secrets: dict[str, Any] = {"RegisteredUsers": {user: args.users[user].password for user in users}}
     if args.index:
-        secrets["PostgreSQL"] = {"Password": args.index.password}
+        secrets["PostgreSQL"] = {"ConnectionUri": args.index.uri()} if args.index.trust else {"Password": args.index.password}
     return pulumi.Output.secret(pulumi.Output.json_dumps(secrets))

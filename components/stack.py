@@ -13,11 +13,13 @@ from components.index_db import OrthancIndexDb, OrthancIndexDbArgs
 from components.network import StackNetwork, StackNetworkArgs
 from components.orthanc_node import IndexDatabase, OrthancNode, OrthancNodeArgs, User
 from components.stack_images import StackImages, StackImagesArgs
+from components.tls import Identity, NodeTls
 from configs import names, secrets
 from configs.networks import networks_of
 from configs.orthanc_options import options_of
 from configs.program import Deployment
 from configs.settings import IndexDbSettings, NodeSettings
+from configs.tls import needs_certificate, private_key_key, trusted_by
 from configs.wiring import DicomEndpoint, commits, peers_of
 
 #: Docker's own weight is 1024. All nodes wait for the database, so it gets twice as much.
@@ -52,6 +54,7 @@ def index_db_of(this: Deployment, *, network: StackNetwork, images: StackImages)
         max_connections=settings.index_db.max_connections,
         password=this.secret(secrets.DB_PASSWORD),
         node_passwords={node.name: this.secret(secrets.node_db_key(node.name)) for node in settings.index_nodes},
+        tls=_identity_of(this, names.DB_HOST) if settings.db_tls else None,
         keep_data=settings.is_prod,
     )
     return OrthancIndexDb(names.DB_HOST, args)
@@ -93,6 +96,7 @@ def node_of(
         commits=commits(node, this.settings),
         deletes=node.delete_after is not None,
         unsafe=node.unsafe,
+        tls=_tls_of(this, node),
         index=_database_of(this, node) if on_db else None,
         keep_data=this.settings.is_prod,
         after=[db] if db and on_db else [],
@@ -133,7 +137,26 @@ def _database_of(this: Deployment, node: NodeSettings) -> IndexDatabase:
         port=names.DB_PORT,
         database=names.database_of(node.name),
         password=this.secret(secrets.node_db_key(node.name)),
+        trust=this.certificates[names.DB_HOST].trust if this.settings.db_tls else None,
     )
+
+
+def _identity_of(this: Deployment, party: str) -> Identity:
+    held = this.certificates[party]
+    return Identity(
+        certificate=held.chain,
+        trust=held.trust,
+        expires=held.expires,
+        fingerprint=held.fingerprint,
+        key=this.secret(private_key_key(party)),
+    )
+
+
+def _tls_of(this: Deployment, node: NodeSettings) -> NodeTls | None:
+    if not needs_certificate(node, this.settings):
+        return None
+    trusted = {peer: this.certificates[peer].trust for peer in trusted_by(node, this.settings)}
+    return NodeTls(identity=_identity_of(this, node.name), serves=this.settings.tls_of(node), trusted=trusted)
 
 
 def _limits_of(part: NodeSettings | IndexDbSettings, *, shares: int) -> Limits:
@@ -160,6 +183,7 @@ def _forwarder_of(
         links=node.forward_to,
         revisions={name: destination.revision for name, destination in destinations.items()},
         password=this.secret(secrets.forwarder_key(node.name)),
+        trust=this.certificates[node.name].trust if this.settings.tls_of(node) else None,
         delete_after=node.delete_after,
         address=this.settings.bind_of(node),
         metrics_port=node.metrics_port,

@@ -16,6 +16,7 @@ from configs.orthanc_options import check_options, index_connections
 from configs.problems import MOST_PROBLEMS, Problem, nearest, visible
 from configs.protection import check_protection
 from configs.settings import ModalitySettings, NodeSettings, StackSettings
+from configs.tls import check_tls
 from configs.users import check_users
 
 #: Connections that PostgreSQL keeps for what is not a node: 3 for superusers, its default, and 10 for backups, checks and Adminer.
@@ -66,6 +67,7 @@ def check(parts: Parts) -> list[Problem]:
         _host_ports,
         _connections,
         _each_node,
+        _tls,
         _environment,
         _images,
     )
@@ -239,6 +241,14 @@ def _each_node(parts: Parts) -> Iterator[Problem]:
         yield from check_options(node.orthanc, f"nodes[{i}].orthanc")
         yield from check_protection(node, f"nodes[{i}]", strict=parts.settings.is_prod)
         yield from check_users(node.users, f"nodes[{i}].users")
+
+
+def _tls(parts: Parts) -> Iterator[Problem]:
+    for i, node in parts.nodes:
+        if node.tls_names and not parts.settings.tls_of(node):
+            yield Problem(f"nodes[{i}].tlsNames", "is for a node with tls: true; set that, or leave it out.", list(node.tls_names))
+    positions = dict(enumerate(i for i, _ in parts.modalities))
+    yield from check_tls(parts.settings, positions)
 
 
 def _environment(parts: Parts) -> Iterator[Problem]:

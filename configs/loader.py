@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,9 +19,10 @@ from configs.checks import Parts, check
 from configs.names import PROJECT
 from configs.plain import check_plain
 from configs.problems import MOST_PROBLEMS, NO_VALUE, Problem, SettingsError, from_validation, nearest, report
-from configs.secrets import check_secret, is_secret_key, secret_keys
+from configs.secrets import check_secret, how_to_set, is_secret_key, is_setting, secret_keys
 from configs.settings import MAX_MODALITIES, MAX_NODES, ModalitySettings, NodeSettings, StackSettings
 from configs.stack_file import read_config
+from configs.tls import is_private_key, parties_of
 
 Item = TypeVar("Item", bound=BaseModel)
 
@@ -74,7 +76,7 @@ def load_stack_file(stack: str, folder: Path = _ROOT) -> StackSettings:
         known = sorted(path.name for path in folder.glob("Pulumi.*.yaml"))
         raise SettingsError(f"There is no {name}: write one (README, a topology of one's own). There are: {', '.join(known)}.") from None
     raw = {key.partition(":")[2]: value for key, value in config.items() if isinstance(key, str) and key.startswith(f"{PROJECT}:")}
-    settings, _, problems = parse({key: value for key, value in raw.items() if not is_secret_key(key)})
+    settings, _, problems = parse({key: value for key, value in raw.items() if is_setting(key)})
     foreign = [key for key in config if not isinstance(key, str)]
     problems += [Problem("config", "has a key that is not text; each begins with 'orthanc-stack:'.", key) for key in foreign]
     if settings is None or problems:
@@ -82,20 +84,21 @@ def load_stack_file(stack: str, folder: Path = _ROOT) -> StackSettings:
     return settings
 
 
-def load(config: Mapping[str, str], secret: Iterable[str], stack: str) -> tuple[StackSettings, Parts]:
+def load(config: Mapping[str, str], secret: Iterable[str], stack: str, now: datetime | None = None) -> tuple[StackSettings, Parts]:
     """The settings of the stack that Pulumi runs, with its secrets checked.
 
     Args:
         config: the project's whole configuration as Pulumi hands it over: keys with the namespace, values as text or JSON.
         secret: the keys of it that are encrypted.
         stack: the stack's name.
+        now: the time that certificates are compared with; None for the machine's.
 
     Raises:
         SettingsError: the stack file is refused; the text holds every problem.
     """
     encrypted = set(secret)
     own = {key.partition(":")[2]: value for key, value in config.items() if key.startswith(f"{PROJECT}:")}
-    settings, parts, problems = parse({key: _plain(value) for key, value in own.items() if not is_secret_key(key)})
+    settings, parts, problems = parse({key: _plain(value) for key, value in own.items() if is_setting(key)})
     # With a broken topology the secrets that it needs are still known as far as its nodes are.
     known = parts.settings
     needed = secret_keys(known)
@@ -103,8 +106,16 @@ def load(config: Mapping[str, str], secret: Iterable[str], stack: str) -> tuple[
         problem = check_secret(key, own.get(key), encrypted=f"{PROJECT}:{key}" in encrypted, strict=known.is_prod)
         problems += [problem] if problem else []
     for key in sorted(own):
-        if is_secret_key(key) and key not in needed and settings is not None and f"{PROJECT}:{key}" not in encrypted:
+        if not is_secret_key(key) or f"{PROJECT}:{key}" in encrypted or key in needed:
+            continue
+        if is_private_key(key):
+            problems.append(Problem(key, f"is a private key, and stands in the stack file in clear: take another one. {how_to_set(key)}"))
+        elif settings is not None:
             problems.append(Problem(key, f"is a secret in clear that this stack does not use.{nearest(key, needed)}"))
+    if parties_of(known):
+        from configs.certificates import check_certificates  # noqa: PLC0415 - for a stack with TLS only
+
+        problems += check_certificates(known, own, stack.rpartition("/")[2], now or datetime.now(UTC))
     if settings is None or problems:
         raise SettingsError(report(problems, stack_file_name(stack)))
     return settings, parts

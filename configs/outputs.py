@@ -19,11 +19,13 @@ def of(this: Deployment, nodes: Mapping[str, OrthancNode], forwarders: Mapping[s
     """The outputs by name.
 
     nodes: for each node its AE title, where its DICOM port and its web interface are reached from the host, the nodes and
-        modalities that it forwards to, where its index is, its users' roles, and, with a metricsPort, where its forwarder's metrics are.
+        modalities that it forwards to, where its index is, its users' roles, with TLS what its certificate is known by, and, with a
+        metricsPort, where its forwarder's metrics are.
     indexDb: where the database is reached on the stack's network (it is on no port of the host), and the first node's database, which
         Adminer's users want to see; ``databases`` has all of them, by node. null without one.
     adminerUrl: Adminer's address, or null.
     images: which images run (null for a part that the stack has not), and whether they come from a registry or were built here.
+    caCertificate: the certificate of the stack's own authority, for browsers and devices; left out without one.
     topology: the stack as a Mermaid graph.
     users: secret; node -> user -> password.
     """
@@ -40,6 +42,7 @@ def of(this: Deployment, nodes: Mapping[str, OrthancNode], forwarders: Mapping[s
                 "index": node.index,
                 "indexDatabase": databases.get(node.name),
                 "roles": {user.name: user.role.value for user in node.users},
+                **({"tlsTrust": this.certificates[node.name].trust} if settings.tls_of(node) else {}),
                 **_metrics_url(forwarders.get(node.name)),
             }
             for node in settings.nodes
@@ -59,6 +62,7 @@ def of(this: Deployment, nodes: Mapping[str, OrthancNode], forwarders: Mapping[s
             "postgres": images.postgres if databases else None,
             "adminer": images.adminer if adminer else None,
         },
+        **({"caCertificate": this.authority} if this.certificates and this.authority else {}),
         "topology": mermaid(settings),
         "users": pulumi.Output.secret(
             {node.name: {user.name: this.secret(secrets.user_key(node.name, user.name)) for user in node.users} for node in settings.nodes}

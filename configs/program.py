@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import pulumi
 from pulumi.runtime import config as pulumi_config
@@ -14,6 +16,10 @@ from configs.loader import load, stack_file_name
 from configs.problems import SettingsError, report
 from configs.protection import PROTECTIONS
 from configs.settings import StackSettings
+from configs.tls import CA_CERTIFICATE, parties_of
+
+if TYPE_CHECKING:
+    from configs.certificates import Certificate
 
 
 @dataclass(frozen=True)
@@ -25,12 +31,16 @@ class Deployment:
         prefix: what the physical names of the stack begin with.
         images: the images to run.
         secret: reads one secret of the stack, by its key.
+        certificates: the certificates of whoever speaks TLS, by name.
+        authority: the certificate of the authority that made them; empty where the stack file holds none.
     """
 
     settings: StackSettings
     prefix: str
     images: ImageChoice
     secret: Callable[[str], pulumi.Output[str]]
+    certificates: Mapping[str, Certificate]
+    authority: str
 
 
 def begin() -> Deployment:
@@ -57,4 +67,34 @@ def begin() -> Deployment:
     for node in settings.nodes:
         for option in node.unsafe:
             pulumi.log.warn(f"{node.name}: {option} is weakened on purpose (unsafe): {PROTECTIONS[option].against}.")
-    return Deployment(settings, prefix, choose(settings.images, engine.images), pulumi.Config().require_secret)
+    _warn_of_plain(settings)
+    own = {key.partition(":")[2]: value for key, value in config.items() if key.startswith(f"{names.PROJECT}:")}
+    return Deployment(
+        settings,
+        prefix,
+        choose(settings.images, engine.images),
+        pulumi.Config().require_secret,
+        _certificates(settings, own, name),
+        own.get(CA_CERTIFICATE, ""),
+    )
+
+
+def _certificates(settings: StackSettings, own: Mapping[str, str], stack: str) -> dict[str, Certificate]:
+    if not parties_of(settings):
+        return {}
+    from configs.certificates import certificates_of, soon_over  # noqa: PLC0415 - for a stack with TLS only
+
+    for party, day in soon_over(settings, own, datetime.now(UTC)).items():
+        pulumi.log.warn(f"{party}: its certificate ends on {day}, and then this stack is refused. Renew it: make certs STACK={stack}")
+    return certificates_of(settings, own)
+
+
+def _warn_of_plain(settings: StackSettings) -> None:
+    """What production does without TLS, because its stack file says so."""
+    if not settings.is_prod:
+        return
+    for node in settings.nodes:
+        if not settings.tls_of(node):
+            pulumi.log.warn(f"{node.name}: tls is false: images, patients' names and passwords go over the network in clear.")
+    if settings.index_nodes and not settings.db_tls:
+        pulumi.log.warn("indexDb: tls is false: patients' names go between the nodes and PostgreSQL in clear, inside this machine.")

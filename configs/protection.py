@@ -36,6 +36,9 @@ def _bounded(against: str) -> Protection:
 #: Orthanc's security guide (book, faq/security.html) and the CVEs of the options; the values that protect are in configs/orthanc/.
 PROTECTIONS: Mapping[str, Protection] = {
     "DeidentifyLogs": _is(True, "patients' names get into the log"),
+    "DicomTlsMinimumProtocolVersion": Protection(
+        lambda said: said == 0 or said in (4, 5), "0, 4 or 5", "DICOM goes over protocols that are broken (before TLS 1.2)"
+    ),
     "DicomCheckCalledAet": _is(True, "a caller that was set up for another node is served"),
     "ExecuteLuaEnabled": _is(False, "a script that is posted to the node runs as Orthanc"),
     "HttpsVerifyPeers": _is(True, "anybody may pass for a server that the node calls"),
@@ -46,6 +49,9 @@ PROTECTIONS: Mapping[str, Protection] = {
     "MaximumStorageMode": Protection(lambda said: said == "Reject", "Reject", "a full node deletes its oldest patient in silence"),
     "RestApiWriteToFileSystemEnabled": _is(False, "a request writes over Orthanc's own files (CVE-2023-33466)"),
     "ServeFolders": Protection(lambda _: False, "nothing", "files of the container are served"),
+    "SslMinimumProtocolVersion": Protection(
+        lambda said: said in (4, 5), "4 or 5", "passwords go over protocols that are broken (before TLS 1.2)"
+    ),
     "SyncStorageArea": _is(True, "an image that was acknowledged is lost with the power"),
     "WebDavEnabled": _is(False, "patients are on a network drive, past the users' roles"),
 }

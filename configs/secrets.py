@@ -9,6 +9,7 @@ import re
 
 from configs.problems import Problem
 from configs.settings import StackSettings
+from configs.tls import is_certificate, is_private_key
 
 #: The password of PostgreSQL's superuser.
 DB_PASSWORD = "dbPassword"
@@ -53,11 +54,17 @@ def forwarder_key(node: str) -> str:
 
 def is_secret_key(key: str) -> bool:
     """Whether a key of a stack file is a secret's, needed or not."""
-    return key == DB_PASSWORD or key.startswith((f"{DB_PASSWORD}.", f"{USER_PASSWORD}.", f"{FORWARDER_PASSWORD}."))
+    passwords = (f"{DB_PASSWORD}.", f"{USER_PASSWORD}.", f"{FORWARDER_PASSWORD}.")
+    return key == DB_PASSWORD or key.startswith(passwords) or is_private_key(key)
+
+
+def is_setting(key: str) -> bool:
+    """Whether a key of a stack file is a setting, and no secret or certificate."""
+    return not is_secret_key(key) and not is_certificate(key)
 
 
 def secret_keys(settings: StackSettings) -> tuple[str, ...]:
-    """Every secret that a stack needs, sorted."""
+    """Every password that a stack needs, sorted. Its private keys come with certificates, and are tls.py's concern."""
     keys = {user_key(node.name, user.name) for node in settings.nodes for user in node.users}
     keys |= {forwarder_key(node.name) for node in settings.forwarding_nodes}
     if settings.index_nodes:

@@ -67,6 +67,11 @@ class IndexDbSettings(Settings):
         description="PostgreSQL's max_connections, 20 to 5000. The nodes' PostgreSQL.IndexConnectionsCount, added up, plus 13 in "
         "reserve must fit into it.",
     )
+    tls: bool | None = Field(
+        default=None,
+        description="whether PostgreSQL takes connections by TLS only, and each node verifies its certificate: true or false; true in "
+        "prod and false in dev when left out.",
+    )
     memory: Memory = Field(
         default=2048,
         description="MiB that PostgreSQL's container may use, 256 to 1048576, without swap; beyond it, it is killed and started again. "
@@ -109,6 +114,16 @@ class NodeSettings(Settings):
     bind: BindAddress | None = Field(
         default=None,
         description="the host's IP address that the node's ports are bound to; the stack's `bind` when left out.",
+    )
+    tls: bool | None = Field(
+        default=None,
+        description="whether the node speaks TLS only: HTTPS, and DICOM TLS with a certificate on both sides. true or false; true in prod "
+        "and false in dev when left out. docs/tls.md says how its certificate is made, or given.",
+    )
+    tls_names: Annotated[tuple[Host, ...], BeforeValidator(from_list), Distinct, Field(max_length=32)] = Field(
+        default=(),
+        description="host names and IP addresses that the node is reached by from outside, besides `bind` and localhost: `make certs` "
+        "makes its certificate for them, too.",
     )
     memory: Memory = Field(
         default=2048,
@@ -158,6 +173,10 @@ class ModalitySettings(Settings):
     nodes: Annotated[tuple[str, ...], BeforeValidator(from_list), Distinct, Field(min_length=1, max_length=MAX_NODES)] = Field(
         description="the names of the nodes that know the device; all others refuse it."
     )
+    tls: bool = Field(
+        default=False,
+        description="whether the device speaks DICOM TLS, with a certificate of its own: true or false. `make certs` makes one for it.",
+    )
     allow: Annotated[tuple[Annotated[Operation, Field(strict=False)], ...], BeforeValidator(from_list), Distinct] = Field(
         default=(Operation.ECHO,),
         description="what the device may ask of those nodes: any of echo, store, find, get, move, worklist, and commit (storage "
@@ -203,6 +222,15 @@ class StackSettings(Settings):
     def bind_of(self, part: NodeSettings | AdminerSettings) -> str:
         """The host's address that a part's ports are bound to."""
         return part.bind or self.bind or "127.0.0.1"
+
+    def tls_of(self, node: NodeSettings) -> bool:
+        """Whether a node speaks TLS only."""
+        return self.is_prod if node.tls is None else node.tls
+
+    @property
+    def db_tls(self) -> bool:
+        """Whether there is an index database, and it speaks TLS only."""
+        return bool(self.index_nodes) and (self.is_prod if self.index_db.tls is None else self.index_db.tls)
 
     @property
     def forwarding_nodes(self) -> tuple[NodeSettings, ...]:

@@ -60,11 +60,13 @@ class Peer(Generic[Host]):
         name: the entry's symbolic name: the peer's name in the stack file.
         endpoint: where the peer is reached.
         permissions: what the peer may ask of the node, as Orthanc names it; everything else is refused.
+        tls: whether the peer is reached by DICOM TLS.
     """
 
     name: str
     endpoint: DicomEndpoint[Host]
     permissions: frozenset[str]
+    tls: bool = False
 
     def modality(self) -> dict[str, object]:
         """The entry in the long form of Orthanc's configuration."""
@@ -73,6 +75,7 @@ class Peer(Generic[Host]):
             "Host": self.endpoint.host,
             "Port": self.endpoint.port,
             **{permission: permission in self.permissions for permission in PERMISSIONS},
+            **({"UseDicomTls": True} if self.tls else {}),
         }
 
 
@@ -103,7 +106,8 @@ def peers_of(
     for modality in settings.modalities:
         if node.name in modality.nodes:
             permissions.setdefault(modality.name, set()).update(_permissions_of(modality))
-    return tuple(Peer(name, endpoints[name], frozenset(permissions[name])) for name in sorted(permissions))
+    tls = {other.name for other in settings.nodes if settings.tls_of(other)} | {one.name for one in settings.modalities if one.tls}
+    return tuple(Peer(name, endpoints[name], frozenset(permissions[name]), name in tls) for name in sorted(permissions))
 
 
 def commits(node: NodeSettings, settings: StackSettings) -> bool:

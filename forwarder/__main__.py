@@ -29,7 +29,7 @@ _STOP_SECONDS = 10.0
 
 def run(config: Config) -> int:
     """Forward until SIGTERM; 1 where a thread has died, for the engine to start everything anew."""
-    orthanc = Orthanc(config.host, config.port, config.user, config.password)
+    orthanc = Orthanc(config.host, config.port, config.user, config.password, config.trust)
     links: list[Link] = []
     keeper = Keeper(orthanc, links, config.delete_after)
     links += [Link(link, orthanc, on_closed=keeper.offer_id) for link in config.links]

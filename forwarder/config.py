@@ -104,6 +104,7 @@ class Config:
         port: its HTTP port.
         user: a user of its REST API.
         password: that user's password.
+        trust: a file with the certificate by which the Orthanc is known; None for one without TLS.
         links: its destinations.
         delete_after: seconds after which a series that every destination has confirmed is deleted; None keeps it for ever.
         port_status: where status and metrics are served.
@@ -115,6 +116,7 @@ class Config:
     user: str
     password: str
     links: tuple[LinkConfig, ...]
+    trust: str | None = None
     delete_after: int | None = None
     port_status: int = 9042
 
@@ -142,6 +144,7 @@ def parse(public: Mapping[str, Any], secret: Mapping[str, Any]) -> Config:
         port=int(public["port"]),
         user=secret["user"],
         password=secret["password"],
+        trust=public.get("trust"),
         links=links,
         delete_after=public.get("deleteAfterSeconds"),
         port_status=int(public["statusPort"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import ssl
 import threading
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
@@ -97,8 +98,9 @@ class Series:
 class Orthanc:
     """A connection to an Orthanc for each thread that asks."""
 
-    def __init__(self, host: str, port: int, user: str, password: str) -> None:
+    def __init__(self, host: str, port: int, user: str, password: str, trust: str | None = None) -> None:
         self._address = host, port
+        self._tls = ssl.create_default_context(cafile=trust) if trust else None
         self._headers = {"Authorization": "Basic " + b64encode(f"{user}:{password}".encode()).decode()}
         self._of_thread = threading.local()
         #: Not known before it was asked, nor after it was away: it may come back with another index.
@@ -192,6 +194,11 @@ class Orthanc:
         """The main DICOM tags of a study, by name."""
         return dict(self.get(f"/studies/{study}")["MainDicomTags"])
 
+    def _connection(self) -> http.client.HTTPConnection:
+        if self._tls is None:
+            return http.client.HTTPConnection(*self._address)
+        return http.client.HTTPSConnection(*self._address, context=self._tls)
+
     def _ask(self, method: str, path: str, body: bytes | None, timeout: float) -> bytes:
         """One request; once more where a connection that lay idle turns out to be closed.
 
@@ -203,7 +210,7 @@ class Orthanc:
             connection = getattr(self._of_thread, "connection", None)
             fresh = connection is None
             if connection is None:
-                connection = self._of_thread.connection = http.client.HTTPConnection(*self._address)
+                connection = self._of_thread.connection = self._connection()
             connection.timeout = timeout
             if connection.sock is not None:
                 connection.sock.settimeout(timeout)

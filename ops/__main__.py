@@ -25,6 +25,7 @@ COMMANDS = {
     "retry": "have the forwarders try everything now: destinations that failed, images set aside",
     "recheck": "ask each destination again for all that it has confirmed; what it lost is sent again",
     "secrets": "set the secrets that are missing to random values",
+    "certs": "make the certificates that are missing or end soon; RENEW=<name> or all, EXPORT=<name> for a device",
     "rotate": "give secrets new random values on a running stack: KEY=<key>, or KEY=all",
     "down": "stop the stack and keep its data",
     "destroy": "remove the stack; in prod its data volumes stay",
@@ -88,6 +89,10 @@ def _run(command: str, stack: str, out: TextIO) -> int:
         from ops.rotate import rotate
 
         return rotate(stack)
+    if command == "certs":
+        from ops.certs import certs
+
+        return certs(stack)
     if command in ("down", "destroy"):
         from ops import lifecycle
 

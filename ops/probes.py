@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -41,6 +43,7 @@ class Node:
         database: the database of its index, or None.
         users: its users' passwords.
         roles: its users' roles.
+        trust: what its certificate is known by, as PEM; empty for one without TLS.
     """
 
     name: str
@@ -51,6 +54,11 @@ class Node:
     database: str | None
     users: Mapping[str, str] = field(repr=False)
     roles: Mapping[str, str] = field(default_factory=dict)
+    trust: str = field(default="", repr=False)
+
+    def ask(self, path: str, login: tuple[str, str] | None = None, body: bytes | None = None) -> Reply:
+        """GET a path of its REST API, or POST a body to it."""
+        return request(self.url + path, login, body, opener_of(self.trust, self.name))
 
     @property
     def login(self) -> tuple[str, str]:
@@ -86,12 +94,43 @@ def nodes_of(outputs: Mapping[str, Any]) -> list[Node]:
             database=node.get("indexDatabase"),
             users=users.get(name) or {},
             roles=node.get("roles") or {},
+            trust=node.get("tlsTrust") or "",
         )
         for name, node in sorted((outputs.get("nodes") or {}).items())
     ]
 
 
-def request(url: str, login: tuple[str, str] | None = None, body: bytes | None = None) -> Reply:
+class _Named(ssl.SSLContext):
+    """Looks in a certificate for a given name instead of the address that was asked."""
+
+    name: str
+
+    def wrap_socket(self, *arguments: Any, **more: Any) -> ssl.SSLSocket:
+        return super().wrap_socket(*arguments, **{**more, "server_hostname": self.name})
+
+
+@functools.cache
+def opener_of(trust: str, name: str) -> urllib.request.OpenerDirector:
+    """What opens addresses of a node.
+
+    Args:
+        trust: what its certificate is known by, as PEM; empty for one without TLS.
+        name: the node's name, which is in its certificate whatever address it is reached by.
+    """
+    if not trust:
+        return _OPENER
+    context = _Named(ssl.PROTOCOL_TLS_CLIENT)
+    context.name = name
+    context.load_verify_locations(cadata=trust)
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+
+
+def request(
+    url: str,
+    login: tuple[str, str] | None = None,
+    body: bytes | None = None,
+    opener: urllib.request.OpenerDirector = _OPENER,
+) -> Reply:
     """GET an address, or POST a body to it; any status is an answer.
 
     Raises:
@@ -101,7 +140,7 @@ def request(url: str, login: tuple[str, str] | None = None, body: bytes | None =
     if login:
         asked.add_header("Authorization", "Basic " + base64.b64encode(":".join(login).encode()).decode())
     try:
-        with _OPENER.open(asked, timeout=_TIMEOUT_SECONDS) as answer:
+        with opener.open(asked, timeout=_TIMEOUT_SECONDS) as answer:
             return Reply(answer.status, answer.read().decode(errors="replace"))
     except urllib.error.HTTPError as error:
         with error:
@@ -112,12 +151,11 @@ def request(url: str, login: tuple[str, str] | None = None, body: bytes | None =
 
 def check_login(node: Node, user: str) -> str:
     """A user gets in with the password; nobody gets in with another one, or with none."""
-    url = f"{node.url}/system"
-    right = request(url, (user, node.users[user])).status
+    right = node.ask("/system", (user, node.users[user])).status
     if right != 200:
         raise CheckFailedError(f"{user}'s password is answered with {right} instead of 200; was it changed since the last `make up`?")
     for what, login in (("a wrong password", (user, "not-the-password")), ("no password", None)):
-        status = request(url, login).status
+        status = node.ask("/system", login).status
         if status != 401:
             raise CheckFailedError(f"{what} is answered with {status} instead of 401: the node is open to anyone")
     return "password accepted; a wrong one and none refused"
@@ -126,7 +164,7 @@ def check_login(node: Node, user: str) -> str:
 def check_echo(node: Node, peer: Node) -> str:
     """The node reaches its peer by DICOM: a C-ECHO, sent from inside the node's container."""
     started = time.monotonic()
-    reply = request(f"{node.url}/modalities/{peer.name}/echo", node.login, b"{}")
+    reply = node.ask(f"/modalities/{peer.name}/echo", node.login, b"{}")
     if reply.status == 404:
         raise CheckFailedError(f"{node.name} does not know {peer.name}: run `make up`")
     if reply.status != 200:
@@ -136,7 +174,7 @@ def check_echo(node: Node, peer: Node) -> str:
 
 def check_index(node: Node, docker: Docker, db_container: str) -> str:
     """The node's index is where it should be; one in PostgreSQL holds the instances that the node says it has."""
-    plugin = str(request(f"{node.url}/system", node.login).json().get("DatabaseBackendPlugin") or "")
+    plugin = str(node.ask("/system", node.login).json().get("DatabaseBackendPlugin") or "")
     if node.index != "postgresql":
         if plugin:
             raise CheckFailedError(f"the index should be SQLite, but is in {plugin}")
@@ -167,7 +205,7 @@ def check_adminer(url: str) -> str:
 
 
 def _count(node: Node) -> int:
-    return int(request(f"{node.url}/statistics", node.login).json()["CountInstances"])
+    return int(node.ask("/statistics", node.login).json()["CountInstances"])
 
 
 def _reason(reply: Reply) -> str:

@@ -10,6 +10,10 @@ from configs.loader import load_stack_file
 from configs.names import DB_HOST, DB_SUPERUSER
 from configs.problems import nearest
 from configs.secrets import DB_PASSWORD, secret_keys
+from configs.settings import StackSettings
+from configs.tls import CA_KEY, PRIVATE_KEY, is_private_key, parties_of, private_key_key
+from ops.authority import AUTHORITY
+from ops.certs import renew_certificates
 from ops.prepare import stack_file
 from ops.secrets import random_secret, set_secrets
 from ops.setup.console import SetupError, say
@@ -31,11 +35,25 @@ ALTER ROLE "{role}" PASSWORD :'password';
 def rotate(name: str) -> int:
     """Rotate what KEY says, and deploy the stack with it; the exit status."""
     settings = load_stack_file(name)
-    keys = chosen(os.environ.get("KEY", ""), secret_keys(settings))
+    keys = chosen(os.environ.get("KEY", ""), rotated_keys(settings))
     stack = deployed(name)
-    renew(stack, keys)
-    say("Rotate", f"new random values: {', '.join(keys)}")
+    if private := [key for key in keys if is_private_key(key)]:
+        renew_certificates(stack, settings, _parties_of(private))
+    if passwords := [key for key in keys if not is_private_key(key)]:
+        renew(stack, passwords)
+        say("Rotate", f"new random values: {', '.join(passwords)}")
     return up(name)
+
+
+def rotated_keys(settings: StackSettings) -> list[str]:
+    """The secrets that can be rotated: passwords, and the private keys with their certificates."""
+    parties = parties_of(settings)
+    return [*secret_keys(settings), *(private_key_key(party.name) for party in parties), *([CA_KEY] if parties else [])]
+
+
+def _parties_of(private_keys: Sequence[str]) -> list[str]:
+    """Whose certificates are made anew with their keys; the authority's is everybody's."""
+    return [AUTHORITY if key == CA_KEY else key.removeprefix(f"{PRIVATE_KEY}.") for key in private_keys]
 
 
 def chosen(said: str, known: Sequence[str]) -> list[str]:

@@ -47,17 +47,26 @@ def ensure_secrets(stack: Stack, settings: StackSettings) -> list[str]:
     return missing
 
 
-def set_secrets(stack: Stack, values: Mapping[str, str], file: Path) -> None:
+def set_secrets(stack: Stack, values: Mapping[str, str], file: Path, plain: Mapping[str, str] | None = None) -> None:
     """Set secrets, all of them or none: on a copy of the stack file, which then takes its place.
 
     Values go through standard input. On a command line, as `pulumi config set-all` has them, every user of the machine
     could read them while it runs.
+
+    Args:
+        stack: the stack.
+        values: the secrets by their keys.
+        file: its stack file.
+        plain: what to set with them, in clear.
     """
     draft = file.with_name(f".{file.stem}.draft.yaml")  # Pulumi goes by the suffix
     shutil.copy(file, draft)
     try:
         for key, value in values.items():
             stack.ask("config", "set", "--secret", f"{PROJECT}:{key}", "--config-file", str(draft), stdin=value)
+        if plain:
+            pairs = (f"--plaintext={PROJECT}:{key}={value}" for key, value in sorted(plain.items()))
+            stack.ask("config", "set-all", *pairs, "--config-file", str(draft))
         draft.replace(file)
     finally:
         draft.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from typing import Any
 from configs.loader import load_stack_file
 from configs.secrets import DB_PASSWORD
 from configs.settings import StackSettings
+from ops.certs import ensure_certificates
 from ops.containers import ROLE_ONE_SHOT, Container, Docker, docker_runner, expected_names, list_containers
 from ops.images import ensure_images
 from ops.prepare import prepare, stack_config, stack_file
@@ -36,6 +37,7 @@ def up(name: str) -> int:
     if settings.index_nodes:
         refuse_lost_password(stack, docker)
     ensure_secrets(stack, settings)
+    ensure_certificates(stack, settings)
     ensure_images(settings, stack.tools, docker)
     if interrupted and existed:
         refresh = recover(stack, docker)
@@ -76,6 +78,7 @@ def preview(name: str) -> int:
     if not stack.exists():
         stack.create()
     ensure_secrets(stack, settings)
+    ensure_certificates(stack, settings)
     ensure_images(settings, stack.tools, docker_runner(stack.tools.docker))
     print(flush=True)
     status = stack.run("preview", *POLICIES)

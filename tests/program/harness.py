@@ -21,7 +21,8 @@ from pulumi.runtime.stack import Stack, run_pulumi_func
 from configs import preflight
 from configs.loader import parse
 from configs.names import PROJECT
-from configs.secrets import is_secret_key, secret_keys
+from configs.secrets import is_setting, secret_keys
+from tests.unit.certificates import certificates_for
 from tests.unit.stacks import settings_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,7 +126,7 @@ def raw_stack_file(stack: str) -> dict[str, Any]:
     """What one of the project's stack files says, less the namespace and the secrets."""
     config = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
     raw = {key.partition(":")[2]: value for key, value in config.items()}
-    return {key: value for key, value in raw.items() if not is_secret_key(key)}
+    return {key: value for key, value in raw.items() if is_setting(key)}
 
 
 def run_program(
@@ -143,7 +144,11 @@ def run_program(
     settings = settings_of(dict(raw)) if run is None else parse(raw)[1].settings
     run = run or Run()
     secrets = {key: f"{SECRET}{i}" for i, key in enumerate(secret_keys(settings))}
-    values = {key: value if isinstance(value, str) else json.dumps(value) for key, value in raw.items()} | secrets
+    made = certificates_for(settings)
+    secrets |= made.secret
+    values: dict[str, str] = (
+        {key: value if isinstance(value, str) else json.dumps(value) for key, value in raw.items()} | dict(made.plain) | secrets
+    )
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     with pytest.MonkeyPatch.context() as patch:

@@ -42,7 +42,7 @@ def chain() -> Run:
 
 @pytest.fixture(scope="module")
 def kept_in_prod() -> Run:
-    return run_program({**CHAIN, "environment": "prod", "bind": "127.0.0.1"}, "prod")
+    return run_program({**CHAIN, "environment": "prod", "bind": "127.0.0.1", "modalities": [{**PACS, "tls": True}]}, "prod")
 
 
 def uploads(run: Run, name: str) -> dict[str, dict[str, Any]]:

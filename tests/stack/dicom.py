@@ -143,6 +143,8 @@ def _association(node: Node, aet: str, contexts: Iterable[tuple[str, str]], **op
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = 60
     for abstract, transfer in sorted(set(contexts)):
         ae.add_requested_context(abstract, transfer)
+    if node.as_device:
+        options["tls_args"] = (node.as_device, None)
     association = ae.associate(node.host, node.port, ae_title=node.aet, max_pdu=131072, **options)
     try:
         with _answers_for_the_caller(association):

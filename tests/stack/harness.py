@@ -9,13 +9,16 @@ import json
 import os
 import secrets as randomness
 import shutil
+import ssl
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +29,9 @@ from configs import names
 from configs.images import candidates
 from configs.loader import parse
 from configs.secrets import secret_keys
+from configs.tls import CA_CERTIFICATE, certificate_key, private_key_key
+from ops.authority import make
+from ops.probes import opener_of
 from tests.stack.engine import PATIENCE_SECONDS, TEST_PORTS, Watch, docker, eventually, free_ports, need_pulumi
 
 __all__ = ["ROOT", "Done", "Node", "Stack", "Watch", "copy_program", "docker", "eventually", "free_ports", "need_pulumi"]
@@ -34,7 +40,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: The local parts of the program: what `pulumi up` reads.
 _PROGRAM = ("__main__.py", "Pulumi.yaml", "Pulumi.dev.yaml", "Pulumi.prod.yaml", "components", "configs", "forwarder", "images", "policy")
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def copy_program(folder: Path, *, start_seconds: int | None = None) -> Path:
@@ -93,7 +98,12 @@ class Done:
 
 @dataclass(frozen=True)
 class Node:
-    """A node of a running stack, as its outputs describe it."""
+    """A node of a running stack, as its outputs describe it.
+
+    Attributes:
+        trust: what its certificate is known by; empty for one without TLS.
+        as_device: how a device that has a certificate speaks DICOM TLS with it.
+    """
 
     name: str
     aet: str
@@ -101,6 +111,8 @@ class Node:
     port: int
     url: str
     login: tuple[str, str]
+    trust: str = ""
+    as_device: ssl.SSLContext | None = None
 
     def ask(
         self,
@@ -115,7 +127,7 @@ class Node:
         request = urllib.request.Request(self.url + path, data=data, method=method, headers=dict(headers or {}))
         request.add_header("Authorization", self.authorization)
         try:
-            with _OPENER.open(request, timeout=PATIENCE_SECONDS) as answer:
+            with opener_of(self.trust, self.name).open(request, timeout=PATIENCE_SECONDS) as answer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             with error:
@@ -161,6 +173,7 @@ class Stack:
     Attributes:
         settings: what its stack file says, less the secrets: edit it, then up() or preview().
         secrets: its secrets in clear; those that are missing are made at random.
+        certificates: its certificates; those that are missing are made.
     """
 
     def __init__(self, program: Path, like: str, **settings: Any) -> None:
@@ -180,8 +193,10 @@ class Stack:
             "PULUMI_SKIP_UPDATE_CHECK": "true",
         }
         self.secrets: dict[str, str] = {}
+        self.certificates: dict[str, str] = {}
         self.settings = _settings_like(program, like) | copy.deepcopy(settings)
         self.give_ports()
+        self.makes_certificates = True
         self._set: dict[str, str] = {}
         self._outputs: dict[str, Any] | None = None
         self._file.write_text("config: {}\n")
@@ -211,11 +226,11 @@ class Stack:
     @contextlib.contextmanager
     def trying(self) -> Iterator[dict[str, Any]]:
         """Settings that are taken back afterwards."""
-        before = copy.deepcopy(self.settings), dict(self.secrets)
+        before = copy.deepcopy(self.settings), dict(self.secrets), dict(self.certificates)
         try:
             yield self.settings
         finally:
-            self.settings, self.secrets = before
+            self.settings, self.secrets, self.certificates = before
 
     @property
     def _file(self) -> Path:
@@ -225,11 +240,15 @@ class Stack:
         """The stack file from settings and secrets; secrets are encrypted by Pulumi itself."""
         content = yaml.safe_load(self._file.read_text()) or {}
         held = {key: value for key, value in (content.get("config") or {}).items() if isinstance(value, dict) and "secure" in value}
-        plain = {f"{names.PROJECT}:{key}": value for key, value in self.settings.items()}
-        self._file.write_text(yaml.safe_dump(content | {"config": held | plain}, sort_keys=False))
         settings, _, _ = parse(self.settings)
         for key in secret_keys(settings) if settings else ():
             self.secrets.setdefault(key, "pw" + randomness.token_hex(12))
+        if settings and self.makes_certificates:
+            made = make(settings, self.certificates | self.secrets, datetime.now(UTC), only_needed=True)
+            self.certificates.update(made.plain)
+            self.secrets.update(made.secret)
+        plain = {f"{names.PROJECT}:{key}": value for key, value in (self.settings | self.certificates).items()}
+        self._file.write_text(yaml.safe_dump(content | {"config": held | plain}, sort_keys=False))
         changed = {key: value for key, value in self.secrets.items() if self._set.get(key) != value}
         if changed:
             self._stack.set_all_config({f"{names.PROJECT}:{key}": auto.ConfigValue(value, secret=True) for key, value in changed.items()})
@@ -325,7 +344,18 @@ class Stack:
         outputs = self.outputs()
         said = outputs["nodes"][name]
         user = next((user, password) for user, password in outputs["users"][name].items() if said["roles"][user] == "admin")
-        return Node(name, said["aet"], said["dicomHost"], int(said["dicomPort"]), said["httpUrl"], user)
+        address = said["dicomHost"], int(said["dicomPort"]), said["httpUrl"]
+        return Node(name, said["aet"], *address, user, said.get("tlsTrust", ""))
+
+    def device(self, name: str) -> ssl.SSLContext:
+        """How a device outside speaks DICOM TLS: with its own certificate, trusting the stack's authority."""
+        context = ssl.create_default_context(cadata=self.certificates[CA_CERTIFICATE])
+        context.check_hostname = False  # as DCMTK, and most that speak DICOM
+        with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
+            file.write(self.certificates[certificate_key(name)] + self.secrets[private_key_key(name)])
+            file.flush()
+            context.load_cert_chain(file.name)
+        return context
 
     def nodes(self) -> dict[str, Node]:
         """All nodes by name."""

@@ -12,6 +12,7 @@ from tests.unit.stacks import node, problems_of, settings_of, stack
 WEAK = {
     "DeidentifyLogs": False,
     "DicomCheckCalledAet": False,
+    "DicomTlsMinimumProtocolVersion": 2,
     "ExecuteLuaEnabled": True,
     "HttpsVerifyPeers": False,
     "LimitFindInstances": 0,
@@ -21,6 +22,7 @@ WEAK = {
     "MaximumStorageMode": "Recycle",
     "RestApiWriteToFileSystemEnabled": True,
     "ServeFolders": {"/": "/"},
+    "SslMinimumProtocolVersion": 1,
     "SyncStorageArea": False,
     "WebDavEnabled": True,
 }

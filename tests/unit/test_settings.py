@@ -133,8 +133,8 @@ def test_a_missing_stack_file_names_those_that_there_are() -> None:
 
 
 def config(secrets: dict[str, str], **more: str) -> dict[str, str]:
-    nodes = '[{"name": "a", "aet": "A", "httpPort": 8042, "dicomPort": 4242}]'
-    own = {"environment": "prod", "bind": "127.0.0.1", "nodes": nodes, **secrets, **more}
+    nodes = '[{"name": "a", "aet": "A", "httpPort": 8042, "dicomPort": 4242, "tls": false}]'
+    own = {"environment": "prod", "bind": "127.0.0.1", "nodes": nodes, "indexDb": '{"tls": false}', **secrets, **more}
     return {f"orthanc-stack:{key}": value for key, value in own.items()}
 
 
