@@ -172,6 +172,8 @@ def _registered(_: pulumi.ErrorHook) -> asyncio.Future[None]:
 
 
 async def _execute(run: Run) -> None:
+    # Pulumi makes one root for all programs of a process: an output that this one has not would be the last one's.
+    cast("Stack", get_root_resource()).outputs.clear()
     runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")
     for name, value in cast("Stack", get_root_resource()).outputs.items():
         output = pulumi.Output.from_input(value)
