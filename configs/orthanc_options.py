@@ -11,6 +11,7 @@ import yaml
 
 from configs.problems import NO_VALUE, Problem, nearest, path_of
 from configs.settings import NodeSettings, StackSettings
+from configs.tls import needs_certificate
 
 _FOLDER = Path(__file__).parent / "orthanc"
 
@@ -98,12 +99,14 @@ def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 
 
 def options_of(node: NodeSettings, settings: StackSettings) -> dict[str, Any]:
-    """A node's options, less what is computed: base, environment, index, room for its links, and its own block, in this order."""
+    """A node's options, less what is computed: base, environment, index, TLS, room for its links, and its own block, in this order."""
     options = overlay(_load("base"), _load(settings.environment))
     if node.index == "postgresql":
         options = overlay(options, _load("postgresql"))
         if settings.images.source == "registry":
             options = overlay(options, _load("postgresql-registry"))
+    if needs_certificate(node, settings):
+        options = overlay(options, _load("tls"))
     return overlay(overlay(options, _room_for_links(node, settings, options)), node.orthanc)
 
 

@@ -36,10 +36,10 @@ def _bounded(against: str) -> Protection:
 #: Orthanc's security guide (book, faq/security.html) and the CVEs of the options; the values that protect are in configs/orthanc/.
 PROTECTIONS: Mapping[str, Protection] = {
     "DeidentifyLogs": _is(True, "patients' names get into the log"),
-    "DicomTlsMinimumProtocolVersion": Protection(
-        lambda said: said == 0 or said in (4, 5), "0, 4 or 5", "DICOM goes over protocols that are broken (before TLS 1.2)"
-    ),
     "DicomCheckCalledAet": _is(True, "a caller that was set up for another node is served"),
+    "DicomTlsMinimumProtocolVersion": Protection(
+        lambda said: said in (4, 5), "4 or 5", "DICOM goes over protocols that are broken (before TLS 1.2)"
+    ),
     "ExecuteLuaEnabled": _is(False, "a script that is posted to the node runs as Orthanc"),
     "HttpsVerifyPeers": _is(True, "anybody may pass for a server that the node calls"),
     "LimitFindInstances": _bounded("one open query lists the whole archive"),

@@ -26,7 +26,7 @@ from configs.certificates import load_chain
 from configs.settings import StackSettings
 from configs.tls import CA_CERTIFICATE, CA_KEY, certificate_key, parties_of, private_key_key, trust_key
 
-#: RSA: with TLS 1.2, DICOM's profile of BCP 195 in DCMTK 3.6.9 has no cipher for another kind of key ("no shared cipher").
+#: RSA: with TLS 1.2, what is made with DCMTK has by default no cipher for another kind of key ("no shared cipher", DCMTK 3.6.9).
 _KEY_BITS: Final = 3072
 _CA_LIFE: Final = timedelta(days=3650)
 #: Browsers refuse what is valid for more than 398 days.

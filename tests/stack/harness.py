@@ -29,7 +29,7 @@ from configs import names
 from configs.images import candidates
 from configs.loader import parse
 from configs.secrets import secret_keys
-from configs.tls import CA_CERTIFICATE, certificate_key, private_key_key
+from configs.tls import CA_CERTIFICATE, certificate_key, is_certificate, is_private_key, private_key_key
 from ops.authority import make
 from ops.probes import opener_of
 from tests.stack.engine import PATIENCE_SECONDS, TEST_PORTS, Watch, docker, eventually, free_ports, need_pulumi
@@ -253,6 +253,14 @@ class Stack:
         if changed:
             self._stack.set_all_config({f"{names.PROJECT}:{key}": auto.ConfigValue(value, secret=True) for key, value in changed.items()})
             self._set.update(changed)
+
+    def adopt_certificates(self) -> None:
+        """Take over what somebody else has put into the stack file: certificates, and with them private keys."""
+        held = {key: value for key, value in self._stack.get_all_config().items() if key.startswith(f"{names.PROJECT}:")}
+        values = {key.partition(":")[2]: value.value for key, value in held.items()}
+        self.certificates.update({key: value for key, value in values.items() if is_certificate(key)})
+        self.secrets.update({key: value for key, value in values.items() if is_private_key(key)})
+        self._set.update(self.secrets)
 
     # --- Pulumi ---
 

@@ -11,6 +11,7 @@ import pytest
 
 from configs.loader import parse
 from configs.secrets import secret_keys
+from configs.tls import is_private_key
 from ops.table import table
 from tests.stack.dicom import PATIENT, as_file, ct_series
 from tests.stack.forwarding import await_delivery
@@ -28,11 +29,13 @@ class Life:
 
     Attributes:
         places: text by place.
+        private: a line out of each private key.
         state: the folder of the state backend.
         up_failed: whether the deployment that had to fail did.
     """
 
     places: dict[str, str] = field(default_factory=dict)
+    private: list[str] = field(default_factory=list)
     state: Path = Path()
     up_failed: bool = False
 
@@ -40,12 +43,16 @@ class Life:
 @pytest.fixture(scope="module")
 def life(program: Path) -> Life:
     """Deployed, previewed, changed, refreshed, failed, exported, destroyed; with an image on its way."""
-    stack = Stack(program, "dev")
+    stack = Stack(program, "dev", indexDb={"tls": True})
+    for node in stack.settings["nodes"]:
+        node["tls"] = True
+    del stack.settings["modalities"]
     for number, key in enumerate(secret_keys(parse(stack.settings)[0] or pytest.fail("dev's settings are refused"))):
         stack.secrets[key] = f"{_CANARY}{number:02}"
     found = Life(state=program / "state")
     try:
         found.places["up"] = stack.up().text
+        found.private = [value.splitlines()[10] for key, value in stack.secrets.items() if is_private_key(key)]
         stack.node("client").post("/instances", as_file(ct_series(slices=1, size=16)[0]))
         await_delivery(stack, "client", "server")
         with stack.trying():
@@ -91,7 +98,8 @@ def _look_at_containers(stack: Stack, found: Life) -> None:
         commands += docker("top", one, "-eo", "pid,args")
         # Nobody's user, as which a process that broke out of another one's rights would read.
         folders = ("/etc", "/home", "/run", "/tmp", "/usr/local", "/var")
-        read = docker("exec", "--user", "65534:65534", one, "grep", "-rsF", _CANARY, *folders, check=False)
+        wanted = [argument for text in (_CANARY, *found.private) for argument in ("-e", text)]
+        read = docker("exec", "--user", "65534:65534", one, "grep", "-rsF", *wanted, *folders, check=False)
         open_files += "".join(line for line in read.splitlines(keepends=True) if not line.startswith(_READ_BY_ALL))
     found.places["/proc/1/environ"], found.places["command lines"] = environments, commands
     found.places["files that other users read"] = open_files
@@ -119,7 +127,8 @@ def test_the_life_was_a_whole_one(life: Life) -> None:
 
 
 def test_no_secret_is_anywhere(life: Life, artifacts: Path) -> None:
-    rows = [(place, str(len(text)), str(text.count(_CANARY))) for place, text in life.places.items()]
+    assert len(life.private) == 4, "the authority's, the nodes', the database's"
+    rows = [(place, str(len(text)), str(sum(text.count(one) for one in (_CANARY, *life.private)))) for place, text in life.places.items()]
     (artifacts / "canary.txt").write_text(table(("place", "characters", "hits"), rows) + "\n")
     assert [(place, hits) for place, _, hits in rows if hits != "0"] == []
 

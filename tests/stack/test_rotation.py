@@ -6,7 +6,7 @@ import dataclasses
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,12 +32,16 @@ class Sender:
     """A device that sends an image after the other, and each until it is taken.
 
     Attributes:
+        node: the node as it is now, and how the device speaks with it.
+        images: what it has.
+        aet: its AE title.
         taken: the SOP instance UIDs of those that were acknowledged.
         longest: the most seconds between two acknowledgements.
     """
 
-    node: Node
+    node: Callable[[], Node]
     images: list[FileDataset]
+    aet: str = WORKSTATION
     taken: list[str] = field(default_factory=list)
     longest: float = 0.0
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -47,7 +51,7 @@ class Sender:
         last = time.monotonic()
         for image in self.images:
             while not self.stopping.is_set():
-                if sent := store(self.node, WORKSTATION, [image]):
+                if sent := store(self.node(), self.aet, [image]):
                     now = time.monotonic()
                     self.longest, last = max(self.longest, now - last), now
                     self.taken += sent
@@ -68,7 +72,7 @@ class Rotated:
 @pytest.fixture(scope="module")
 def rotated(dev: Dev, monkeypatch_module: pytest.MonkeyPatch) -> Iterator[Rotated]:
     """Every secret, while a device sends to the client."""
-    sender = Sender(dev.client, ct_series(slices=400, size=16))
+    sender = Sender(lambda: dev.client, ct_series(slices=400, size=16))
     thread = threading.Thread(target=sender.run)
     thread.start()
     try:
