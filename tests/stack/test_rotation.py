@@ -72,7 +72,8 @@ class Rotated:
 @pytest.fixture(scope="module")
 def rotated(dev: Dev, monkeypatch_module: pytest.MonkeyPatch) -> Iterator[Rotated]:
     """Every secret, while a device sends to the client."""
-    sender = Sender(lambda: dev.client, ct_series(slices=400, size=16))
+    client = dev.client  # asked for while the stack changes, its outputs would be those of before
+    sender = Sender(lambda: client, ct_series(slices=400, size=16))
     thread = threading.Thread(target=sender.run)
     thread.start()
     try:
