@@ -19,6 +19,16 @@ _PORT_SETTINGS: Final[Mapping[str, Mapping[int, str]]] = {
     "forwarder": {FORWARDER_PORT: "metricsPort"},
     "adminer": {8080: "port"},
 }
+#: What else `docker update` sets, and no component does; the provider does not read all of it.
+_FURTHER_LIMITS: Final[Mapping[str, str]] = {
+    "block I/O": "BlkioWeight",
+    "CPUs": "CpusetCpus",
+    "kernel memory": "KernelMemory",
+    "memory nodes": "CpusetMems",
+    "memory reservation": "MemoryReservation",
+    "processes": "PidsLimit",
+    "real-time CPU": "CpuRealtimeRuntime",
+}
 _ALL: Final = frozenset({EVERYTHING})
 
 
@@ -50,8 +60,10 @@ def _finding(one: Deployed, change: str, said: str, **more: Any) -> Finding:
 def _differences(one: Deployed, held: Mapping[str, Any], engine: Engine, prefix: str) -> Iterator[Finding]:
     yield from _state(one, held)
     if (name := name_of(held)) != one.name:
-        taken = engine.container_named(one.name) is not None
-        by_hand = (f"docker stop {shlex.quote(one.name)}", f"docker rm {shlex.quote(one.name)}") if taken else ()
+        # Named as before it is the one that was deployed, and need not be replaced; and a deployment would find its ports taken.
+        before = shlex.quote(one.name)
+        taken = (f"docker stop {before}", f"docker rm {before}") if engine.container_named(one.name) else ()
+        by_hand = (*taken, f"docker rename {shlex.quote(name)} {before}")
         yield _finding(one, "renamed", f"was renamed to {code(name)}", covers=frozenset({"name"}), by_hand=by_hand)
     if (image := str(held["Image"])) != one.inputs.get("image", image):
         yield _finding(one, "image", f"runs another image, {code(image)}", covers=frozenset({"image"}), replace=True)
@@ -107,15 +119,15 @@ def _limits(one: Deployed, held: Mapping[str, Any], engine: Engine) -> Iterator[
     """What `docker update` changes of a container that goes on."""
     host, inputs = held["HostConfig"], one.inputs
     memory, wanted = int(host.get("Memory") or 0) >> 20, int(inputs.get("memory") or 0)
-    swap, wanted_swap = int(host.get("MemorySwap") or 0), int(inputs.get("memorySwap") or 0)
-    # It is given as the sum with memory: as long as both are the same, there is none, and a changed one is no news of it.
-    none = swap >> 20 == memory and wanted_swap == wanted
     if memory != wanted:
-        covers = frozenset({"memory", *(["memorySwap"] if none else [])})
-        yield _finding(one, "memory", f"has {code('memory')} {_mib(memory)} instead of {_mib(wanted)}", covers=covers)
-    if swap >> 20 != wanted_swap and not none and (engine.limits_swap or swap != -1):
-        said = "as much swap as there is" if swap == -1 else f"{_mib((swap >> 20) - memory)} of swap"
-        yield _finding(one, "swap", f"may use {said} instead of {_mib(wanted_swap - wanted)}", covers=frozenset({"memorySwap"}))
+        # Its swap is given as the sum with it: what is left of a difference is told below.
+        covers = frozenset({"memory", "memorySwap"})
+        yield _finding(one, "memory", f"has {code('memory')} {_limit(memory)} instead of {_limit(wanted)}", covers=covers)
+    sum_, wanted_swap = int(host.get("MemorySwap") or 0), int(inputs.get("memorySwap") or 0) - wanted
+    swap = -1 if sum_ == -1 else (sum_ >> 20) - memory
+    if swap != wanted_swap and (engine.limits_swap or swap != -1):
+        said = "as much swap as there is" if swap == -1 else f"{_mib(swap)} of swap"
+        yield _finding(one, "swap", f"may use {said} instead of {_mib(wanted_swap)}", covers=frozenset({"memorySwap"}))
     cpus = _cpus(host.get("CpuQuota"), host.get("CpuPeriod")) or int(host.get("NanoCpus") or 0) / 1e9
     wanted_cpus = _cpus(inputs.get("cpuQuota"), inputs.get("cpuPeriod"))
     if cpus != wanted_cpus:
@@ -125,10 +137,21 @@ def _limits(one: Deployed, held: Mapping[str, Any], engine: Engine) -> Iterator[
     if shares != wanted_shares:
         said = f"has the CPU weight {shares} instead of {wanted_shares}"
         yield _finding(one, "cpu-weight", said, covers=frozenset({"cpuShares"}))
+    if further := sorted(name for name, key in _FURTHER_LIMITS.items() if not _is_none(host.get(key))):
+        covers = frozenset({"cpuSet", "memoryReservation"})
+        yield _finding(one, "limit", f"has limits that it was not deployed with: {', '.join(further)}", covers=covers, replace=True)
     policy = str((host.get("RestartPolicy") or {}).get("Name") or "no")
     if policy != (inputs.get("restart") or "no"):
         said = f"has the restart policy {code(policy)} instead of {code(inputs.get('restart') or 'no')}"
         yield _finding(one, "restart-policy", said, covers=frozenset({"restart", "maxRetryCount"}))
+
+
+def _is_none(limit: Any) -> bool:
+    return limit in (None, 0, -1, "")
+
+
+def _limit(memory: int) -> str:
+    return _mib(memory) if memory else "without limit"
 
 
 def _mib(size: int) -> str:
