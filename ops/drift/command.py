@@ -73,8 +73,9 @@ def compare(resources: Sequence[Mapping[str, Any]], engine: Engine, read: ReadFi
     """
     deployed = deployed_of(resources, prefix)
     containers = [one for one in deployed if one.kind == "container"]
+    networks = {one.name: one.id for one in deployed if one.kind == "network"}
     with ThreadPoolExecutor(_THREADS) as threads:
-        checks = threads.map(lambda one: list(check_container(one, engine, read, prefix)), containers)
+        checks = threads.map(lambda one: list(check_container(one, engine, read, prefix, networks)), containers)
         found = [finding for check in checks for finding in check]
     for one in deployed:
         if one.kind == "volume":

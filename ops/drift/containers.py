@@ -32,11 +32,19 @@ _FURTHER_LIMITS: Final[Mapping[str, str]] = {
 _ALL: Final = frozenset({EVERYTHING})
 
 
-def check_container(one: Deployed, engine: Engine, read: ReadFiles, prefix: str) -> Iterator[Finding]:
-    """What of a container is not as it was deployed: everything that the engine tells, and its files."""
+def check_container(one: Deployed, engine: Engine, read: ReadFiles, prefix: str, networks: Mapping[str, str]) -> Iterator[Finding]:
+    """What of a container is not as it was deployed: everything that the engine tells, and its files.
+
+    Args:
+        one: the container.
+        engine: what the engine holds.
+        read: reads files out of containers.
+        prefix: what the names of the stack's containers begin with.
+        networks: the identifiers of the stack's networks, by name.
+    """
     held = engine.containers.get(one.id)
     if held is not None:
-        yield from _differences(one, held, engine, prefix)
+        yield from _differences(one, held, engine, prefix, networks)
         yield from check_files(one, one.id, read)
         return
     other = engine.container_named(one.name)
@@ -47,7 +55,7 @@ def check_container(one: Deployed, engine: Engine, read: ReadFiles, prefix: str)
     remove = (f"docker stop -t 60 {name}", f"docker rm {name}")
     said = f"was removed, and another container made by hand under its name, {code(one.name)}"
     yield _finding(one, "recreated", said, covers=_ALL, by_hand=remove)
-    yield from _differences(one, other, engine, prefix)
+    yield from _differences(one, other, engine, prefix, networks)
     if extra := differing(one.inputs, other):
         yield _finding(one, "other", f"differs in what it may do: {', '.join(extra)}")
     yield from check_files(one, str(other["Id"]), read)
@@ -57,7 +65,7 @@ def _finding(one: Deployed, change: str, said: str, **more: Any) -> Finding:
     return Finding(one.part, change, f"{one.said} {said}.", one.name, urn=one.urn, **more)
 
 
-def _differences(one: Deployed, held: Mapping[str, Any], engine: Engine, prefix: str) -> Iterator[Finding]:
+def _differences(one: Deployed, held: Mapping[str, Any], engine: Engine, prefix: str, networks: Mapping[str, str]) -> Iterator[Finding]:
     yield from _state(one, held)
     if (name := name_of(held)) != one.name:
         # Named as before it is the one that was deployed, and need not be replaced; and a deployment would find its ports taken.
@@ -69,7 +77,7 @@ def _differences(one: Deployed, held: Mapping[str, Any], engine: Engine, prefix:
         yield _finding(one, "image", f"runs another image, {code(image)}", covers=frozenset({"image"}), replace=True)
     yield from _ports(one, held)
     yield from _limits(one, held, engine)
-    yield from _networks(one, held, prefix)
+    yield from _networks(one, held, prefix, networks)
     own = engine.images.get(str(held["Image"]))
     yield from _volumes(one, held, own, prefix)
     yield from _process(one, held, own)
@@ -83,7 +91,7 @@ def _state(one: Deployed, held: Mapping[str, Any]) -> Iterator[Finding]:
     # A stopped container publishes no ports, and its exit status is read, too.
     covers = frozenset({"mustRun", "ports", "exitCode"})
     if status == "paused":
-        yield _finding(one, "paused", "is paused", covers=covers, by_hand=(f"docker unpause {shlex.quote(name_of(held))}",))
+        yield _finding(one, "paused", "is paused", covers=covers, by_hand=(f"docker unpause {str(held['Id'])[:12]}",))
     elif status == "restarting":
         yield _finding(one, "restarting", f"does not run: it ends with status {state['ExitCode']}, and is started again", covers=covers)
     else:
@@ -166,9 +174,9 @@ def _or_all(cpus: float) -> str:
     return f"{cpus:g}" if cpus > 0 else "without limit"
 
 
-def _networks(one: Deployed, held: Mapping[str, Any], prefix: str) -> Iterator[Finding]:
+def _networks(one: Deployed, held: Mapping[str, Any], prefix: str, networks: Mapping[str, str]) -> Iterator[Finding]:
     """The networks that it is on. The provider never reads them; off the one of its ports, it has none of those either."""
-    ports, name = frozenset({"ports"}), shlex.quote(name_of(held))
+    ports, identifier = frozenset({"ports"}), str(held["Id"])[:12]
     wanted = {str(network["name"]): set(network.get("aliases") or ()) for network in one.inputs.get("networksAdvanced") or ()}
     found = held["NetworkSettings"].get("Networks") or {}
     for network in sorted(wanted.keys() | found.keys()):
@@ -176,8 +184,10 @@ def _networks(one: Deployed, held: Mapping[str, Any], prefix: str) -> Iterator[F
         if network not in found:
             yield _finding(one, "off-network", f"was taken off the network {short}", covers=ports, replace=True)
         elif network not in wanted:
-            by_hand = (f"docker network disconnect {shlex.quote(network)} {name}",)
+            by_hand = (f"docker network disconnect {shlex.quote(network)} {identifier}",)
             yield _finding(one, "on-network", f"is on the network {short} as well, which it should not", covers=ports, by_hand=by_hand)
+        elif found[network].get("NetworkID") not in (networks.get(network), "", None):
+            yield _finding(one, "off-network", f"is on another network, made under the name {short}", covers=ports, replace=True)
         elif missing := wanted[network] - set(found[network].get("Aliases") or ()):
             yield _finding(one, "alias", f"is on the network {short} without its name there, {listed(sorted(missing))}", replace=True)
 

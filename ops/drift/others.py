@@ -42,7 +42,7 @@ def check_network(one: Deployed, engine: Engine, ours: Sequence[Deployed]) -> It
         return
     if held is None:
         assert other is not None
-        leave = [f"docker network disconnect --force {name} {shlex.quote(member)}" for member in sorted(_members(other).values())]
+        leave = [f"docker network disconnect --force {name} {identifier[:12]}" for identifier in sorted(_members(other))]
         said = "It was removed, and another one made by hand under its name."
         by_hand = (*leave, f"docker network rm {name}")
         yield Finding(one.part, "recreated", said, one.name, urn=one.urn, covers=_ALL, by_hand=by_hand)
@@ -56,7 +56,7 @@ def check_network(one: Deployed, engine: Engine, ours: Sequence[Deployed]) -> It
     ids, names = {container.id for container in ours}, {container.name for container in ours}
     for identifier, member in sorted(_members(held).items(), key=lambda item: item[1]):
         if identifier not in ids and member not in names:
-            by_hand = (f"docker network disconnect {name} {shlex.quote(member)}",)
+            by_hand = (f"docker network disconnect {name} {identifier[:12]}",)
             yield Finding(one.part, "stranger", f"The container {code(member)}, not of this stack, is on it.", one.name, by_hand=by_hand)
 
 

@@ -26,6 +26,9 @@ from ops.setup.state import State
 from ops.table import table
 from tests.stack.harness import Stack, docker, free_ports
 
+#: A container that does nothing, and ends at once when it is told to.
+_SLEEP = ("--detach", "--stop-signal", "SIGKILL", "--entrypoint", "sleep")
+
 #: A finding: part, name, kind of change.
 Key = tuple[str, str, str]
 
@@ -36,7 +39,7 @@ class Round:
 
     Attributes:
         expected: what has to be reported, by what was done.
-        before: what the drift said before the changes: nothing should be left of earlier rounds.
+        before: what was reported before the changes, which should be nothing.
         status: the command's exit status.
         report: its JSON.
         text: its Markdown.
@@ -74,82 +77,71 @@ class Hands:
         """The engine's name of something of the stack's."""
         return f"{self.stack.prefix}-{part}"
 
-    def edit_what_lives(self) -> Round:
-        """Nothing is removed, everything goes on."""
-        client, stranger = self.name("client"), self.name("stranger")
+    def edit(self) -> Round:
+        """Nothing of the nodes is removed, and all but one goes on."""
+        client, page, stranger = self.name("client"), self.name("adminer"), self.name("stranger")
         edited = self.stack.program / "edited.json"
         options = json.loads(docker("exec", client, "cat", "/etc/orthanc/orthanc.json"))
         edited.write_text(json.dumps(options | {"StableAge": 99, "RegisteredUsers": {"mallory": "let-me-in"}}))
         docker("cp", str(edited), f"{client}:/etc/orthanc/orthanc.json")
+        docker("network", "connect", self.name("db"), client)
+        docker("stop", self.name("client-forwarder"))
         docker("update", "--memory", "1g", "--memory-swap", "1g", self.name("server"))
         docker("update", "--restart", "no", self.name("server"))
         docker("update", "--cpus", "1.5", self.name("db"))
         docker("update", "--pids-limit", "500", self.name("db"))
-        docker("stop", self.name("client-forwarder"))
-        docker("rename", self.name("adminer"), self.name("page"))
+        docker("network", "disconnect", page, page)
+        docker("network", "rm", page)
+        docker("network", "create", page)
+        docker("network", "connect", page, page)
+        docker("rename", page, self.name("page"))
         image = docker("inspect", "--format", "{{.Image}}", self.name("db"))
-        quick = ["--detach", "--stop-signal", "SIGKILL", "--entrypoint", "sleep"]
-        docker("run", "--name", stranger, "--network", self.name("link.client.server"), *quick, image, "infinity")
         self.strangers.append(stranger)
+        docker("run", "--name", stranger, "--network", self.name("link.client.server"), *_SLEEP, image, "infinity")
         return Round(
             {
                 "docker cp of another orthanc.json into the client": {("node", "client", "file")},
+                "docker network connect of the client to the database's": {("node", "client", "on-network")},
+                "docker stop of the client's forwarder": {("node", "client", "stopped")},
                 "docker update --memory 1g of the server": {("node", "server", "memory")},
                 "docker update --restart no of the server": {("node", "server", "restart-policy")},
                 "docker update --cpus 1.5 of the database": {("database", "", "cpus")},
                 "docker update --pids-limit 500 of the database": {("database", "", "limit")},
-                "docker stop of the client's forwarder": {("node", "client", "stopped")},
+                "docker network rm and create of Adminer's": {
+                    ("network", "adminer", "recreated"),
+                    ("network", "adminer", "options"),
+                    ("adminer", "", "off-network"),
+                },
                 "docker rename of Adminer": {("adminer", "", "renamed")},
                 "docker run of a stranger on the link's network": {("network", "link.client.server", "stranger")},
             }
         )
 
-    def make_again(self) -> Round:
-        """Containers are removed, one is made again otherwise; networks and a tag are changed."""
+    def remove(self) -> Round:
+        """A node is removed with its network and its data, another made again otherwise; a tag is moved."""
         server, volume, ports = self.name("server"), f"{self.name('server')}:/var/lib/orthanc/db", free_ports(1)
         image = docker("inspect", "--format", "{{.Image}}", server)
-        docker("rm", "--force", self.name("client-forwarder"))
+        docker("rm", "--force", self.name("client"), self.name("client-forwarder"))
+        docker("network", "rm", self.name("node.client"))
+        docker("volume", "rm", self.name("client"))
         docker("rm", "--force", server)
         limits = ["--memory", "2g", "--memory-swap", "2g", "--cpu-shares", "1024", "--restart", "unless-stopped", "--hostname", "server"]
-        run = ["--detach", "--stop-signal", "SIGKILL", "--entrypoint", "sleep", "--env", "SPY=let-me-in", "--volume", volume]
-        docker("run", "--name", server, *limits, *run, "--publish", f"127.0.0.1:{ports[0]}:4242", image, "infinity")
+        run = [*limits, *_SLEEP, "--env", "SPY=let-me-in", "--volume", volume, "--publish", f"127.0.0.1:{ports[0]}:4242"]
+        docker("run", "--name", server, *run, image, "infinity")
         docker("network", "disconnect", self.name("db.server"), self.name("db"))
-        docker("network", "connect", self.name("db"), self.name("client"))
         committed = docker("commit", self.name("adminer"))
         docker("tag", committed, self.images["adminer"])
         docker("pause", self.name("adminer"))
         changes = ("recreated", "port", "environment", "command", "off-network", "on-network", "other", "file")
         return Round(
             {
-                "docker rm of the client's forwarder": {("node", "client", "removed")},
-                "docker rm of the server, docker run of another, with another port": {("node", "server", change) for change in changes},
-                "docker network disconnect of the database from the server's": {("database", "", "off-network")},
-                "docker network connect of the client to the database's": {("node", "client", "on-network")},
-                "docker tag of another image as Adminer's": {("image", self.images["adminer"], "moved")},
-                "docker pause of Adminer": {("adminer", "", "paused")},
-            }
-        )
-
-    def lose_data(self) -> Round:
-        """A node goes with its network and its volume; a network is made again."""
-        page = self.name("adminer")
-        docker("rm", "--force", self.name("client"), self.name("client-forwarder"))
-        docker("network", "rm", self.name("node.client"))
-        docker("volume", "rm", self.name("client"))
-        docker("network", "disconnect", page, page)
-        docker("network", "rm", page)
-        docker("network", "create", page)
-        docker("network", "connect", page, page)
-        return Round(
-            {
                 "docker rm of the client and its forwarder": {("node", "client", "removed")},
                 "docker network rm of the client's own": {("network", "node.client", "removed")},
                 "docker volume rm of the client's": {("node", "client", "volume-removed")},
-                "docker network rm and create of Adminer's": {
-                    ("network", "adminer", "recreated"),
-                    ("network", "adminer", "options"),
-                    ("adminer", "", "alias"),
-                },
+                "docker rm of the server, docker run of another, with another port": {("node", "server", change) for change in changes},
+                "docker network disconnect of the database from the server's": {("database", "", "off-network")},
+                "docker tag of another image as Adminer's": {("image", self.images["adminer"], "moved")},
+                "docker pause of Adminer": {("adminer", "", "paused")},
             }
         )
 
@@ -212,16 +204,15 @@ def hands(program: Path) -> Iterator[Hands]:
                 docker("rm", "--force", stranger, check=False)
             docker("rm", "--force", "--volumes", *(hands.name(part) for part in ("server", "page")), check=False)
             stack.remove()
-            made = docker("image", "inspect", "--format", "{{.Id}}", images["adminer"], check=False)
+            # By name: by its identifier, an image would go that has one other name, and is somebody else's.
             docker("rmi", *images.values(), check=False)
-            docker("rmi", made, check=False)
 
 
 @pytest.fixture(scope="module")
 def rounds(hands: Hands, artifacts: Path) -> list[Round]:
     """Everything that is tried, one after the other; each time, the report's own commands put the stack right."""
     done = []
-    for change in (hands.edit_what_lives, hands.make_again, hands.lose_data):
+    for change in (hands.edit, hands.remove):
         _, before, _ = hands.drift()
         one = change()
         one.before, held = before, hands.held()
@@ -240,17 +231,17 @@ def test_all_that_was_changed_is_reported_of_the_right_part_and_nothing_else(rou
 
 
 def test_drift_has_a_status_of_its_own(rounds: list[Round]) -> None:
-    assert [one.status for one in rounds] == [2, 2, 2]
+    assert [one.status for one in rounds] == [2, 2]
 
 
 def test_the_command_changes_neither_the_state_nor_the_engine(rounds: list[Round]) -> None:
-    assert [one.untouched for one in rounds] == [True, True, True]
+    assert [one.untouched for one in rounds] == [True, True]
 
 
 def test_what_the_report_says_puts_the_stack_right(hands: Hands, rounds: list[Round]) -> None:
     status, report, text = hands.drift()
     left = [one.before["findings"] for one in rounds] + [report["findings"]]
-    assert left == [[], [], [], []]
+    assert left == [[], [], []]
     assert status == 0
     assert "nothing drifted" in text
     hands.stack.preview(expect_no_changes=True)
@@ -258,9 +249,9 @@ def test_what_the_report_says_puts_the_stack_right(hands: Hands, rounds: list[Ro
 
 def test_lost_data_comes_first(rounds: list[Round]) -> None:
     assert "data is gone" not in rounds[0].text
-    text = rounds[2].text
+    text = rounds[1].text
     assert "data is gone" in text.partition("## ")[0]
-    assert text.index(f"{rounds[2].report['stack']}-client` was removed, with all that was in it") < text.index("## Node")
+    assert text.index(f"{rounds[1].report['stack']}-client` was removed, with all that was in it") < text.index("## Node")
 
 
 def test_no_secret_and_nothing_that_was_typed_in_by_hand_is_shown(hands: Hands, rounds: list[Round]) -> None:
@@ -269,8 +260,3 @@ def test_no_secret_and_nothing_that_was_typed_in_by_hand_is_shown(hands: Hands, 
     assert "`RegisteredUsers`" in shown
     assert "`SPY`" in shown
     assert [word for word in ("let-me-in", "mallory", *hands.stack.secrets.values()) if word in shown] == []
-
-
-def test_the_same_drift_gives_the_same_report(hands: Hands, rounds: list[Round]) -> None:
-    first, second = hands.drift(), hands.drift()
-    assert first == second
