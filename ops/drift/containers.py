@@ -177,18 +177,20 @@ def _or_all(cpus: float) -> str:
 def _networks(one: Deployed, held: Mapping[str, Any], prefix: str, networks: Mapping[str, str]) -> Iterator[Finding]:
     """The networks that it is on. The provider never reads them; off the one of its ports, it has none of those either."""
     ports, identifier = frozenset({"ports"}), str(held["Id"])[:12]
+    # Of one that does not run, the identifier of a network may be an old one, which is found by its name at the next start.
+    running = held["State"]["Status"] == "running"
     wanted = {str(network["name"]): set(network.get("aliases") or ()) for network in one.inputs.get("networksAdvanced") or ()}
     found = held["NetworkSettings"].get("Networks") or {}
     for network in sorted(wanted.keys() | found.keys()):
-        short = code(network.removeprefix(f"{prefix}-"))
+        short, at = code(network.removeprefix(f"{prefix}-")), found.get(network) or {}
         if network not in found:
             yield _finding(one, "off-network", f"was taken off the network {short}", covers=ports, replace=True)
         elif network not in wanted:
             by_hand = (f"docker network disconnect {shlex.quote(network)} {identifier}",)
             yield _finding(one, "on-network", f"is on the network {short} as well, which it should not", covers=ports, by_hand=by_hand)
-        elif found[network].get("NetworkID") not in (networks.get(network), "", None):
+        elif running and at.get("NetworkID") != networks.get(network, at.get("NetworkID")):
             yield _finding(one, "off-network", f"is on another network, made under the name {short}", covers=ports, replace=True)
-        elif missing := wanted[network] - set(found[network].get("Aliases") or ()):
+        elif missing := wanted[network] - set(at.get("Aliases") or ()):
             yield _finding(one, "alias", f"is on the network {short} without its name there, {listed(sorted(missing))}", replace=True)
 
 
@@ -196,13 +198,14 @@ def _volumes(one: Deployed, held: Mapping[str, Any], image: Mapping[str, Any] | 
     """What is mounted into it. For each folder that the image wants a volume for, and gets none, the engine has made a nameless one."""
     wanted = {str(volume["containerPath"]): str(volume.get("volumeName") or "") for volume in one.inputs.get("volumes") or ()}
     found = {str(mount["Destination"]): str(mount.get("Name") or mount.get("Source") or "") for mount in held.get("Mounts") or ()}
+    wanted_by_image = ((image or {}).get("Config") or {}).get("Volumes") or {}
     for path in sorted(wanted.keys() | found.keys()):
         volume, there = wanted.get(path, ""), found.get(path, "")
         if volume and volume != there:
             elsewhere = f"has {code(there)} there instead" if there else "keeps what it takes inside itself"
             said = f"is not on its volume {code(volume.removeprefix(f'{prefix}-'))} at {code(path)}, and {elsewhere}"
             yield _finding(one, "volume", said, data=True, replace=True)
-        elif there and not volume and path not in ((image or {}).get("Config") or {}).get("Volumes", ()):
+        elif there and not volume and path not in wanted_by_image:
             yield _finding(one, "mount", f"has {code(there)} mounted at {code(path)}, which it should not", replace=True)
 
 
