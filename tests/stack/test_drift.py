@@ -204,6 +204,8 @@ def hands(program: Path) -> Iterator[Hands]:
                 docker("rm", "--force", stranger, check=False)
             docker("rm", "--force", "--volumes", *(hands.name(part) for part in ("server", "page")), check=False)
             stack.remove()
+            for suffix in ("json", "md"):
+                (ROOT / "artifacts" / "drift" / f"{stack.name}.{suffix}").unlink(missing_ok=True)
             # By name: by its identifier, an image would go that has one other name, and is somebody else's.
             docker("rmi", *images.values(), check=False)
 

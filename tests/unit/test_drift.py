@@ -171,6 +171,23 @@ def test_each_change_of_another_part_is_told(world: World, change: Callable[[Wor
     assert world.keys() == {(*part, kind) for kind in kinds}
 
 
+def test_a_port_that_is_bound_to_no_address_is_on_all(world: World) -> None:
+    (binding,) = world.containers[_CLIENT]["HostConfig"]["PortBindings"]["4242/tcp"]
+    port, binding["HostIp"] = binding["HostPort"], ""
+    (finding,) = world.findings()
+    assert finding.said == f"It has `dicomPort` at `0.0.0.0:{port}` instead of `127.0.0.1:{port}`."
+
+
+def test_off_a_network_and_on_another_of_its_name_are_told_apart(world: World) -> None:
+    networks = world.containers[_CLIENT]["NetworkSettings"]["Networks"]
+    networks.pop(_LINK)
+    networks[_OWN]["NetworkID"] = "other"
+    assert [finding.said for finding in world.findings()] == [
+        "It is on another network, made under the name `node.client`.",
+        "It was taken off the network `link.client.server`.",
+    ]
+
+
 def test_a_container_made_by_hand_under_the_name_is_told_as_one(world: World) -> None:
     held = world.containers[_CLIENT]
     held["Id"] = "f" * 64
@@ -210,6 +227,7 @@ class TestFiles:
     def test_one_with_secrets_by_nothing(self, world: World) -> None:
         world.file("/run/secrets/orthanc.json", b'{"RegisteredUsers": {"mallory": "let-me-in"}}')
         (finding,) = world.findings()
+        assert "it holds secrets" in finding.said
         assert "mallory" not in finding.said
         assert "pw-recorded" not in finding.said
 
