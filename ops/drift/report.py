@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable, Sequence
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any, Final
 
 from ops.drift.findings import Finding
@@ -17,8 +17,9 @@ UNSEEN: Final = (
     "a volume that was removed and made again with the same labels",
     "what was changed and put back between two runs",
 )
-#: The report is meant to be an issue's text, of which GitHub takes 65,536 characters.
-_MOST_FINDINGS: Final = 150
+#: The report is meant to be an issue's text, of which GitHub takes 65,536 characters: so many of findings, and so many of commands.
+_MOST_OF_FINDINGS: Final = 45_000
+_MOST_OF_COMMANDS: Final = 12_000
 
 
 def ordered(findings: Iterable[Finding]) -> list[Finding]:
@@ -42,17 +43,28 @@ def _count(number: int, what: str) -> str:
 def markdown(stack: str, findings: Sequence[Finding]) -> str:
     """The report, to read."""
     lines = [f"# Drift of {stack}", "", verdict(stack, findings), ""]
-    if lost := [finding for finding in findings if finding.data]:
+    # What was lost comes first, also where not all fits.
+    shown = _fitting(sorted(findings, key=lambda finding: not finding.data))
+    if lost := [finding for finding in shown if finding.data]:
         lines += ["## Data", "", *(f"- {finding.part.title}: {finding.said}" for finding in lost), ""]
-    shown = [finding for finding in findings if not finding.data][:_MOST_FINDINGS]
-    for part, group in groupby(shown, key=lambda finding: finding.part):
+    for part, group in groupby((finding for finding in shown if not finding.data), key=lambda finding: finding.part):
         lines += [f"## {part.title}", "", *(f"- {finding.said}" for finding in group), ""]
-    if (more := len(findings) - len(lost) - len(shown)) > 0:
+    if more := len(findings) - len(shown):
         lines += [f"… and {more} more: the JSON beside this has all.", ""]
     if findings:
-        lines += ["## To put it right", "", "```sh", *repair(stack, findings), "```", ""]
+        commands = "\n".join(repair(stack, findings))
+        told = (
+            ["```sh", commands, "```"] if len(commands) <= _MOST_OF_COMMANDS else ["The commands are too many for here: the JSON has them."]
+        )
+        lines += ["## To put it right", "", *told, ""]
     lines += ["<details><summary>What this cannot see</summary>", "", *(f"- {one}" for one in UNSEEN), "", "</details>", ""]
     return "\n".join(lines)
+
+
+def _fitting(findings: Sequence[Finding]) -> list[Finding]:
+    """As many findings as have room, each with a heading and what goes around it."""
+    sizes = accumulate(len(finding.said) + len(finding.part.title) + 10 for finding in findings)
+    return [finding for finding, size in zip(findings, sizes, strict=True) if size <= _MOST_OF_FINDINGS]
 
 
 def as_json(stack: str, findings: Sequence[Finding]) -> str:

@@ -15,7 +15,7 @@ import pytest
 from ops.drift import command
 from ops.drift.deployed import deployed_of
 from ops.drift.engine import Engine, Held, file_reader
-from ops.drift.findings import Finding, Part, code
+from ops.drift.findings import Finding, Part, code, listed
 from ops.drift.refresh import check_refresh
 from ops.drift.report import as_json, markdown, ordered, repair
 from ops.setup.console import SetupError
@@ -290,14 +290,19 @@ class TestReport:
         assert len(texts) == 1
 
     def test_a_large_one_fits_into_an_issue(self) -> None:
-        part = Part("node", "n" * 32)
+        said = f"It has another file {code('/x' * 60)}: options that differ: {listed(['o' * 80] * 10)}."
         findings = [
-            Finding(part, "file", f"It has another file {code('/x' * 60)}: it was edited. {i}", "t", urn="u" * 150) for i in range(3000)
+            Finding(Part("node", f"{i % 500:032}"), "file", f"{said[:300]} {i}", "t", data=i < 600, urn=f"{i:0150}", replace=True)
+            for i in range(3000)
         ]
         text = markdown("s", ordered(findings))
-        assert len(text) < 65_536
-        assert "and 2850 more" in text
-        assert len(json.loads(as_json("s", ordered(findings)))["findings"]) == 3000
+        assert 40_000 < len(text) < 65_536
+        shown = text.count("It has another file")
+        assert f"and {3000 - shown} more" in text
+        assert text.index("## Data") < text.index("It has another file")
+        report = json.loads(as_json("s", ordered(findings)))
+        assert len(report["findings"]) == 3000
+        assert report["repair"][-1].count("--replace") == 3000
 
     @pytest.mark.parametrize("hostile", ["`a`", "a\n# b", "<img src=x>", "@all", "`" * 9, "\x1b[31m", "a" * 500, "```\n</details>"])
     def test_names_end_no_code_and_no_line(self, hostile: str) -> None:
