@@ -20,6 +20,7 @@ COMMANDS = {
     "up": "deploy the stack from whatever is there, and check it",
     "preview": "show what up would change, and what of it breaks a rule of policy/",
     "verify": "check a running stack as its users meet it",
+    "drift": "report what of a running stack was changed by hand; artifacts/drift/ has it, and nothing is changed",
     "outputs": "the stack's outputs as JSON; SHOW_SECRETS=1 shows the passwords",
     "status": "what waits on each forwarding link, and how it does; JSON=1 as JSON",
     "retry": "have the forwarders try everything now: destinations that failed, images set aside",
@@ -85,6 +86,10 @@ def _run(command: str, stack: str, out: TextIO) -> int:
         from ops import up
 
         return {"up": up.up, "preview": up.preview, "verify": up.verify_stack}[command](stack)
+    if command == "drift":
+        from ops.drift.command import drift
+
+        return drift(stack)
     if command == "rotate":
         from ops.rotate import rotate
 
