@@ -141,13 +141,13 @@ def _idle(stack: Stack, results: Results) -> None:
 
 def _cpu(*containers: str) -> list[float]:
     """Per cent of a core that containers take while nothing happens."""
-    before, started = [_cpu_seconds(name) for name in containers], time.monotonic()
+    before, started = [cpu_seconds(name) for name in containers], time.monotonic()
     time.sleep(_IDLE_SECONDS)
     seconds = time.monotonic() - started
-    return [100 * (_cpu_seconds(name) - was) / seconds for name, was in zip(containers, before, strict=True)]
+    return [100 * (cpu_seconds(name) - was) / seconds for name, was in zip(containers, before, strict=True)]
 
 
-def _cpu_seconds(container: str) -> float:
+def cpu_seconds(container: str) -> float:
     """The processor time of all of a container's processes until now, health checks as well."""
     identifier = run(["docker", "inspect", "--format", "{{.Id}}", container]).strip()
     for path, unit in _CPU_FILES:

@@ -236,7 +236,7 @@ def _backlog(rows: Sequence[Row], _folder: Path) -> list[str]:
 def _security_costs(rows: Sequence[Row]) -> Iterator[tuple[str, list[float], list[float], float | None]]:
     """What is compared: its name, what it carries, what it carries without that, and how much of it that should be; None for no goal."""
     for name, system, beside, wanted in _COSTS:
-        for measure, way in dict.fromkeys((row.measure, row.parameter) for row in rows):
+        for measure, way in dict.fromkeys((row.measure, row.parameter) for row in rows if row.unit == "images/s"):
             known, without = values(rows, measure, system, way), values(rows, measure, beside, way)
             if known and without:
                 yield f"{name}: {measure}, {way}", known, without, None if measure == "upload" else wanted
@@ -264,11 +264,11 @@ def _security(rows: Sequence[Row], _folder: Path) -> list[str]:
         "privileges, no limit of memory (nor RLIMIT_DATA), no weight for the CPU, without the filter of users' roles, and open to "
         "callers whatever AE title they have or call. Images per second: median (smallest to largest). A ratio is that of the medians; "
         "beside it are those of each run. Uploads by HTTP have no goal: their sender, in Python, is on the same machine and speaks TLS "
-        "itself.",
+        "itself. CPU is the time of both nodes and the database.",
         "",
         *_table(("", "with", "without", "ratio", "by run", "goal", ""), lines),
         "",
-        *_measured(rows, ("backlog", "C-STORE", "upload"), 1),
+        *_measured(rows, ("backlog", "C-STORE", "upload", "CPU"), 1),
         "",
     ]
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from bench.dicom import send
-from bench.forward import PER_SERIES, Stack, empty, running, until
-from bench.orthanc import store_side_by_side, upload
+from bench.forward import PER_SERIES, Stack, cpu_seconds, empty, running, until
+from bench.orthanc import Node, store_side_by_side, upload
 from bench.phantom import CT, SMALL, Phantom
 from bench.results import Results, Row
 from bench.session import BenchError, Session
@@ -79,6 +80,25 @@ def in_turn(systems: Sequence[str], run: int) -> list[str]:
     return [*systems[first:], *systems[:first]]
 
 
+@dataclass(frozen=True)
+class _Way:
+    """A way that images go.
+
+    Attributes:
+        measure: what the rows call its kind.
+        name: what they call it.
+        to: the node that holds the images afterwards.
+        images: how many.
+        send: sends them; the seconds that it took.
+    """
+
+    measure: str
+    name: str
+    to: Node
+    images: int
+    send: Callable[[], float]
+
+
 class _Sender:
     """Sends the same images by each way."""
 
@@ -92,35 +112,42 @@ class _Sender:
             (self._folder / f"{i:05}.dcm").write_bytes(file)
 
     def send(self, system: str, stack: Stack, run: int) -> None:
-        """From outside to the client, and from there to the server, by hand and by the forwarder, which does not run before and after."""
+        """Each way once; the nodes are empty before and after. Images in a second, and what each cost both nodes and the database."""
+        parts = [f"{stack.prefix}-{part}" for part in ("client", "server", "db")]
+        for way in self._ways(stack):
+            before = sum(map(cpu_seconds, parts))
+            seconds = way.send()
+            cpu = sum(map(cpu_seconds, parts)) - before
+            if (held := way.to.instances()) != way.images:
+                raise BenchError(f"{system}, {way.name}: {held} of {way.images} images arrived")
+            self._results.add(Row(way.measure, system, way.name, run, way.images / seconds, "images/s"))
+            self._results.add(Row("CPU", system, f"{way.measure}, {way.name}", run, 1000 * cpu / way.images, "ms per image"))
+
+    def _ways(self, stack: Stack) -> Iterator[_Way]:
+        """From outside to the client, and from there to the server, by hand and by the forwarder, which runs for that alone."""
+        client, server, folder = stack.client, stack.server, self._folder
         empty(stack)
-        done = upload(stack.client, self._small, _CLIENTS)
-        if done.errors:
-            raise BenchError(f"{system}: the client refused an upload: {done.errors[0]}")
-        self._add("upload", system, f"{SMALL.name}, {_CLIENTS} clients", run, len(self._small) / done.seconds)
+        yield _Way("upload", f"{SMALL.name}, {_CLIENTS} clients", client, len(self._small), lambda: self._upload(client))
         empty(stack)
-        seconds = send(stack.client, self._folder, stack.workstation)
-        self._arrived(system, stack.client.instances())
-        self._add("C-STORE", system, "workstation to client", run, self._images / seconds)
-        seconds = store_side_by_side(stack.client, [[stack.client.call("GET", "/series")]])
-        self._arrived(system, stack.server.instances())
-        self._add("C-STORE", system, "client to server, 1 job", run, self._images / seconds)
-        stack.server.empty()
-        started = time.monotonic()
-        stack.start()
-        until(stack, self._images)
-        seconds = time.monotonic() - started
-        self._arrived(system, stack.server.instances())
-        self._add("backlog", system, "forwarder, 2 associations", run, self._images / seconds)
+        yield _Way("C-STORE", "workstation to client", client, self._images, lambda: send(client, folder, stack.workstation))
+        series = client.call("GET", "/series")
+        yield _Way("C-STORE", "client to server, 1 job", server, self._images, lambda: store_side_by_side(client, [[series]]))
+        server.empty()
+        yield _Way("backlog", "forwarder, 2 associations", server, self._images, lambda: self._forward(stack))
         stack.stop()
         empty(stack)
 
-    def _arrived(self, system: str, held: int) -> None:
-        if held != self._images:
-            raise BenchError(f"{system}: {held} of {self._images} images arrived")
+    def _upload(self, client: Node) -> float:
+        done = upload(client, self._small, _CLIENTS)
+        if done.errors:
+            raise BenchError(f"{client.name} refused an upload: {done.errors[0]}")
+        return done.seconds
 
-    def _add(self, measure: str, system: str, parameter: str, run: int, rate: float) -> None:
-        self._results.add(Row(measure, system, parameter, run, rate, "images/s"))
+    def _forward(self, stack: Stack) -> float:
+        started = time.monotonic()
+        stack.start()
+        until(stack, self._images)
+        return time.monotonic() - started
 
 
 def _files(phantom: Phantom, count: int) -> Iterator[bytes]:
