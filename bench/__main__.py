@@ -1,4 +1,4 @@
-"""``python -m bench [deploy|scale|dicom|ingest|forward|backlog|report|all] [--runs N]``: measures, and writes docs/bench/."""
+"""``python -m bench [deploy|scale|dicom|ingest|forward|backlog|security|report|all] [--runs N]``: measures, and writes docs/bench/."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import backlog, deploy, dicom, forward, ingest, machine, report, scale
+from bench import backlog, deploy, dicom, forward, ingest, machine, report, scale, security
 from bench.compose import find_compose
 from bench.results import FOLDER, SUITES
 from bench.session import BenchError, Session, session
@@ -68,6 +68,8 @@ def _run(suite: str, this: Session, runs: int, compose: list[str]) -> None:
         forward.measure(this, runs)
     elif suite == "backlog":
         backlog.measure(this)
+    elif suite == "security":
+        security.measure(this, runs)
     else:
         ingest.measure(this, runs)
 

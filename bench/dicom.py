@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import time
@@ -110,13 +111,14 @@ def _outside(client: Node, folder: Path, images: int) -> Iterator[tuple[str, flo
         yield sender, seconds
 
 
-def _pynetdicom(client: Node, folder: Path) -> float:
+def _pynetdicom(client: Node, folder: Path, identity: Path | None = None) -> float:
     # Read before the clock runs: it is the transfer that is measured.
     images = [pydicom.dcmread(BytesIO(path.read_bytes())) for path in sorted(folder.iterdir())]
     ae = AE(ae_title="WORKSTATION")
     ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
+    tls = _tls_context(client, identity) if identity else None
     started = time.monotonic()
-    association = ae.associate(*client.dicom, ae_title=client.aet, max_pdu=131072)
+    association = ae.associate(*client.dicom, ae_title=client.aet, max_pdu=131072, tls_args=tls)
     if not association.is_established:
         raise BenchError(f"{client.name} refuses the association")
     refused = [image for image in images if association.send_c_store(image).get("Status") != 0]
@@ -127,14 +129,27 @@ def _pynetdicom(client: Node, folder: Path) -> float:
     return seconds
 
 
-def send(client: Node, folder: Path) -> float:
-    """Send a folder over one association, as fast as a sender here can; the seconds until it has ended."""
-    return _storescu_no_delay(client, folder) if _DCMTK_STORESCU else _pynetdicom(client, folder)
+def _tls_context(client: Node, identity: Path) -> tuple[ssl.SSLContext, str]:
+    context = ssl.create_default_context(cadata=client.trust)
+    context.load_cert_chain(identity)
+    return context, client.dicom[0]
 
 
-def _storescu(client: Node, folder: Path, **env: str) -> float:
+def send(client: Node, folder: Path, identity: Path | None = None) -> float:
+    """Send a folder over one association, as fast as a sender here can; the seconds until it has ended.
+
+    Args:
+        client: the node.
+        folder: the files.
+        identity: the certificate and the key of the sender, for a node with TLS.
+    """
+    return _storescu_no_delay(client, folder, identity) if _DCMTK_STORESCU else _pynetdicom(client, folder, identity)
+
+
+def _storescu(client: Node, folder: Path, identity: Path | None = None, **env: str) -> float:
     titles = ("-aet", "WORKSTATION", "-aec", client.aet)
-    command = [_DCMTK_STORESCU or "", *titles, "--scan-directories", client.dicom[0], str(client.dicom[1]), str(folder)]
+    tls = _tls_options(client, identity) if identity else ()
+    command = [_DCMTK_STORESCU or "", *titles, *tls, "--scan-directories", client.dicom[0], str(client.dicom[1]), str(folder)]
     started = time.monotonic()
     done = subprocess.run(command, env=os.environ | env, capture_output=True, text=True, check=False, timeout=600)
     if done.returncode != 0:
@@ -142,5 +157,11 @@ def _storescu(client: Node, folder: Path, **env: str) -> float:
     return time.monotonic() - started
 
 
-def _storescu_no_delay(client: Node, folder: Path) -> float:
-    return _storescu(client, folder, TCP_NODELAY="1")
+def _storescu_no_delay(client: Node, folder: Path, identity: Path | None = None) -> float:
+    return _storescu(client, folder, identity, TCP_NODELAY="1")
+
+
+def _tls_options(client: Node, identity: Path) -> tuple[str, ...]:
+    trust = identity.with_suffix(f".{client.name}")
+    trust.write_text(client.trust, encoding="utf-8")
+    return ("--enable-tls", str(identity), str(identity), "--add-cert-file", str(trust))

@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -37,12 +37,21 @@ _OPENER: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 @dataclass(frozen=True)
 class Stack:
-    """A running stack like dev, whose forwarder is reached from here."""
+    """A running stack like dev, whose forwarder is reached from here.
+
+    Attributes:
+        prefix: what the names of its containers begin with.
+        client: the node that forwards.
+        server: its destination.
+        status_url: where the forwarder says how it is.
+        workstation: with TLS, the certificate and the key of its device; else None.
+    """
 
     prefix: str
     client: Node
     server: Node
     status_url: str
+    workstation: Path | None = None
 
     @property
     def forwarder(self) -> str:
@@ -73,16 +82,29 @@ class Stack:
 
 
 @contextlib.contextmanager
-def running(session: Session, folder: str) -> Iterator[Stack]:
-    """A stack like dev, with its program in a folder of this name."""
-    settings = dev_settings(session)
+def running(session: Session, folder: str, *, tls: bool = False, replace: Mapping[str, Mapping[str, str]] | None = None) -> Iterator[Stack]:
+    """A stack like dev.
+
+    Args:
+        session: the run of the bench.
+        folder: the name of its program's folder.
+        tls: with TLS everywhere.
+        replace: texts of its program to replace, by file.
+    """
+    settings = dev_settings(session, tls=tls)
     client = next(node for node in settings["nodes"] if node["name"] == "client")
     client["metricsPort"] = session.free_port()
-    project = PulumiStack(session, copy_program(session.folder / folder), settings)
+    project = PulumiStack(session, copy_program(session.folder / folder, replace=replace), settings)
     project.up()
     outputs = project.outputs()
     nodes = nodes_of(outputs)
-    yield Stack(project.prefix, nodes["client"], nodes["server"], outputs["nodes"]["client"]["metricsUrl"].replace("/metrics", "/status"))
+    yield Stack(
+        prefix=project.prefix,
+        client=nodes["client"],
+        server=nodes["server"],
+        status_url=outputs["nodes"]["client"]["metricsUrl"].replace("/metrics", "/status"),
+        workstation=project.identity("workstation") if tls else None,
+    )
     project.destroy()
 
 
@@ -119,13 +141,13 @@ def _idle(stack: Stack, results: Results) -> None:
 
 def _cpu(*containers: str) -> list[float]:
     """Per cent of a core that containers take while nothing happens."""
-    before, started = [_cpu_seconds(name) for name in containers], time.monotonic()
+    before, started = [cpu_seconds(name) for name in containers], time.monotonic()
     time.sleep(_IDLE_SECONDS)
     seconds = time.monotonic() - started
-    return [100 * (_cpu_seconds(name) - was) / seconds for name, was in zip(containers, before, strict=True)]
+    return [100 * (cpu_seconds(name) - was) / seconds for name, was in zip(containers, before, strict=True)]
 
 
-def _cpu_seconds(container: str) -> float:
+def cpu_seconds(container: str) -> float:
     """The processor time of all of a container's processes until now, health checks as well."""
     identifier = run(["docker", "inspect", "--format", "{{.Id}}", container]).strip()
     for path, unit in _CPU_FILES:
@@ -153,13 +175,13 @@ def _latency(session: Session, stack: Stack, results: Results) -> None:
         wanted = stack.status()["delivered"] + PER_SERIES
         send(stack.client, folder)
         sent = time.monotonic()
-        _until(stack, wanted, every=0.03)
+        until(stack, wanted, every=0.03)
         results.add(Row("latency", "forwarder", f"CT series of {PER_SERIES}", series + 1, time.monotonic() - sent, "s"))
         time.sleep(1)
     empty(stack)
 
 
-def _until(stack: Stack, delivered: int, every: float = 0.2) -> dict[str, Any]:
+def until(stack: Stack, delivered: int, every: float = 0.2) -> dict[str, Any]:
     """Ask the forwarder until it has delivered so many images, with so many seconds between two questions, which cost it something."""
     end = time.monotonic() + _PATIENCE_SECONDS
     while (said := stack.status())["delivered"] < delivered:
@@ -197,7 +219,7 @@ def _beside_hand(stack: Stack, seed: dict[str, Node], results: Results, number: 
     stack.server.empty()
     started = time.monotonic()
     stack.start()
-    _until(stack, BACKLOG)
+    until(stack, BACKLOG)
     results.add(Row("backlog", "forwarder", "2 associations", number, BACKLOG / (time.monotonic() - started), "images/s"))
     seed["client"].empty()
     seed["server"].empty()

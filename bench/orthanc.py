@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import functools
 import http.client
 import json
+import ssl
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -27,6 +29,7 @@ class Node:
         url: its web interface.
         dicom: where its DICOM port is on this machine.
         login: a user and the password.
+        trust: what its certificate is known by, as PEM; empty for one without TLS.
     """
 
     name: str
@@ -34,10 +37,14 @@ class Node:
     url: str
     dicom: tuple[str, int]
     login: tuple[str, str] = field(repr=False)
+    trust: str = field(default="", repr=False)
 
     def connect(self) -> http.client.HTTPConnection:
         """A connection for one thread."""
-        return http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=_TIMEOUT_SECONDS)
+        where = urlsplit(self.url).netloc
+        if not self.trust:
+            return http.client.HTTPConnection(where, timeout=_TIMEOUT_SECONDS)
+        return http.client.HTTPSConnection(where, timeout=_TIMEOUT_SECONDS, context=context_of(self.trust))
 
     def ask(self, connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
         """One request; any status is an answer."""
@@ -73,11 +80,22 @@ class Node:
             raise BenchError(f"{self.name} still holds {left} instances after it was emptied")
 
 
+@functools.cache
+def context_of(trust: str) -> ssl.SSLContext:
+    """What knows a node by its certificate, which is for the address that it is reached at here, too."""
+    return ssl.create_default_context(cadata=trust)
+
+
 def nodes_of(outputs: Mapping[str, Any]) -> dict[str, Node]:
     """The nodes in a stack's outputs."""
     return {
         name: Node(
-            name, said["aet"], said["httpUrl"], (said["dicomHost"], int(said["dicomPort"])), next(iter(outputs["users"][name].items()))
+            name=name,
+            aet=said["aet"],
+            url=said["httpUrl"],
+            dicom=(said["dicomHost"], int(said["dicomPort"])),
+            login=next(iter(outputs["users"][name].items())),
+            trust=said.get("tlsTrust", ""),
         )
         for name, said in outputs["nodes"].items()
     }

@@ -7,6 +7,7 @@ import os
 import secrets as randomness
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from bench.session import BenchError, Session, run
 from configs.loader import parse
 from configs.names import PROJECT, prefix
 from configs.secrets import is_setting, secret_keys
+from configs.tls import certificate_key, private_key_key
 from ops.authority import make
 from ops.setup.console import ROOT
 
@@ -28,7 +30,7 @@ _PROGRAM: Final = ("__main__.py", "Pulumi.yaml", "components", "configs", "forwa
 _EMPTY: Final = '"""Nothing."""\n\nimport pulumi  # noqa: F401\n'
 
 
-def copy_program(folder: Path, *, replace: dict[str, dict[str, str]] | None = None) -> Path:
+def copy_program(folder: Path, *, replace: Mapping[str, Mapping[str, str]] | None = None) -> Path:
     """Copy the program into a new folder, so that nobody edits it meanwhile.
 
     Args:
@@ -67,8 +69,13 @@ def _own_interpreter(folder: Path) -> Path:
     return folder
 
 
-def dev_settings(session: Session) -> dict[str, Any]:
-    """What Pulumi.dev.yaml says, on free ports."""
+def dev_settings(session: Session, *, tls: bool = False) -> dict[str, Any]:
+    """What Pulumi.dev.yaml says, on free ports.
+
+    Args:
+        session: the run of the bench.
+        tls: with TLS everywhere: nodes, devices and database.
+    """
     config = yaml.safe_load((ROOT / "Pulumi.dev.yaml").read_text(encoding="utf-8"))["config"]
     settings = {key.partition(":")[2]: value for key, value in config.items()}
     # Secrets that `make up` put there are the user's stack's.
@@ -76,6 +83,9 @@ def dev_settings(session: Session) -> dict[str, Any]:
     for node in settings["nodes"]:
         node["httpPort"], node["dicomPort"] = session.free_port(), session.free_port()
     settings["adminer"]["port"] = session.free_port()
+    if tls:
+        for party in (*settings["nodes"], *settings["modalities"], settings.setdefault("indexDb", {})):
+            party["tls"] = True
     return settings
 
 
@@ -157,6 +167,12 @@ class PulumiStack:
         """Remove what it made, its state and its stack file."""
         self._pulumi("destroy", "--yes", "--skip-preview")
         self._pulumi("stack", "rm", "--yes", "--force")
+
+    def identity(self, party: str) -> Path:
+        """A file with the certificate of a device and its key, as the device has it."""
+        file = self.session.folder / f"{self.name}-{party}.pem"
+        file.write_text(self.certificates[certificate_key(party)] + self.secrets[private_key_key(party)], encoding="utf-8")
+        return file
 
     def outputs(self) -> dict[str, Any]:
         """The stack's outputs, secrets in clear."""

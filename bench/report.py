@@ -15,6 +15,8 @@ END: Final = "<!-- end of what is generated -->"
 #: From where on points count as a straight line.
 _LINEAR: Final = 0.98
 _MACHINE: Final = "machine.json"
+#: What costs something: what it is called, the system that has it, the one that has it not, and how much of that one's speed is wanted.
+_COSTS: Final = (("TLS", "TLS", "project", 0.8), ("hardening", "project", "not hardened", 0.95))
 _INTRODUCTION: Final = """# Measurements
 
 `make bench` writes this page. What is compared runs in turns, in one run, on one machine and the same images. Every run is in `raw/`.
@@ -49,6 +51,7 @@ def write(folder: Path = FOLDER) -> None:
         ("ingest", "HTTP ingest", _ingest),
         ("forward", "Forwarding", _forward),
         ("backlog", "Backlogs", _backlog),
+        ("security", "TLS and hardening", _security),
     ):
         if rows := read(suite, folder):
             goals += list(_GOALS[suite](rows))
@@ -230,6 +233,50 @@ def _backlog(rows: Sequence[Row], _folder: Path) -> list[str]:
     ]
 
 
+def _security_costs(rows: Sequence[Row]) -> Iterator[tuple[str, list[float], list[float], float | None]]:
+    """What is compared: its name, what it carries, what it carries without that, and how much of it that should be; None for no goal."""
+    for name, system, beside, wanted in _COSTS:
+        for measure, way in dict.fromkeys((row.measure, row.parameter) for row in rows if row.unit == "images/s"):
+            known, without = values(rows, measure, system, way), values(rows, measure, beside, way)
+            if known and without:
+                yield f"{name}: {measure}, {way}", known, without, None if measure == "upload" else wanted
+
+
+def _security_goals(rows: Sequence[Row]) -> Iterator[str]:
+    for name, known, without, wanted in _security_costs(rows):
+        if wanted is not None:
+            ratio = median(known) / median(without)
+            shown = f"{ratio:.2f}x ({median(known):.1f} and {median(without):.1f} images/s)"
+            yield _goal(f"{name} ≥ {wanted}x", ratio, shown, wanted, at_most=False)
+
+
+def _security(rows: Sequence[Row], _folder: Path) -> list[str]:
+    lines = []
+    for name, known, without, wanted in _security_costs(rows):
+        ratio = median(known) / median(without)
+        # Two runs that followed each other: what the machine did meanwhile, it did to both.
+        by_run = [one / other for one, other in zip(known, without, strict=False)]
+        goal, _, met = ("", "", "") if wanted is None else _goal(f"≥ {wanted}x", ratio, "", wanted, at_most=False).split("|")
+        lines.append([name, _spread(known, 1), _spread(without, 1), f"{ratio:.2f}x", f"{min(by_run):.2f} to {max(by_run):.2f}", goal, met])
+    return [
+        "Three stacks like dev that run at the same time and are measured in turns: the project's own; **TLS**, the same with `tls: "
+        "true` at its nodes, its database and its device; **not hardened**, the same with all of Docker's usual capabilities and new "
+        "privileges, no limit of memory (nor RLIMIT_DATA), no weight for the CPU, without the filter of users' roles, and open to "
+        "callers whatever AE title they have or call. Images per second: median (smallest to largest). A ratio is that of the medians; "
+        "beside it are those of each run. Uploads by HTTP have no goal: their sender, in Python, is on the same machine and speaks TLS "
+        "itself. CPU is the time of both nodes and the database.",
+        "",
+        *_table(("", "with", "without", "ratio", "by run", "goal", ""), lines),
+        "",
+        *_measured(rows, ("backlog", "C-STORE", "upload", "CPU"), 1),
+        "",
+    ]
+
+
+def _spread(known: Sequence[float], digits: int) -> str:
+    return f"{median(known):.{digits}f} ({min(known):.{digits}f} to {max(known):.{digits}f})"
+
+
 def _machine(folder: Path) -> list[str]:
     path = folder / "raw" / _MACHINE
     if not path.exists():
@@ -249,4 +296,5 @@ _GOALS: Final[dict[str, Callable[[Sequence[Row]], Iterable[str]]]] = {
     "ingest": _ingest_goals,
     "forward": _forward_goals,
     "backlog": _backlog_goals,
+    "security": _security_goals,
 }

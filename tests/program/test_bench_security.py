@@ -1,0 +1,91 @@
+"""The stacks that the bench holds against each other (bench/security.py) differ in what they are said to differ in, and in nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bench.pulumi_stack import copy_program, dev_settings
+from bench.security import WITHOUT_HARDENING
+from bench.session import BenchError, Session
+from configs.names import PROJECT
+from configs.secrets import secret_keys
+from tests.program.harness import ROOT, run_program
+from tests.unit.stacks import settings_of
+
+_HARDENED = ("capabilities", "cpuShares", "memory", "memorySwap", "securityOpts", "ulimits")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bench")
+
+
+@pytest.fixture(scope="module")
+def settings(folder: Path) -> dict[str, Any]:
+    return dev_settings(Session(folder))
+
+
+def containers(program: Path, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The inputs of the containers that a copy of the program asks for, by name."""
+    values = {f"{PROJECT}:{key}": value for key, value in settings.items()}
+    (program / "Pulumi.x.yaml").write_text(yaml.safe_dump({"config": values}))
+    secrets = {key: f"pw{key}" for key in secret_keys(settings_of(dict(settings)))}
+    # Without a docker command the engine is not looked at.
+    env = os.environ | {"BENCH_SECRETS": json.dumps(secrets), "PYTHONPATH": f"{program}{os.pathsep}{ROOT}", "PATH": ""}
+    command = [sys.executable, "-m", "bench.record", "x", str(program)]
+    done = subprocess.run(command, cwd=program, env=env, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return {one["name"]: one["inputs"] for one in json.loads(done.stdout) if one["type"] == "Container"}
+
+
+def configuration(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    (content,) = (file["content"] for file in inputs["uploads"] if file["file"] == "/etc/orthanc/orthanc.json")
+    loaded: dict[str, Any] = json.loads(content)
+    return loaded
+
+
+def test_what_is_not_hardened_lacks_the_hardening_and_nothing_else(folder: Path, settings: dict[str, Any]) -> None:
+    hardened = containers(copy_program(folder / "hardened"), settings)
+    bare = containers(copy_program(folder / "bare", replace=WITHOUT_HARDENING), settings)
+    assert bare.keys() == hardened.keys()
+    for name, inputs in bare.items():
+        assert [key for key in _HARDENED if key in inputs] == [], name
+        assert set(_HARDENED) - hardened[name].keys() <= {"ulimits"}, name
+        others = {key: value for key, value in inputs.items() if key != "uploads"}
+        assert others == {key: value for key, value in hardened[name].items() if key not in (*_HARDENED, "uploads")}, name
+    for node in ("client-container", "server-container"):
+        assert "ulimits" in hardened[node]
+        without, having = configuration(bare[node]), configuration(hardened[node])
+        assert "LuaScripts" in having
+        assert "LuaScripts" not in without
+        changed = {key for key in having.keys() | without.keys() if having.get(key) != without.get(key)}
+        assert changed == {"LuaScripts", "DicomCheckCalledAet", *(key for key in having if key.startswith("DicomAlwaysAllow"))}
+
+
+def test_a_text_that_is_no_longer_there_is_an_error(folder: Path) -> None:
+    with pytest.raises(BenchError, match="no longer holds 'nobody wrote this'"):
+        copy_program(folder / "other", replace={"__main__.py": {"nobody wrote this": ""}})
+
+
+def test_with_tls_nothing_speaks_without(folder: Path, settings: dict[str, Any]) -> None:
+    assert "tlsTrust" not in run_program(settings, "x").outputs["nodes"]["client"]
+    run = run_program(dev_settings(Session(folder), tls=True), "x")
+    for node in ("client", "server"):
+        assert run.outputs["nodes"][node]["httpUrl"].startswith("https://")
+        said = run.configuration(node)
+        assert said["DicomTlsEnabled"]
+        assert {peer: entry.get("UseDicomTls") for peer, entry in said["DicomModalities"].items()} == dict.fromkeys(
+            said["DicomModalities"], True
+        )
+    assert "trust" in run.forwarder("client")
+    assert run.forwarder("client")["trust"]
+    assert run.configuration("server")["PostgreSQL"]["EnableSsl"]
