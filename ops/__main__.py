@@ -19,6 +19,7 @@ MINIMUM_PYTHON = (3, 11)
 COMMANDS = {
     "up": "deploy the stack from whatever is there, and check it",
     "preview": "show what up would change, and what of it breaks a rule of policy/",
+    "preview-offline": "what the stack file would deploy, without an engine, a state or a secret; BASE=<commit> compares with a commit",
     "verify": "check a running stack as its users meet it",
     "outputs": "the stack's outputs as JSON; SHOW_SECRETS=1 shows the passwords",
     "status": "what waits on each forwarding link, and how it does; JSON=1 as JSON",
@@ -35,12 +36,19 @@ COMMANDS = {
     "soak": "forwarding under hundreds of faults, for half an hour; writes docs/bench/soak.md",
     "lint": "all linters",
     "bench": "measure against docker compose and an empty program; writes docs/bench/",
+    "comment": 'the previews of STACK="dev prod" in one comment on the pull request (docs/ci.md)',
+    "reviewed": "fetch the plan that was reviewed with the merged pull request, if it is for this very tree",
+    "newest": "refuse a commit that is no longer the newest of its branch",
+    "drift-check": "make drift, and keep its answer for drift-issue",
+    "drift-issue": 'one issue that tells what of STACK="dev prod" has drifted: opened, updated, closed',
     "docs": "write docs/settings.md and its JSON Schema from the settings' models",
     "clean": "delete what can be made again: the virtual environment, caches, artefacts",
 }
 _NEED_DEVELOPMENT = ("test", "soak", "lint", "bench")
 #: Their standard output is for programs: what the set-up says goes to standard error.
 _FOR_PROGRAMS = ("outputs", "status", "env")
+#: What has a forge's token in its environment: runs under any python3, and no package of anybody's.
+_WITH_TOKEN = ("comment", "reviewed", "newest", "drift-issue")
 
 
 def main(arguments: list[str]) -> int:
@@ -48,7 +56,7 @@ def main(arguments: list[str]) -> int:
     command, stack = (*arguments, "dev")[:2] if arguments else ("help", "dev")
     if command == "help":
         for name, meaning in COMMANDS.items():
-            print(f"  make {name:<9} {meaning}")
+            print(f"  make {name:<15} {meaning}")
         print("\n  STACK=<name> chooses the stack file Pulumi.<name>.yaml; it is dev when left out.")
         return 0
     if command not in COMMANDS:
@@ -56,6 +64,8 @@ def main(arguments: list[str]) -> int:
         return 2
     if command == "clean":
         return _clean()
+    if command in _WITH_TOKEN:
+        return _pipeline(command, arguments[1:] or [stack])
     with contextlib.ExitStack() as context:
         out = sys.stdout
         if command in _FOR_PROGRAMS:
@@ -84,6 +94,10 @@ def _run(command: str, stack: str, out: TextIO) -> int:
         from ops import up
 
         return {"up": up.up, "preview": up.preview, "verify": up.verify_stack}[command](stack)
+    if command in ("preview-offline", "drift-check"):
+        from ops import drift_issue, offline
+
+        return {"preview-offline": offline.preview_offline, "drift-check": drift_issue.drift_check}[command](stack)
     if command == "rotate":
         from ops.rotate import rotate
 
@@ -124,6 +138,17 @@ def _run(command: str, stack: str, out: TextIO) -> int:
     from ops.lint import lint
 
     return lint()
+
+
+def _pipeline(command: str, stacks: list[str]) -> int:
+    # ruff: noqa: PLC0415
+    from ops import comment, drift_issue, reviewed
+
+    if command == "newest":
+        return reviewed.newest()
+    if command == "reviewed":
+        return reviewed.reviewed(stacks[0])
+    return {"comment": comment.comment, "drift-issue": drift_issue.drift_issue}[command](stacks)
 
 
 def _forwarding(command: str, stack: str, out: TextIO) -> int:

@@ -200,7 +200,7 @@ def deploy(stack: str, root: Path) -> dict[str, Any]:
     if settings is None:
         return {"refused": report(problems, file)}
     # Long and unlike each other, as production's rules want them; they open nothing.
-    secrets = {key: f"Placeholder-{number:03}-of-a-secret-that-is-none" for number, key in enumerate(secret_keys(settings))}
+    secrets = {key: f"Stands-for-value-{number:04}-of-its-kind" for number, key in enumerate(secret_keys(settings))}
     # Images that are built on an engine are chosen only where it holds them.
     held = frozenset(candidates()) if settings.images.source == "local" else frozenset()
     try:
