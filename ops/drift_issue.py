@@ -16,6 +16,7 @@ from typing import Any
 
 from ops import pipeline
 from ops.comment import fitted
+from ops.forge import ATTEMPTS, ForgeError, pause_before
 from ops.setup.console import ROOT, SetupError, say
 from ops.sticky import marker, run_of
 
@@ -96,10 +97,7 @@ def settle(hub: pipeline.GitHub, findings: Sequence[Finding]) -> str:
         return "none is open, and nothing has drifted" if known else "none is open, and not all is known"
     done = "updated"
     if not issues:
-        hub.api.send("POST", f"{hub.path}/issues", {"title": TITLE, "body": body, "labels": [LABEL]})
-        issues, done = _ours(hub), "opened"
-        if not issues:
-            raise SetupError(f"the issue was opened, and is not found: it needs the label {LABEL!r} (docs/ci.md).")
+        issues, done = _open(hub, body), "opened"
     first, *others = issues
     for other in others:
         _close(hub, other, f"The same as #{first['number']}.")
@@ -112,6 +110,26 @@ def settle(hub: pipeline.GitHub, findings: Sequence[Finding]) -> str:
     if done == "updated" or first.get("body") != body:
         hub.api.send("PATCH", at, {"body": body})
     return f"#{first['number']} {done}"
+
+
+def _open(hub: pipeline.GitHub, body: str) -> list[dict[str, Any]]:
+    """Open the issue; those that are ours then, which may be another run's as well."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            made = hub.api.send("POST", f"{hub.path}/issues", {"title": TITLE, "body": body, "labels": [LABEL]}).body
+        except ForgeError as error:
+            # Without an answer, it may have been opened: only a look tells.
+            if not error.passing or attempt == ATTEMPTS:
+                raise
+            hub.api.pause(pause_before(attempt))
+            if found := _ours(hub):
+                return found
+            continue
+        if LABEL not in [label["name"] for label in made["labels"]]:
+            raise SetupError(f"issue #{made['number']} did not get the label {LABEL!r}, by which it is found again: make that label first.")
+        # A list may be a moment behind.
+        return _ours(hub) or [made]
+    raise AssertionError("the last attempt either returns or raises")
 
 
 def _ours(hub: pipeline.GitHub) -> list[dict[str, Any]]:

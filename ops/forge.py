@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from email.message import Message
 from typing import Any
@@ -63,12 +63,14 @@ class Api:
     Attributes:
         url: where it begins, without a slash at the end.
         headers: what each request carries: the token, the version. They are in no message and no repr.
-        pause: waits for some seconds.
     """
 
     url: str
     headers: Mapping[str, str] = field(repr=False)
-    pause: Callable[[float], None] = time.sleep
+
+    def pause(self, seconds: float) -> None:
+        """Wait before another attempt."""
+        time.sleep(seconds)
 
     def get(self, path: str) -> Any:
         """The JSON at a path (with its query)."""

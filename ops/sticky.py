@@ -79,8 +79,8 @@ def post(comments: Comments, name: str, run: int, text: str, api: Api) -> str:
     """
     body = f"{marker(name, run)}\n{text}"
     for attempt in range(1, ATTEMPTS + 1):
+        found = _ours(comments, name)
         try:
-            found = _ours(comments, name)
             made = [] if found else [comments.create(body)]
         except ForgeError as error:
             # A POST without an answer may have been carried out: only another look tells.
