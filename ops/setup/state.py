@@ -13,6 +13,8 @@ from pathlib import Path
 from ops.setup.console import ROOT, SetupError
 
 STATE_FOLDER = ".pulumi-state"
+#: The variable that says what encrypts the secrets of a stack that is made: passphrase, awskms://…, hashivault://… (docs/ci.md).
+SECRETS_PROVIDER = "SECRETS_PROVIDER"
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,10 @@ def _wants_passphrase(url: str, environ: Mapping[str, str], stack_file: Path) ->
     # An empty passphrase is one as well: what counts is whether the variable is set.
     if "PULUMI_CONFIG_PASSPHRASE" in environ or environ.get("PULUMI_CONFIG_PASSPHRASE_FILE"):
         return False
+    # What the stack was made with goes before what a new one is to be made with.
     provider = _field(stack_file, "secretsprovider")
+    if not provider and not _field(stack_file, "encryptionsalt"):
+        provider = environ.get(SECRETS_PROVIDER, "")
     if provider:
         return provider == "passphrase"
     # Pulumi Cloud encrypts by itself, unless the stack was made with a passphrase.
