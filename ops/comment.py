@@ -18,7 +18,7 @@ from ops.sticky import Comments, marker, post
 NAME = "preview"
 #: What `make preview` and `make preview-offline` leave; the artefact of a fork's run has the same files.
 FOLDER = "artifacts/preview"
-FORK_ARTIFACT = "preview-offline"
+FORK_ARTIFACT = "offline-preview"
 #: Below a forge's own limit: the marker is added, and forges do not count alike what is not ASCII.
 _SPARE = 600
 _LEAD_CHARACTERS = 2_000

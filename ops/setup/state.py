@@ -50,12 +50,18 @@ def ensure_state(stack: str, environ: Mapping[str, str] = os.environ, root: Path
         root: the checkout.
 
     Raises:
-        SetupError: the stack's secrets are encrypted with a passphrase that is not here.
+        SetupError: the stack's secrets are encrypted with a passphrase that is not here; or there is no login on a runner, whose
+            checkout goes, and the state with it.
     """
     local = root / STATE_FOLDER
     url, origin = _login(environ)
     env: dict[str, str] = {}
     if not url:
+        if "true" in (environ.get("GITHUB_ACTIONS"), environ.get("GITLAB_CI")):
+            raise SetupError(
+                "this is a runner, and its checkout is deleted after the job: a state in it would be lost, and with it what Pulumi knows\n"
+                "of the containers. Set PULUMI_BACKEND_URL, or PULUMI_ACCESS_TOKEN for Pulumi Cloud (docs/ci.md, State backends)."
+            )
         _private_folder(local)
         url, origin = f"file://{local}", f"{STATE_FOLDER}/ in this checkout"
         env["PULUMI_BACKEND_URL"] = url

@@ -48,7 +48,7 @@ def ensure_server() -> Path:
         if not (target / "versitygw").exists():
             go, env = find_go()
             with moved_into(target) as new:
-                command = [go, "install", "-trimpath", "-ldflags", "-s -w", f"{_MODULE}@v{_VERSION}"]
+                command: list[str | Path] = [go, "install", "-trimpath", "-ldflags", "-s -w", f"{_MODULE}@v{_VERSION}"]
                 run_slow("S3", f"building versitygw {_VERSION} (2 minutes the first time)", command, env=env | {"GOBIN": str(new)})
     return target / "versitygw"
 

@@ -276,7 +276,7 @@ def from_fork(forge: Forge, folder: Path, files: dict[str, bytes] | None, event:
     ]
     forge.runs[77] = {"head_sha": HEAD, "from": FORK_ID}
     if files is not None:
-        forge.add_artifact("preview-offline", files, run=77)
+        forge.add_artifact("offline-preview", files, run=77)
     assert comment(["dev"], environment(forge, folder, event or fork_event()), folder) == 0
 
 
@@ -372,7 +372,7 @@ def test_an_archive_that_unpacks_to_too_much_is_left_aside(forge: Forge, checkou
 
 def test_an_archive_that_is_none_is_left_aside(forge: Forge, checkout: Path) -> None:
     forge.runs[77] = {"head_sha": HEAD, "from": FORK_ID}
-    number = forge.add_artifact("preview-offline", {}, run=77)
+    number = forge.add_artifact("offline-preview", {}, run=77)
     forge.archives[number] = b"PK\x03\x04 and no more"
     from_fork(forge, checkout, None)
     assert "No preview: the run failed" in forge.ours()[0]["body"]

@@ -108,6 +108,15 @@ def test_a_key_service_needs_no_passphrase(home: Path, checkout: Path) -> None:
     assert state.env == {}
 
 
+@pytest.mark.parametrize("runner", ["GITHUB_ACTIONS", "GITLAB_CI"])
+def test_no_state_is_left_to_a_runners_checkout(home: Path, checkout: Path, runner: str) -> None:
+    with pytest.raises(SetupError, match="PULUMI_BACKEND_URL"):
+        ensure_state("dev", {"HOME": str(home), runner: "true", "PULUMI_BACKEND_URL": ""}, checkout)
+    assert not (checkout / ".pulumi-state").exists()
+    environ = {"HOME": str(home), runner: "true", "PULUMI_BACKEND_URL": "s3://bucket", "PULUMI_CONFIG_PASSPHRASE": "known"}
+    assert ensure_state("dev", environ, checkout).url == "s3://bucket"
+
+
 @pytest.mark.parametrize(
     ("content", "provider", "asks"),
     [
