@@ -153,3 +153,5 @@ def test_as_a_command(checkout: Path) -> None:
     command = [sys.executable, str(ROOT / "ops" / "mocked.py"), "dev"]
     done = subprocess.run(command, cwd=checkout, env=os.environ, capture_output=True, text=True, check=True)
     assert len(json.loads(done.stdout)["resources"]) > 20
+    assert '"uploads": "[secret]"' in done.stdout
+    assert "Stands-for-value" not in done.stdout

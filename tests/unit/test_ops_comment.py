@@ -233,7 +233,9 @@ def test_what_the_server_does_not_take_is_told(forge: Forge, checkout: Path) -> 
 
 
 def test_length_is_counted_as_utf_16() -> None:
-    assert len(fitted(["## dev\n\n" + "\U0001f4a5" * 1000], "foot", 1_500)) < 1_500
+    signs = "\U0001f4a5" * 1_100
+    assert signs in fitted([f"## dev\n\n{signs}"], "foot", 2_500)
+    assert "\U0001f4a5" not in fitted([f"## dev\n\n{signs}"], "foot", 2_000)
 
 
 def test_a_stack_that_has_no_preview_yet_is_said_to_have_none(forge: Forge, checkout: Path) -> None:

@@ -85,6 +85,7 @@ def test_it_is_found_among_all_open_issues(forge: Forge) -> None:
     pull = forge.add_issue(BOT, f"{sticky.marker('drift', 9)}\na pull request", labels=label, pull_request={})
     drift_issue.settle(hub(forge, 51), [DRIFTED])
     assert len([issue for issue in opened(forge) if "pull_request" not in issue]) == 1
+    assert forged["state"] == pull["state"] == "open"
     assert forged["body"].endswith("forged")
     assert pull["body"].endswith("a pull request")
 
