@@ -47,12 +47,14 @@ class Finding:
 
 def drift_check(stack: str, root: Path = ROOT) -> int:
     """Run `make drift` and keep its answer beside its report; the exit status is 1 where it could not tell."""
+    report = root / FOLDER / f"{stack}.md"
+    report.unlink(missing_ok=True)
     status = subprocess.run([sys.executable, "-m", "ops", "drift", stack], cwd=root, check=False).returncode
     found = {0: "same", _DRIFTED: "drifted"}.get(status, "unknown")
-    if found == "drifted" and not (root / FOLDER / f"{stack}.md").is_file():
+    if found == "drifted" and not report.is_file():
         # An exit status of 2 without a report is somebody else's: an unknown command's, say.
         found = "unknown"
-    (root / FOLDER).mkdir(parents=True, exist_ok=True)
+    report.parent.mkdir(parents=True, exist_ok=True)
     (root / FOLDER / f"{stack}.status.json").write_text(json.dumps({"stack": stack, "status": found}) + "\n")
     say("Drift", f"{stack}: {found}")
     return 1 if found == "unknown" else 0

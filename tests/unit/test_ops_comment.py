@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +34,7 @@ def forge() -> Iterator[Forge]:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses that would have been made."""
     made: list[float] = []
+    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
     monkeypatch.setattr(client.Api, "pause", lambda _, seconds: made.append(seconds))
     return made
 
@@ -438,11 +442,28 @@ def test_what_is_missing_is_said(forge: Forge, checkout: Path, change: dict[str,
         comment(["dev"], environment(forge, checkout) | change, checkout)
 
 
+def test_as_a_command(forge: Forge, checkout: Path) -> None:
+    """By make, under any python3, with two stacks in one variable."""
+    env = os.environ | environment(forge, checkout) | {"PYTHON": sys.executable}
+    for run in ("50", "51"):
+        done = subprocess.run(
+            ["make", "comment", "STACK=dev prod"], cwd=ROOT, env=env | {"GITHUB_RUN_ID": run}, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert TOKEN not in done.stdout + done.stderr
+    (only,) = forge.ours()
+    assert "run=51" in only["body"]
+    assert "\n\n---\n\n" in only["body"]
+    refused = subprocess.run(
+        ["make", "comment"], cwd=ROOT, env=env | {"GITHUB_TOKEN": "another"}, capture_output=True, text=True, check=False
+    )
+    assert refused.returncode != 0
+    assert "Bad credentials" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 def test_the_commands_with_a_token_need_no_package() -> None:
     """They begin under any Python 3.11, without the virtual environment: -S leaves out all that was installed."""
-    import subprocess  # noqa: PLC0415
-    import sys  # noqa: PLC0415
-
     code = "import ops.comment, ops.drift_issue, ops.reviewed; print('ok')"
     done = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout == "ok\n", done.stderr

@@ -31,6 +31,7 @@ def forge() -> Iterator[Forge]:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
     monkeypatch.setattr(Api, "pause", lambda *_: None)
 
 
@@ -120,10 +121,11 @@ def test_an_issue_whose_answer_was_lost_is_not_opened_twice(forge: Forge, done: 
 )
 def test_what_a_check_has_found(tmp_path: Path, status: int, report: bool, known: str, exit_status: int) -> None:
     (tmp_path / "ops").mkdir()
-    (tmp_path / "ops" / "__main__.py").write_text(f"import sys\nassert sys.argv[1:] == ['drift', 'dev']\nsys.exit({status})\n")
+    writes = "open('artifacts/drift/dev.md', 'w').write('## dev: server was stopped\\n')" if report else "pass"
+    program = f"import sys\nassert sys.argv[1:] == ['drift', 'dev']\n{writes}\nsys.exit({status})\n"
+    (tmp_path / "ops" / "__main__.py").write_text(program)
     (tmp_path / "artifacts" / "drift").mkdir(parents=True)
-    if report:
-        (tmp_path / "artifacts" / "drift" / "dev.md").write_text("## dev: server was stopped\n")
+    (tmp_path / "artifacts" / "drift" / "dev.md").write_text("of an earlier night\n")
     assert drift_issue.drift_check("dev", tmp_path) == exit_status
     found = drift_issue.finding("dev", tmp_path)
     assert (found.status, found.text) == (known, "## dev: server was stopped\n" if known == "drifted" else "")
