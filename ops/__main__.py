@@ -6,6 +6,7 @@ Begins under whatever python3 there is, with the standard library only; makes th
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import shlex
 import shutil
@@ -19,6 +20,7 @@ MINIMUM_PYTHON = (3, 11)
 COMMANDS = {
     "up": "deploy the stack from whatever is there, and check it",
     "preview": "show what up would change, and what of it breaks a rule of policy/",
+    "preview-offline": "what the stack file would deploy, without an engine, a state or a secret; BASE=<commit> compares with a commit",
     "verify": "check a running stack as its users meet it",
     "drift": "report what of a running stack was changed by hand; artifacts/drift/ has it, and nothing is changed",
     "outputs": "the stack's outputs as JSON; SHOW_SECRETS=1 shows the passwords",
@@ -37,12 +39,37 @@ COMMANDS = {
     "soak": "forwarding under hundreds of faults, for half an hour; writes docs/bench/soak.md",
     "lint": "all linters",
     "bench": "measure against docker compose and an empty program; writes docs/bench/",
+    "comment": 'the previews of STACK="dev prod" in one comment on the pull request (docs/ci.md)',
+    "reviewed": "fetch the plan that was reviewed with the merged pull request, if it is for this very tree",
+    "newest": "refuse a commit that is no longer the newest of its branch",
+    "drift-check": "make drift, and keep its answer for drift-issue",
+    "drift-issue": 'one issue that tells what of STACK="dev prod" has drifted: opened, updated, closed',
     "docs": "write docs/settings.md and its JSON Schema from the settings' models",
     "clean": "delete what can be made again: the virtual environment, caches, artefacts",
 }
 _NEED_DEVELOPMENT = ("test", "soak", "lint", "bench")
 #: Their standard output is for programs: what the set-up says goes to standard error.
 _FOR_PROGRAMS = ("outputs", "status", "env")
+#: What has a forge's token in its environment: runs under any python3, and no package of anybody's.
+_WITH_TOKEN = ("comment", "reviewed", "newest", "drift-issue")
+
+
+#: What takes a stack's name and returns an exit status, as module:function.
+_OF_A_STACK = {
+    "up": "ops.up:up",
+    "preview": "ops.up:preview",
+    "preview-offline": "ops.offline:preview_offline",
+    "verify": "ops.up:verify_stack",
+    "drift": "ops.drift.command:drift",
+    "drift-check": "ops.drift_issue:drift_check",
+    "secrets": "ops.secrets:secrets",
+    "certs": "ops.certs:certs",
+    "rotate": "ops.rotate:rotate",
+    "down": "ops.lifecycle:down",
+    "destroy": "ops.lifecycle:destroy",
+    "setup": "ops.setup.__main__:set_up",
+    "images": "ops.setup.__main__:build_images",
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -50,7 +77,7 @@ def main(arguments: list[str]) -> int:
     command, stack = (*arguments, "dev")[:2] if arguments else ("help", "dev")
     if command == "help":
         for name, meaning in COMMANDS.items():
-            print(f"  make {name:<9} {meaning}")
+            print(f"  make {name:<15} {meaning}")
         print("\n  STACK=<name> chooses the stack file Pulumi.<name>.yaml; it is dev when left out.")
         return 0
     if command not in COMMANDS:
@@ -58,6 +85,8 @@ def main(arguments: list[str]) -> int:
         return 2
     if command == "clean":
         return _clean()
+    if command in _WITH_TOKEN:
+        return _pipeline(command, arguments[1:] or [stack])
     with contextlib.ExitStack() as context:
         out = sys.stdout
         if command in _FOR_PROGRAMS:
@@ -82,26 +111,9 @@ def _enter_venv(command: str, arguments: list[str]) -> None:
 def _run(command: str, stack: str, out: TextIO) -> int:
     """Everything from here on runs in the virtual environment; each command imports only what it needs."""
     # ruff: noqa: PLC0415
-    if command in ("up", "preview", "verify"):
-        from ops import up
-
-        return {"up": up.up, "preview": up.preview, "verify": up.verify_stack}[command](stack)
-    if command == "drift":
-        from ops.drift.command import drift
-
-        return drift(stack)
-    if command == "rotate":
-        from ops.rotate import rotate
-
-        return rotate(stack)
-    if command == "certs":
-        from ops.certs import certs
-
-        return certs(stack)
-    if command in ("down", "destroy"):
-        from ops import lifecycle
-
-        return {"down": lifecycle.down, "destroy": lifecycle.destroy}[command](stack)
+    if command in _OF_A_STACK:
+        module, function = _OF_A_STACK[command].split(":")
+        return int(getattr(importlib.import_module(module), function)(stack))
     if command == "outputs":
         from ops.outputs import outputs_json
         from ops.up import deployed
@@ -111,14 +123,8 @@ def _run(command: str, stack: str, out: TextIO) -> int:
         return 0
     if command in ("status", "retry", "recheck"):
         return _forwarding(command, stack, out)
-    if command == "secrets":
-        return _secrets(stack)
     if command == "env":
         return _env(stack, out)
-    if command in ("setup", "images"):
-        from ops.setup.__main__ import build_images, set_up
-
-        return set_up(stack) if command == "setup" else build_images(stack)
     if command == "test":
         from ops.tiers import TIERS, run_tests
 
@@ -136,26 +142,23 @@ def _run(command: str, stack: str, out: TextIO) -> int:
     return lint()
 
 
+def _pipeline(command: str, stacks: list[str]) -> int:
+    # ruff: noqa: PLC0415
+    from ops import comment, drift_issue, reviewed
+
+    if command == "newest":
+        return reviewed.newest()
+    if command == "reviewed":
+        return reviewed.reviewed(stacks[0])
+    return {"comment": comment.comment, "drift-issue": drift_issue.drift_issue}[command](stacks)
+
+
 def _forwarding(command: str, stack: str, out: TextIO) -> int:
     from ops import forwarding
 
     if command != "status":
         return forwarding.ask(stack, command)
     return forwarding.status(stack, out)
-
-
-def _secrets(stack: str) -> int:
-    from configs.loader import load_stack_file
-    from ops.prepare import prepare
-    from ops.secrets import ensure_secrets
-    from ops.stack import Stack
-
-    settings = load_stack_file(stack)
-    found = Stack(stack, prepare(stack, engine=False))
-    if not found.exists():
-        found.create()
-    ensure_secrets(found, settings)
-    return 0
 
 
 def _env(stack: str, out: TextIO) -> int:

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ops import apt
-from ops.setup.console import ROOT, SetupError, say
-from ops.setup.go_build import find_go
+from ops.setup.console import ROOT, SetupError, cache_dir, run_slow, say
+from ops.setup.go_build import find_go, lock, moved_into
+
+_ACTIONLINT_VERSION = "1.7.12"
 
 #: The Go modules that are ours, and the build tags that they are built with.
 #: Go's modules, and how to vet each: with the flags that it is built with, so that what vet compiles is not compiled again.
@@ -28,6 +30,7 @@ def lint() -> int:
         _lint("format", [python, "-m", "ruff", "format", "--check", "."], hint="`.venv/bin/ruff format .` puts it right."),
         _lint("mypy", [python, "-m", "mypy"]),
         _shellcheck(),
+        *_workflows(),
         *(_go_vet(module, flags) for module, flags in _GO_MODULES.items()),
     ]
     return 0 if all(results) else 1
@@ -80,6 +83,28 @@ def _shellcheck() -> bool:
 
 def _lint_quietly(command: Sequence[str]) -> bool:
     return subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+
+
+def _workflows() -> tuple[bool, bool]:
+    """The workflows: whether GitHub would run them (actionlint, with shellcheck on their scripts), and whom they trust (zizmor)."""
+    workflows = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+    # Offline: what zizmor asks GitHub for needs GitHub, and a token. No finding is too small.
+    trust: list[str | Path] = [Path(sys.executable).with_name("zizmor"), "--offline", "--no-progress", "--quiet", "--persona=pedantic"]
+    runs: list[str | Path] = [_ensure_actionlint(), "-no-color", *workflows]
+    return _lint("actionlint", runs), _lint("zizmor", [*trust, *workflows])
+
+
+def _ensure_actionlint() -> Path:
+    """actionlint from its Go module, once: its package on PyPI is a script that downloads it from GitHub."""
+    target = cache_dir() / f"actionlint-{_ACTIONLINT_VERSION}"
+    with lock("actionlint"):
+        if not (target / "actionlint").exists():
+            go, env = find_go()
+            with moved_into(target) as new:
+                module = f"github.com/rhysd/actionlint/cmd/actionlint@v{_ACTIONLINT_VERSION}"
+                doing = f"building actionlint {_ACTIONLINT_VERSION} (half a minute the first time)"
+                run_slow("Linters", doing, [go, "install", "-trimpath", module], env=env | {"GOBIN": str(new)})
+    return target / "actionlint"
 
 
 def _go_vet(module: str, flags: Sequence[str]) -> bool:

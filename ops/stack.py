@@ -15,7 +15,7 @@ from typing import Any
 from configs.names import PROJECT, prefix
 from ops.prepare import Tools
 from ops.setup.console import ROOT, SetupError, cache_dir, say
-from ops.setup.state import STATE_FOLDER
+from ops.setup.state import SECRETS_PROVIDER, STATE_FOLDER
 
 
 class Stack:
@@ -69,8 +69,9 @@ class Stack:
         return self.try_("stack", "select")
 
     def create(self) -> None:
-        """Make the stack and select it, so that plain `pulumi` works on it."""
-        self.ask("stack", "init", "--non-interactive")
+        """Make the stack and select it, so that plain `pulumi` works on it. SECRETS_PROVIDER says what encrypts its secrets."""
+        provider = os.environ.get(SECRETS_PROVIDER)
+        self.ask("stack", "init", "--non-interactive", *([f"--secrets-provider={provider}"] if provider else []))
         say("Stack", f"{self.name} made")
 
     def export(self) -> dict[str, Any]:

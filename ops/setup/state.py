@@ -13,6 +13,8 @@ from pathlib import Path
 from ops.setup.console import ROOT, SetupError
 
 STATE_FOLDER = ".pulumi-state"
+#: The variable that says what encrypts the secrets of a stack that is made: passphrase, awskms://…, hashivault://… (docs/ci.md).
+SECRETS_PROVIDER = "SECRETS_PROVIDER"
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,18 @@ def ensure_state(stack: str, environ: Mapping[str, str] = os.environ, root: Path
         root: the checkout.
 
     Raises:
-        SetupError: the stack's secrets are encrypted with a passphrase that is not here.
+        SetupError: the stack's secrets are encrypted with a passphrase that is not here; or there is no login on a runner, whose
+            checkout goes, and the state with it.
     """
     local = root / STATE_FOLDER
     url, origin = _login(environ)
     env: dict[str, str] = {}
     if not url:
+        if "true" in (environ.get("GITHUB_ACTIONS"), environ.get("GITLAB_CI")):
+            raise SetupError(
+                "this is a runner, and its checkout is deleted after the job: a state in it would be lost, and with it what Pulumi knows\n"
+                "of the containers. Set PULUMI_BACKEND_URL, or PULUMI_ACCESS_TOKEN for Pulumi Cloud (docs/ci.md, State backends)."
+            )
         _private_folder(local)
         url, origin = f"file://{local}", f"{STATE_FOLDER}/ in this checkout"
         env["PULUMI_BACKEND_URL"] = url
@@ -82,7 +90,10 @@ def _wants_passphrase(url: str, environ: Mapping[str, str], stack_file: Path) ->
     # An empty passphrase is one as well: what counts is whether the variable is set.
     if "PULUMI_CONFIG_PASSPHRASE" in environ or environ.get("PULUMI_CONFIG_PASSPHRASE_FILE"):
         return False
+    # What the stack was made with goes before what a new one is to be made with.
     provider = _field(stack_file, "secretsprovider")
+    if not provider and not _field(stack_file, "encryptionsalt"):
+        provider = environ.get(SECRETS_PROVIDER, "")
     if provider:
         return provider == "passphrase"
     # Pulumi Cloud encrypts by itself, unless the stack was made with a passphrase.

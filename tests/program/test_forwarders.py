@@ -12,7 +12,7 @@ import pytest
 
 from configs.names import record_number
 from forwarder.config import Config, Rules, parse
-from tests.program import harness
+from ops import mocked
 from tests.program.harness import ROOT, SECRET, Run, run_program
 from tests.unit.stacks import node, stack
 
@@ -250,13 +250,13 @@ def test_one_more_sender_is_no_new_revision(chain: Run) -> None:
 
 
 def test_another_image_is_a_new_revision(chain: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    resource = harness._Mocks.new_resource
+    resource = mocked._Mocks.new_resource
 
     def newer(self: Any, args: Any) -> Any:
         identifier, outputs = resource(self, args)
         return identifier, {**outputs, **({"imageId": "sha256:newer"} if args.typ.endswith(":RemoteImage") else {})}
 
-    monkeypatch.setattr(harness._Mocks, "new_resource", newer)
+    monkeypatch.setattr(mocked._Mocks, "new_resource", newer)
     after = run_program(CHAIN, "chain")
     assert configuration(chain, "ct").links[0].revision != configuration(after, "ct").links[0].revision
 

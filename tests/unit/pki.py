@@ -39,9 +39,9 @@ class Authority:
         return self._certificate.public_bytes(Encoding.PEM).decode()
 
     def issue(self, *names: str, over: bool = False, days: int = 90) -> Pair:
-        """A certificate for names and addresses; one that ended a minute ago, where ``over``."""
+        """A certificate for names and addresses; one that ended an hour ago, where ``over``."""
         key = ec.generate_private_key(ec.SECP256R1())
-        life = timedelta(minutes=-1) if over else days * _DAY
+        life = timedelta(hours=-1) if over else days * _DAY
         known = x509.SubjectAlternativeName([_general_name(name) for name in names])
         certificate = self._sign(_name(names[0]), key, life, known, False)
         private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

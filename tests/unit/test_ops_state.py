@@ -108,6 +108,33 @@ def test_a_key_service_needs_no_passphrase(home: Path, checkout: Path) -> None:
     assert state.env == {}
 
 
+@pytest.mark.parametrize("runner", ["GITHUB_ACTIONS", "GITLAB_CI"])
+def test_no_state_is_left_to_a_runners_checkout(home: Path, checkout: Path, runner: str) -> None:
+    with pytest.raises(SetupError, match="PULUMI_BACKEND_URL"):
+        ensure_state("dev", {"HOME": str(home), runner: "true", "PULUMI_BACKEND_URL": ""}, checkout)
+    assert not (checkout / ".pulumi-state").exists()
+    environ = {"HOME": str(home), runner: "true", "PULUMI_BACKEND_URL": "s3://bucket", "PULUMI_CONFIG_PASSPHRASE": "known"}
+    assert ensure_state("dev", environ, checkout).url == "s3://bucket"
+
+
+@pytest.mark.parametrize(
+    ("content", "provider", "asks"),
+    [
+        ("config: {}\n", "hashivault://stacks", False),
+        ("config: {}\n", "passphrase", True),
+        # What a stack is encrypted with is not what a new one would be.
+        ("encryptionsalt: v1:abc=:v1:def\nconfig: {}\n", "hashivault://stacks", True),
+        ("secretsprovider: awskms://key\nconfig: {}\n", "passphrase", False),
+    ],
+)
+def test_a_key_service_for_a_new_stack_needs_no_passphrase(home: Path, checkout: Path, content: str, provider: str, asks: bool) -> None:
+    (checkout / "Pulumi.dev.yaml").write_text(content)
+    (checkout / ".pulumi-state").mkdir()
+    (checkout / ".pulumi-state" / "passphrase").write_text("known\n")
+    environ = {"HOME": str(home), "PULUMI_BACKEND_URL": "s3://bucket", "SECRETS_PROVIDER": provider}
+    assert ("PULUMI_CONFIG_PASSPHRASE_FILE" in ensure_state("dev", environ, checkout).env) == asks
+
+
 def test_a_file_backend_is_looked_into_where_pulumi_keeps_it() -> None:
     assert State("file:///srv/state", "").folder == Path("/srv/state/.pulumi")
     assert State("file://~", "").folder == Path.home() / ".pulumi"

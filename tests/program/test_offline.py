@@ -1,0 +1,157 @@
+"""The preview without a stack: what it finds, what it compares with, and that it needs nothing and tells no secret."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ops import offline
+from ops.offline_report import Change, Report, markdown, read, write
+from ops.setup.console import SetupError
+from tests.program.harness import ROOT
+
+_PARTS = ("__main__.py", "Pulumi.dev.yaml", "Pulumi.prod.yaml", "components", "configs", "forwarder", "images", "policy")
+
+
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout of the program, committed as it is."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for part in _PARTS:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / part, folder / part)
+    for command in (["init", "-q", "-b", "main"], ["add", "-A"], ["-c", "user.name=n", "-c", "user.email=e", "commit", "-qm", "m"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture
+def checkout(committed: Path) -> Iterator[Path]:
+    """The same, to be changed."""
+    yield committed
+    subprocess.run(["git", "checkout", "-q", "."], cwd=committed, check=True)
+
+
+def change(checkout: Path, edit: Callable[[dict[str, Any]], object], stack: str = "dev") -> None:
+    """Edit a stack file's settings."""
+    file = checkout / f"Pulumi.{stack}.yaml"
+    content = yaml.safe_load(file.read_text())
+    edit(content["config"])
+    file.write_text(yaml.safe_dump(content))
+
+
+def test_without_a_change_there_is_no_difference(checkout: Path) -> None:
+    for stack in ("dev", "prod"):
+        made = offline.report(stack, checkout, "HEAD")
+        assert (made.refused, made.changes, made.violations) == ("", (), ())
+        assert dict(made.counts)["OrthancNode"] == 2
+        assert "**No difference**, compared with what `HEAD` would deploy." in markdown(made)
+
+
+def test_a_changed_port_is_one_change(checkout: Path) -> None:
+    change(checkout, lambda config: config["orthanc-stack:nodes"][0].update(httpPort=8142))
+    made = offline.report("dev", checkout, "HEAD")
+    assert made.changes == (Change("change", "Container", "server-container", (("ports[1].external", "8042", "8142"),)),)
+
+
+def test_an_orthanc_option_is_shown_by_its_path(checkout: Path) -> None:
+    change(checkout, lambda config: config["orthanc-stack:nodes"][0].update(orthanc={"MaximumPatientCount": 7}))
+    node = next(made for made in offline.report("dev", checkout, "HEAD").changes if made.type == "OrthancNode")
+    assert [(path.rpartition(".")[2], new) for path, _, new in node.inputs] == [("MaximumPatientCount", "7")]
+
+
+def test_a_node_more_and_a_node_less(checkout: Path) -> None:
+    ct = {"name": "ct", "aet": "CT", "httpPort": 8050, "dicomPort": 4250, "index": "sqlite"}
+    change(checkout, lambda config: config["orthanc-stack:nodes"].append(ct))
+    more = offline.report("dev", checkout, "HEAD").changes
+    added = {("OrthancNode", "ct"), ("Container", "ct-container"), ("Volume", "ct-data")}
+    assert {(made.type, made.name) for made in more if made.operation == "add"} >= added
+    change(checkout, lambda config: config["orthanc-stack:nodes"].clear())
+    assert offline.report("dev", checkout, "HEAD").refused
+
+
+def test_a_changed_program_is_compared_with_the_one_before(checkout: Path) -> None:
+    """Each runs on its own modules: the base's are not those of this change."""
+    base = checkout / "components" / "base.py"
+    text = base.read_text()
+    assert "START_SECONDS = 120" in text
+    base.write_text(text.replace("START_SECONDS = 120", "START_SECONDS = 121"))
+    made = offline.report("dev", checkout, "HEAD").changes
+    assert {value for one in made for value in one.inputs if value[0] == "waitTimeout"} == {("waitTimeout", "120", "121")}
+
+
+def test_a_refusal_and_a_broken_rule_are_told(checkout: Path) -> None:
+    change(checkout, lambda config: config["orthanc-stack:nodes"][0].update(aet="FAR_TOO_LONG_AN_AE_TITLE"))
+    assert offline.preview_offline("dev", checkout, {}) == 1
+    assert "nodes[0].aet" in (checkout / "artifacts/preview/dev.md").read_text()
+    subprocess.run(["git", "checkout", "-q", "."], cwd=checkout, check=True)
+    change(checkout, lambda config: config.update({"orthanc-stack:images": {"source": "registry", "postgres": "postgres:17"}}))
+    assert offline.preview_offline("dev", checkout, {}) == 1
+    made = read((checkout / "artifacts/preview/dev.json").read_bytes(), "dev")
+    assert ("no-floating-image-tag", "images-postgres") in {(rule, name) for rule, name, _ in made.violations}
+    assert "breaks of the policy pack" in (checkout / "artifacts/preview/dev.md").read_text()
+
+
+def test_it_tells_no_secret_and_needs_no_command(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", "CANARYpassphrase")
+    monkeypatch.setenv("PULUMI_ACCESS_TOKEN", "CANARYtoken")
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+    # No docker, no pulumi.
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert offline.preview_offline("prod", checkout, {"BASE": ""}) == 0
+    written = "".join((checkout / f"artifacts/preview/prod.{kind}").read_text() for kind in ("md", "json"))
+    assert "CANARY" not in written
+    assert "Stands-for-value" not in written
+    assert "Not compared with any deployed stack" in written
+
+
+def test_a_program_that_fails_is_told(checkout: Path) -> None:
+    (checkout / "__main__.py").write_text("raise KeyError('boom')\n")
+    with pytest.raises(SetupError, match=r"(?s)ended with an error.*boom"):
+        offline.report("dev", checkout)
+    (checkout / "__main__.py").write_text("print('{\"refused\": 1')\nimport os\nos._exit(0)\n")
+    with pytest.raises(SetupError, match="ended with an error"):
+        offline.report("dev", checkout)
+
+
+def test_a_base_that_is_none_is_told(checkout: Path) -> None:
+    for base in ("nowhere", "--output=x"):
+        with pytest.raises(SetupError, match="BASE="):
+            offline.report("dev", checkout, base)
+    assert not (checkout / "x").exists()
+
+
+def test_a_stack_that_the_base_does_not_have_is_all_new(checkout: Path) -> None:
+    shutil.copy(checkout / "Pulumi.dev.yaml", checkout / "Pulumi.mine.yaml")
+    try:
+        made = offline.report("mine", checkout, "HEAD")
+    finally:
+        (checkout / "Pulumi.mine.yaml").unlink()
+    assert {one.operation for one in made.changes} == {"add"}
+    assert len(made.changes) == sum(count for _, count in made.counts)
+
+
+def test_the_report_survives_its_json() -> None:
+    made = Report("dev", "main", "", (("Container", 1),), (Change("add", "Container", "x"),), (("rule", "x", "message"),))
+    assert read(write(made).encode(), "dev") == made
+    assert json.loads(write(made))["format"] == 1
+
+
+def test_as_a_command(checkout: Path) -> None:
+    """By its file, from another folder, it runs the program of that folder, and not its own."""
+    command = [sys.executable, str(ROOT / "ops" / "mocked.py"), "dev"]
+    done = subprocess.run(command, cwd=checkout, env=os.environ, capture_output=True, text=True, check=True)
+    assert len(json.loads(done.stdout)["resources"]) > 20
+    assert '"uploads": "[secret]"' in done.stdout
+    assert "Stands-for-value" not in done.stdout
