@@ -120,7 +120,10 @@ def _before(stack: str, root: Path, base: str) -> dict[str, Any]:
             raise SetupError(f"BASE={base}: {done.stderr.decode(errors='replace').strip()}")
         with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
             archive.extractall(folder, filter="data")
-        return _deploy(stack, Path(folder))
+        try:
+            return _deploy(stack, Path(folder))
+        except SetupError as error:
+            raise SetupError(f"BASE={base}: {error}\nTake a commit whose program is closer to this one, or leave BASE out.") from None
 
 
 def _deploy(stack: str, checkout: Path) -> dict[str, Any]:
