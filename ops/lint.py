@@ -14,7 +14,6 @@ from ops.setup.go_build import find_go, lock, moved_into
 
 _ACTIONLINT_VERSION = "1.7.12"
 
-#: The Go modules that are ours, and the build tags that they are built with.
 #: Go's modules, and how to vet each: with the flags that it is built with, so that what vet compiles is not compiled again.
 _GO_MODULES: Mapping[str, Sequence[str]] = {
     "toolchain/cli": ("-trimpath",),
