@@ -17,8 +17,8 @@ MINIMUM_PYTHON = (3, 11)
 
 #: Each command with what `make help` says of it.
 COMMANDS = {
-    "up": "deploy the stack from whatever is there, and check it",
-    "preview": "show what up would change, and what of it breaks a rule of policy/",
+    "up": "deploy the stack from whatever is there, and check it; PLAN=<file> does what that plan says, and nothing else",
+    "preview": "show what up would change and what it breaks of policy/, with a report in artifacts/preview/; PLAN=1 keeps the plan",
     "verify": "check a running stack as its users meet it",
     "outputs": "the stack's outputs as JSON; SHOW_SECRETS=1 shows the passwords",
     "status": "what waits on each forwarding link, and how it does; JSON=1 as JSON",
@@ -80,10 +80,14 @@ def _enter_venv(command: str, arguments: list[str]) -> None:
 def _run(command: str, stack: str, out: TextIO) -> int:
     """Everything from here on runs in the virtual environment; each command imports only what it needs."""
     # ruff: noqa: PLC0415
-    if command in ("up", "preview", "verify"):
+    if command == "preview":
+        from ops.preview import preview
+
+        return preview(stack)
+    if command in ("up", "verify"):
         from ops import up
 
-        return {"up": up.up, "preview": up.preview, "verify": up.verify_stack}[command](stack)
+        return {"up": up.up, "verify": up.verify_stack}[command](stack)
     if command == "rotate":
         from ops.rotate import rotate
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from configs.loader import load_stack_file
@@ -24,9 +26,10 @@ POLICIES = ("--policy-pack", "policy")
 
 
 def up(name: str) -> int:
-    """Deploy a stack; the exit status."""
+    """Deploy a stack; with PLAN, nothing but what that plan says. The exit status."""
     # Before anything is installed, built or pulled.
     settings = load_stack_file(name)
+    plan = plan_file(os.environ.get("PLAN", ""))
     stack = Stack(name, prepare(name))
     docker = docker_runner(stack.tools.docker)
     interrupted = was_interrupted(stack)
@@ -44,15 +47,22 @@ def up(name: str) -> int:
         refresh = existed and needs_refresh(found, settings, stack.prefix)
         if refresh and start_stopped(docker, found):
             refresh = needs_refresh(list_containers(docker, stack.prefix), settings, stack.prefix)
+    if refresh and plan:
+        raise SetupError(
+            f"containers of {name} are missing, stopped or unhealthy, which the plan {plan} knows nothing of: `make up STACK={name}` "
+            "without it puts them right; then preview anew."
+        )
     if refresh:
         say("Refresh", "containers are missing, stopped or unhealthy: Pulumi looks at each before it changes any")
     print(flush=True)
     # Without --suppress-outputs the topology's graph would scroll the errors away.
-    status = stack.run(
-        "up", "--yes", "--skip-preview", "--suppress-outputs", *POLICIES, *(["--refresh", "--run-program"] if refresh else [])
-    )
+    options = [*(["--refresh", "--run-program"] if refresh else []), *(["--plan", str(plan)] if plan else [])]
+    status = stack.run("up", "--yes", "--skip-preview", "--suppress-outputs", *POLICIES, *options)
     if status != 0:
-        raise SetupError(f"the stack {name} is not up: pulumi ended with exit status {status}; what it says is above.")
+        hint = (
+            f" If it says that something is not as planned, the stack has changed since: make preview STACK={name} PLAN=1" if plan else ""
+        )
+        raise SetupError(f"the stack {name} is not up: pulumi ended with exit status {status}; what it says is above.{hint}")
     outputs = stack.outputs(show_secrets=True)
     text, status = report(verify(outputs, stack.prefix, docker))
     print(f"{text}\n\n{summary(outputs, name)}")
@@ -67,25 +77,18 @@ def verify_stack(name: str) -> int:
     return status
 
 
-def preview(name: str) -> int:
-    """Show what `make up` would change; the exit status."""
-    settings = load_stack_file(name)
-    stack = Stack(name, prepare(name))
-    if was_interrupted(stack):
-        raise SetupError(f"the last run on {name} did not end well: `make up STACK={name}` puts that right first.")
-    if not stack.exists():
-        stack.create()
-    ensure_secrets(stack, settings)
-    ensure_images(settings, stack.tools, docker_runner(stack.tools.docker))
-    print(flush=True)
-    status = stack.run("preview", *POLICIES)
-    # A preview changes nothing, whatever became of it.
-    stack.marker().unlink(missing_ok=True)
-    if status != 0:
-        raise SetupError(
-            f"`make up STACK={name}` would fail: what Pulumi says is above, under Policies or Diagnostics. Nothing was touched."
-        )
-    return 0
+def plan_file(said: str) -> Path | None:
+    """The plan that PLAN names; None where it names none.
+
+    Raises:
+        SetupError: there is no such file.
+    """
+    if not said:
+        return None
+    plan = Path(said).absolute()
+    if not plan.is_file():
+        raise SetupError(f"there is no plan {said}: `make preview PLAN=1` writes one, to artifacts/preview/<stack>.plan.json.")
+    return plan
 
 
 def deployed(name: str, *, engine: bool = True) -> Stack:

@@ -31,13 +31,12 @@ def files_of(change: Change, name: str, kind: str) -> list[Because]:
         node = name.removesuffix(names.forwarder_of(""))
         old, new = change.old.nodes.get(node), change.new.nodes.get(node)
         return list(_forwarding(change, old, new)) if old and new else []
-    if kind == "db-roles":
-        if change.old.databases != change.new.databases:
-            come = sorted(set(change.new.databases) - set(change.old.databases))
-            gone = sorted(set(change.old.databases) - set(change.new.databases))
-            words = [say("it makes a database for ", listed(come))] if come else []
-            words += [say("it has none to make for ", listed(gone))] if gone else []
-            return [Because(each, (*come, *gone)) for each in words]
+    if kind == "db-roles" and change.old.databases != change.new.databases:
+        come = sorted(set(change.new.databases) - set(change.old.databases))
+        gone = sorted(set(change.old.databases) - set(change.new.databases))
+        words = [say("it makes a database for ", listed(come))] if come else []
+        words += [say("it has none to make for ", listed(gone))] if gone else []
+        return [Because(each, (*come, *gone)) for each in words]
     return []
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from configs import names
 from configs.loader import parse
@@ -132,10 +133,28 @@ def role_of(container: State) -> str:
 
 
 def sides(preview: Preview) -> tuple[Side, Side]:
-    """The stack before and after."""
-    before = [(step, step.old) for step in preview.steps if step.old]
-    after = [(step, step.new) for step in preview.steps if step.new and step.op != "delete"]
-    return _side(before, None), _side(after, settings_of(preview))
+    """The stack before and after.
+
+    A preview that failed, or that was told without what stays, lacks components. What the stack's outputs said of nodes stands in for them,
+    and what the stack file still has, and no step removes, counts as staying.
+    """
+    settings = settings_of(preview)
+    before = _side([(step, step.old) for step in preview.steps if step.old], None)
+    after = _side([(step, step.new) for step in preview.steps if step.new and step.op != "delete"], settings)
+    told = {step.name for step in preview.steps if step.type == NODE} | {part_of(step.state) for step in preview.steps if step.is_container}
+    said = _mapping(preview.outputs[0].get("nodes"))
+    missing = {str(name): _of_outputs(str(name), _mapping(node)) for name, node in sorted(said.items()) if name not in before.nodes}
+    before = replace(before, nodes=dict(sorted({**before.nodes, **missing}.items())))
+    wanted = {node.name for node in settings.nodes} if settings else set(before.nodes)
+    staying = {name: node for name, node in before.nodes.items() if name in wanted and name not in told}
+    after = replace(after, nodes=dict(sorted({**staying, **after.nodes}.items())))
+    if not any(step.type == DATABASE for step in preview.steps):
+        known = {name: names.database_of(name) for name, node in before.nodes.items() if node.indexed}
+        before, after = (
+            replace(before, databases=known),
+            replace(after, databases={name: known[name] for name in known if name in after.nodes}),
+        )
+    return before, after
 
 
 def settings_of(preview: Preview) -> StackSettings | None:
@@ -216,6 +235,34 @@ def _node(
         delete_after=forwarding.get("deleteAfterSeconds"),
         program=str(forwarder.inputs.get("program", "")) if forwarder else "",
         metrics=next((f"{address}:{port}" for address, port in _ports(own).values()), ""),
+    )
+
+
+def _of_outputs(name: str, said: Mapping[str, Any]) -> Node:
+    """A node as the stack's outputs describe it: less its options, and what its forwarder does."""
+    ports: dict[int, tuple[str, int]] = {}
+    if isinstance(said.get("dicomPort"), int):
+        ports[names.DICOM_PORT] = (str(said.get("dicomHost", "")), said["dicomPort"])
+    web = urlsplit(str(said.get("httpUrl", "")))
+    if web.hostname and web.port:
+        ports[names.HTTP_PORT] = (web.hostname, web.port)
+    forwards = [str(to) for to in said.get("forwardTo") or ()]
+    return Node(
+        name=name,
+        aet=str(said.get("aet", "")),
+        ports=ports,
+        memory=None,
+        cpus=None,
+        indexed=said.get("index") == "postgresql",
+        roles={str(user): str(role) for user, role in _mapping(said.get("roles")).items()}
+        | ({names.FORWARDER_USER: ""} if forwards else {}),
+        unsafe=(),
+        configuration={},
+        links={to: {} for to in forwards},
+        revisions={},
+        delete_after=None,
+        program="",
+        metrics="",
     )
 
 

@@ -52,8 +52,7 @@ def images(other: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def recorded_stack(program: Path, like: str) -> Stack:
     """A stack like dev or prod on the tests' own images; in prod, of two nodes on PostgreSQL."""
-    stack = Stack(program, like, images=images())
-    return stack
+    return Stack(program, like, images=images())
 
 
 # --- the changes, each an edit of the stack file ---
