@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from configs.loader import load_stack_file
-from configs.problems import SettingsError
+from configs.problems import SettingsError, visible
 from ops.containers import docker_runner
 from ops.images import ensure_images
 from ops.prepare import prepare
@@ -49,7 +49,7 @@ def preview(name: str) -> int:
     print(flush=True)
     status, report = run(stack, files.plan if os.environ.get("PLAN") == "1" else None)
     files.write(report)
-    say("Report", f"{files.markdown.relative_to(ROOT)}: {report.verdict}")
+    say("Report", f"{files.markdown.relative_to(ROOT)}: {visible(str(report.verdict))}")
     if files.plan.exists():
         say("Plan", f"make up STACK={name} PLAN={files.plan.relative_to(ROOT)} does that, and nothing else")
     if status != 0:

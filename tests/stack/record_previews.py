@@ -8,6 +8,7 @@ files, so that what is recorded does not depend on the machine; identifiers of c
 from __future__ import annotations
 
 import copy
+import gzip
 import json
 import re
 import tempfile
@@ -195,8 +196,9 @@ class Names:
         self._ports: dict[str, str] = {}
         self._next = iter(range(8080, 9000))
         for node in stack.settings["nodes"]:
-            base = {"server": 0, "client": 1}[node["name"]]
-            self._ports |= {str(node["httpPort"]): str(8042 + base), str(node["dicomPort"]): str(4242 + base)}
+            base = {"server": 0, "client": 1}.get(node["name"])
+            if base is not None:
+                self._ports |= {str(node["httpPort"]): str(8042 + base), str(node["dicomPort"]): str(4242 + base)}
 
     def apply(self, text: str) -> str:
         """The text with those names."""
@@ -228,6 +230,43 @@ def record(program: Path, like: str, changes: Mapping[str, Change]) -> None:
         stack.remove()
 
 
+def record_document(program: Path) -> None:
+    """The other form, for one of the changes: `pulumi preview --json --show-sames`. Deploys nothing: everything is new."""
+    stack = recorded_stack(program, "dev")
+    try:
+        stack.variable("PULUMI_DEBUG_COMMANDS", "true")
+        events = "\n".join(json.dumps(event, sort_keys=True) for event in slim(events_of(stack)))
+        printed = stack.command("preview", "--json", "--show-sames").text
+        document = json.loads(printed[printed.index("{") :])
+        for step in document["steps"]:
+            for side in ("oldState", "newState"):
+                if side in step:
+                    kept = {key: value for key, value in step[side].items() if key in _STATE}
+                    step[side] = kept | {key: _plain(step[side].get(key) or {}) for key in ("inputs", "outputs")}
+            step.pop("provider", None)
+        document["duration"] = 0
+        named = Names(stack, "dev")
+        (FOLDER / "first.json").write_text(named.apply(json.dumps(document, sort_keys=True)) + "\n")
+        (FOLDER / "first.jsonl").write_text(named.apply(events) + "\n")
+    finally:
+        stack.wipe()
+
+
+def record_fifty(program: Path) -> None:
+    """A stack of fifty nodes, 49 of which forward to the first. Deploys nothing: everything is new."""
+    stack = Stack(program, "dev", images=images(), nodes=[], modalities=[])
+    stack.settings.pop("adminer")
+    stack.add_node("archive", index="postgresql")
+    for i in range(1, 50):
+        stack.add_node(f"ward-{i:02}", index="sqlite", forwardTo=["archive"])
+    try:
+        lines = [json.dumps(event, sort_keys=True) for event in slim(events_of(stack))]
+        text = Names(stack, "dev").apply("\n".join(lines)) + "\n"
+        (FOLDER / "fifty-nodes.jsonl.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
+    finally:
+        stack.wipe()
+
+
 def main() -> None:
     """Record all."""
     need_pulumi()
@@ -236,6 +275,8 @@ def main() -> None:
     try:
         with tempfile.TemporaryDirectory() as folder:
             program = copy_program(Path(folder))
+            record_document(program)
+            record_fifty(program)
             record(program, "dev", DEV)
             record(program, "prod", PROD)
     finally:
