@@ -64,9 +64,10 @@ def _verdict(change: Change, level: Level, at_risk: tuple[DataAtRisk, ...], down
         return say("Nothing changes.")
     pieces: list[str | Code | Words] = []
     lost = [risk for risk in at_risk if risk.lost]
-    if lost:
-        volumes = "The data of 1 volume is deleted" if len(lost) == 1 else f"The data of {len(lost)} volumes is deleted"
-        pieces += [volumes, ": ", listed(risk.volume for risk in lost), ". "]
+    if len(lost) == 1:
+        pieces += ["Deleted for good: ", lost[0].holds, ". "]
+    elif lost:
+        pieces += [f"Deleted for good: the data of {len(lost)} volumes, ", listed(risk.volume for risk in lost), ". "]
     elif at_risk:
         pieces += ["No data is deleted, but the stack loses ", listed(risk.volume for risk in at_risk), ". "]
     pieces += _down(down)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from configs import names
-from configs.orthanc_options import COMPUTED
+from configs.orthanc_options import COMPUTED, OF_LINKS
 from ops.report.differ import ABSENT, differences, shown
 from ops.report.model import Change as Told
 from ops.report.model import Fate, Part, Words, say
@@ -83,7 +83,7 @@ def _between(old: Node | None, new: Node | None) -> Iterator[Told]:
     for path, before, after in differences(old.configuration, new.configuration):
         top = path.partition(".")[0].partition("[")[0]
         if top not in ("DicomAet", "DicomModalities"):
-            note = say("computed by the program") if top in _COMPUTED_TOPS else say()
+            note = say("follows from its links") if top in OF_LINKS else say("computed by the program") if top in _COMPUTED_TOPS else say()
             yield Told(f"orthanc.{path}", shown(before), shown(after), note)
 
 

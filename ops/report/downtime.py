@@ -18,7 +18,7 @@ def downtime(change: Change, because: Sequence[Reason]) -> tuple[Downtime, ...]:
         fate = change.fate(name)
         if fate in (Fate.REPLACED, Fate.REMOVED):
             for_good = fate is Fate.REMOVED
-            words = say("for good: the node leaves the stack") if for_good else _some_seconds(change, node)
+            words = say("for good") if for_good else _some_seconds(change, node)
             found.append(
                 Downtime(
                     name,
@@ -27,7 +27,7 @@ def downtime(change: Change, because: Sequence[Reason]) -> tuple[Downtime, ...]:
                     node.published(names.HTTP_PORT),
                     for_good,
                     words,
-                    why.get(name, ()),
+                    why.get(name, ()) if not for_good else (say("the stack file has it no more"),),
                     _grace(change, name),
                 )
             )

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from configs import names
+from configs.orthanc_options import OF_LINKS
 from ops.report.differ import differences
 from ops.report.model import Code, Words, listed, say
 from ops.report.parts import Change
 from ops.report.sides import Node
 from ops.report.steps import UNKNOWN
+
+#: Options that the program computes from a node's links: no reason of their own where its peers change, too.
+_FOLLOW: Final = OF_LINKS | {"PythonScript"}
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,15 @@ def _configuration(change: Change, old: Node, new: Node) -> Iterator[Because]:
         before, after = old.peers.get(peer), new.peers.get(peer)
         if before != after:
             yield Because(_peer(change, peer, before, after), (peer,) if peer in {*change.old.nodes, *change.new.nodes} else ())
-    options = sorted({_top(path) for path, _, _ in differences(_options(old), _options(new))})
+    options = {_top(path) for path, _, _ in differences(_options(old), _options(new))}
+    if old.peers != new.peers:
+        options -= _FOLLOW
     if options:
-        yield Because(say("its options change: ", listed(options)))
-    if old.roles != new.roles:
+        yield Because(say("its options change: ", listed(sorted(options))))
+    if _users(old) != _users(new):
         yield Because(say("its users or their roles change"))
+    if (names.FORWARDER_USER in old.roles) != (names.FORWARDER_USER in new.roles):
+        yield Because(say("it gets a forwarder" if names.FORWARDER_USER in new.roles else "its forwarder goes"))
     if (old.delete_after is None) != (new.delete_after is None):
         yield Because(say("its forwarder may delete from now on, or no more"))
 
@@ -87,6 +95,10 @@ def _forwarding(change: Change, old: Node, new: Node) -> Iterator[Because]:
             yield Because(say("its destination ", Code(to), f" {maybe} deployed anew: it tries again what that had refused"), part)
     if UNKNOWN not in new.revisions.values() and old.delete_after != new.delete_after:
         yield Because(say("how long its node keeps images changes"))
+
+
+def _users(node: Node) -> dict[str, str]:
+    return {user: role for user, role in node.roles.items() if user != names.FORWARDER_USER}
 
 
 def _options(node: Node) -> dict[str, Any]:

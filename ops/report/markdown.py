@@ -130,7 +130,14 @@ def _changes(parts: Sequence[Part]) -> Iterator[Section]:
                 networks.append(change)
             else:
                 rows.setdefault((change, part.kind if part.kind == "node" else part.name), []).append(part.name)
-    lines = tuple(_row((_words(listed(names)), change)) for (change, _), names in rows.items())
+    told: list[str] = []
+    last = ""
+    for (change, _), names in rows.items():
+        whose = _words(listed(names))
+        # Of several changes in a row, the first has the name.
+        told.append(_row((whose if whose != last else " ", change)))
+        last = whose
+    lines = tuple(told)
     if lines:
         yield _folded("Changes", lines, 86, head=_HEAD)
     if networks:

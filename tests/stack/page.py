@@ -20,11 +20,11 @@ body { max-width: 860px; margin: 24px auto; padding: 0 24px; background: var(--b
   font: 14px/1.5 -apple-system, "Segoe UI", "Noto Sans", "DejaVu Sans", Helvetica, Arial, sans-serif; }
 h2, h3 { border-bottom: 1px solid var(--line); padding-bottom: .3em; line-height: 1.3; margin: 22px 0 12px; }
 h2 { font-size: 20px; } h3 { font-size: 16px; }
-table { border-collapse: collapse; display: block; overflow-x: auto; max-width: 100%; }
+table { border-collapse: collapse; display: block; overflow-x: auto; width: max-content; max-width: 100%; }
 th, td { border: 1px solid var(--line); padding: 6px 11px; text-align: left; vertical-align: top; }
 tr:nth-child(2n) td { background: var(--soft); }
 code { background: var(--code); border-radius: 6px; padding: .15em .4em; font: 85% ui-monospace, "DejaVu Sans Mono", monospace;
-  overflow-wrap: anywhere; }
+  white-space: break-spaces; }
 pre { background: var(--soft); padding: 12px; border-radius: 6px; overflow-x: auto; white-space: pre-wrap; font: 85% monospace; }
 pre.mermaid { text-align: center; }
 """

@@ -51,6 +51,7 @@ class Reviewed:
     def __init__(self, program: Path) -> None:
         self.stack = Stack(program, "dev", images=changes.images())
         self.rows: list[Row] = []
+        self.nodes: dict[int, str] = {}
 
     def preview(self, plan: Path | None = None) -> tuple[Report, Done]:
         """The report of the stack file as it stands, as `make preview` makes it."""
@@ -69,7 +70,9 @@ class Reviewed:
 
     def ports(self) -> dict[str, int]:
         """The DICOM port of each node, until now."""
-        return {name: node.port for name, node in self.stack.nodes().items()}
+        ports = {name: node.port for name, node in self.stack.nodes().items()}
+        self.nodes |= {port: name for name, port in ports.items()}
+        return ports
 
     def update(self, change: str) -> Report:
         """Preview, apply the plan, and note what was named and what was seen."""
@@ -133,14 +136,11 @@ def reviewed(tmp_path_factory: pytest.TempPathFactory, artifacts: Path) -> Itera
     need_pulumi()
     changes.tag_images()
     made = Reviewed(copy_program(tmp_path_factory.mktemp("reviewed")))
-    known: dict[int, str] = {}
     try:
         made.stack.up()
         yield made
     finally:
-        for row in made.rows:
-            known |= {port: known.get(port, f"{port}") for port in row.down}
-        (artifacts / "report-against-truth.md").write_text(table(made.rows, lambda port: known.get(port, str(port))))
+        (artifacts / "report-against-truth.md").write_text(table(made.rows, lambda port: made.nodes.get(port, str(port))))
         made.stack.remove()
         changes.untag_images()
 

@@ -114,7 +114,7 @@ def test_a_node_that_goes_takes_its_images_along_in_dev() -> None:
     (risk,) = report.data
     assert (risk.volume, risk.fate, risk.lost) == ("orthanc-stack-dev-client", Fate.REMOVED, True)
     assert str(risk.holds) == "the images of client and their index"
-    assert str(report.verdict).startswith("The data of 1 volume is deleted: orthanc-stack-dev-client. 1 node goes down for good: client.")
+    assert str(report.verdict).startswith("Deleted for good: the images of client and their index. 1 node goes down for good: client.")
 
 
 def test_in_prod_the_same_is_refused_and_the_report_says_of_what() -> None:
