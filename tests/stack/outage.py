@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import subprocess
 import threading
 import time
 from collections.abc import Iterable
@@ -63,7 +64,16 @@ class Outage:
 
     def __enter__(self) -> Outage:
         self._before = set(self._names("ps", "--all", "--filter", f"label={names.LABEL_STACK}={self._prefix}", "--format", "{{.Names}}"))
-        self._since = time.time()
+        # Followed as they come: the engine keeps the last 256 alone, and each run of a health check is three.
+        filters = ("type=container", f"label={names.LABEL_STACK}={self._prefix}", "event=die", "event=destroy")
+        self._events = subprocess.Popen(
+            [
+                *("docker", "events", "--since", f"{time.time():.3f}", "--format", "{{.Actor.Attributes.name}}"),
+                *(f"--filter={key}" for key in filters),
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         for thread in self._threads:
             thread.start()
         return self
@@ -72,11 +82,11 @@ class Outage:
         self._end.set()
         for thread in self._threads:
             thread.join()
-        filters = [
-            f"--filter={key}" for key in ("type=container", f"label={names.LABEL_STACK}={self._prefix}", "event=die", "event=destroy")
-        ]
-        told = ["--since", f"{self._since:.3f}", "--until", f"{time.time():.3f}", "--format", "{{.Actor.Attributes.name}}"]
-        self.stopped = set(self._names("events", *filters, *told)) & self._before
+        # What the engine has just done is told a moment later.
+        time.sleep(1)
+        self._events.terminate()
+        told = self._events.communicate()[0]
+        self.stopped = {name.removeprefix(f"{self._prefix}-") for name in told.split()} & self._before
 
     def _names(self, *arguments: str) -> list[str]:
         return [name.removeprefix(f"{self._prefix}-") for name in docker(*arguments).split()]
