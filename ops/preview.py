@@ -15,6 +15,7 @@ from ops.images import ensure_images
 from ops.prepare import prepare
 from ops.recover import was_interrupted
 from ops.report import Preview, Report, build, read
+from ops.report.fit import LIMIT
 from ops.report.markdown import markdown
 from ops.report.model import as_json
 from ops.secrets import ensure_secrets
@@ -111,9 +112,9 @@ class Files:
         for file in (self.markdown, self.whole, self.json, self.plan):
             file.unlink(missing_ok=True)
 
-    def write(self, report: Report) -> None:
-        """Write the report; REPORT_URL is where its reader finds the whole of it."""
-        text, cut = markdown(report, url=os.environ.get("REPORT_URL", ""))
+    def write(self, report: Report, limit: int = LIMIT) -> None:
+        """Write the report, of at most so many bytes; REPORT_URL is where its reader finds the whole of it."""
+        text, cut = markdown(report, url=os.environ.get("REPORT_URL", ""), limit=limit)
         self.markdown.write_text(text, encoding="utf-8")
         if cut:
             self.whole.write_text(markdown(report, limit=1 << 30)[0], encoding="utf-8")

@@ -192,7 +192,7 @@ class Names:
     """Gives what is random in a test's stack (its name, its ports) the names that it has in the project's stack files."""
 
     def __init__(self, stack: Stack, like: str) -> None:
-        self._name, self._like = stack.name, like
+        self._name, self._like, self._folder = stack.name, like, str(stack.program)
         self._ports: dict[str, str] = {}
         self._next = iter(range(8080, 9000))
         for node in stack.settings["nodes"]:
@@ -202,9 +202,8 @@ class Names:
 
     def apply(self, text: str) -> str:
         """The text with those names."""
-        text = text.replace(self._name, self._like)
-        text = re.sub(r"(?<![0-9A-Za-z])2\d{4}(?![0-9A-Za-z])|(?<![0-9A-Za-z])3[01]\d{3}(?![0-9A-Za-z])", self._port, text)
-        return re.sub(r"/\S*/(?=program\b)", "", text)
+        text = text.replace(self._name, self._like).replace(self._folder, ".")
+        return re.sub(r"(?<![0-9A-Za-z])2\d{4}(?![0-9A-Za-z])|(?<![0-9A-Za-z])3[01]\d{3}(?![0-9A-Za-z])", self._port, text)
 
     def _port(self, found: re.Match[str]) -> str:
         port = found.group()
