@@ -138,6 +138,8 @@ def test_an_image() -> None:
     assert path == "images.orthanc"
     assert (old or "").endswith(':26.8.1"')
     assert (new or "").endswith(':26.8.2"')
+    because = {reason.container: list(map(str, reason.because)) for reason in report.reasons}
+    assert because["server"] == because["client"] == ["it runs the image images.orthanc, which changes"]
     assert any("back up first" in str(words) for words in report.cautions)
     assert any("another image" in str(words) for words in report.unknown)
 
@@ -247,6 +249,32 @@ class TestWhatThereAreNoWordsFor:
     def test_a_volume_that_an_unknown_step_may_take(self) -> None:
         report = report_of("nothing", lambda events: step_of(events, "server-data").update(op="discard-of-the-future"))
         assert [risk.volume for risk in report.data] == ["orthanc-stack-dev-server"]
+
+    def test_a_secret_in_it_is_not_shown(self) -> None:
+        masked = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270", "ciphertext": "hunter2"}
+
+        def edit(events: list[Event]) -> None:
+            step = step_of(events, "server-container")
+            step |= {"op": "update", "diffs": ["sysctls"], "new": copy.deepcopy(step["old"])}
+            step["new"]["inputs"]["sysctls"] = masked
+
+        report = report_of("nothing", edit)
+        assert [(change.old, change.new) for change in part(report, "server").changes] == [(None, "[secret]")]
+        assert "hunter2" not in json.dumps(as_json(report))
+
+
+def test_a_links_rules() -> None:
+    def edit(events: list[Event]) -> None:
+        component, container = step_of(events, "client-forwarder"), step_of(events, "client-forwarder-container")
+        component |= {"op": "update", "new": copy.deepcopy(component["old"])}
+        component["new"]["inputs"]["configuration"]["links"][0]["only"]["modality"] = ["CT"]
+        container |= {"op": "replace", "keys": ["uploads"], "diffs": ["uploads"], "new": copy.deepcopy(container["old"])}
+
+    report = report_of("nothing", edit)
+    assert settings(report, "client") == {"forwardTo.server.only.modality": ("[]", '["CT"]')}
+    assert [(link.begin, link.end) for link in report.links if link.fate is Fate.CHANGED] == [("client", "server")]
+    assert [str(words) for words in report.reasons[0].because] == ["the rules of its link to server change"]
+    assert (report.level, report.restarted) == (Level.QUIET, {"client-forwarder"})
 
 
 class TestProtection:
