@@ -52,7 +52,7 @@ def raw(change: Change) -> tuple[Told, ...]:
 
 def _node_part(change: Change, name: str) -> Part:
     old, new = change.old.nodes.get(name), change.new.nodes.get(name)
-    told = [*_between(old, new), *_forwarding(old, new)]
+    told = [*_between(old, new), *_forwarding(old, new), *_configured(old, new)]
     for part in (name, names.forwarder_of(name)):
         told += _rest_of(change, part)
     for type_, component in ((NODE, name), (FORWARDER, names.forwarder_of(name))):
@@ -78,6 +78,12 @@ def _between(old: Node | None, new: Node | None) -> Iterator[Told]:
         if path != f"users.{names.FORWARDER_USER}":
             yield Told(path, shown(before), shown(after))
     yield from _told("unsafe", list(old.unsafe), list(new.unsafe))
+
+
+def _configured(old: Node | None, new: Node | None) -> Iterator[Told]:
+    """What differs in the configuration of a node's Orthanc: its options, and what follows from its links and its peers."""
+    if old is None or new is None:
+        return
     for peer in sorted({*old.peers, *new.peers}):
         yield from _peer(peer, old.peers.get(peer, ABSENT), new.peers.get(peer, ABSENT))
     for path, before, after in differences(old.configuration, new.configuration):
