@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -16,9 +17,13 @@ from pathlib import Path
 
 import pytest
 
+from ops.prepare import Tools
+from ops.preview import run
 from ops.report import Report, build, read
 from ops.report.markdown import markdown
 from ops.report.model import Level
+from ops.setup.state import State
+from ops.stack import Stack as Deployed
 from tests.stack import record_previews as changes
 from tests.stack.harness import Done, Stack, copy_program, need_pulumi
 from tests.stack.outage import Outage, answers
@@ -280,3 +285,25 @@ def test_a_plan_is_refused_when_the_stack_file_says_something_else_meanwhile(rev
     assert not done.ok
     assert "UNREVIEWED" in done.text
     assert reviewed.stack.containers() == before
+
+
+def test_make_preview_shows_pulumis_own_and_reads_it_in_one_run(
+    program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stack = Stack(program, "dev")
+    stack._write()
+    for name, value in stack.environment.items():
+        monkeypatch.setenv(name, value)
+    tools = Tools(Path(shutil.which("pulumi") or ""), State(stack.environment["PULUMI_BACKEND_URL"], "the tests' own"), ("docker",))
+    try:
+        status, report = run(Deployed(stack.name, tools, program), tmp_path / "plan.json")
+    finally:
+        stack.wipe()
+    assert (status, report.level, report.packs) == (0, Level.QUIET, ("orthanc-stack",))
+    assert {name for name, _ in report.containers} == {"adminer", "client", "client-forwarder", "db", "db-roles", "server"}
+    shown = capfd.readouterr().out
+    assert shown.count("Previewing update") == 1
+    assert "to create" in shown
+    assert "✅ orthanc-stack@v1.0.0" in shown
+    assert (tmp_path / "plan.json").exists()
+    assert not any(secret in (tmp_path / "plan.json").read_text() for secret in stack.secrets.values())
