@@ -24,6 +24,8 @@ from ops.verify import report, verify
 #: Its own exceptions are for plain `pulumi` (docs/policy.md): these commands make none.
 POLICIES = ("--policy-pack", "policy")
 
+_CONTAINER = "docker:index/container:Container"
+
 
 def up(name: str) -> int:
     """Deploy a stack; with PLAN, nothing but what that plan says. The exit status."""
@@ -34,6 +36,8 @@ def up(name: str) -> int:
     docker = docker_runner(stack.tools.docker)
     interrupted = was_interrupted(stack)
     existed = stack.exists()
+    if plan and existed:
+        refuse_unplanned(stack, docker, plan, interrupted=interrupted)
     if not existed:
         stack.create()
     if settings.index_nodes:
@@ -44,14 +48,10 @@ def up(name: str) -> int:
         refresh = recover(stack, docker)
     else:
         found = list_containers(docker, stack.prefix) if existed else []
-        refresh = existed and needs_refresh(found, settings, stack.prefix)
+        # A plan was made of the state as it was, and refuse_unplanned() has seen that Docker has what it says.
+        refresh = existed and plan is None and needs_refresh(found, settings, stack.prefix)
         if refresh and start_stopped(docker, found):
             refresh = needs_refresh(list_containers(docker, stack.prefix), settings, stack.prefix)
-    if refresh and plan:
-        raise SetupError(
-            f"containers of {name} are missing, stopped or unhealthy, which the plan {plan} knows nothing of: `make up STACK={name}` "
-            "without it puts them right; then preview anew."
-        )
     if refresh:
         say("Refresh", "containers are missing, stopped or unhealthy: Pulumi looks at each before it changes any")
     print(flush=True)
@@ -75,6 +75,33 @@ def verify_stack(name: str) -> int:
     text, status = report(verify(stack.outputs(show_secrets=True), stack.prefix, docker_runner(stack.tools.docker)))
     print(f"\n{text}")
     return status
+
+
+def refuse_unplanned(stack: Stack, docker: Docker, plan: Path, *, interrupted: bool) -> None:
+    """Refuse a plan where something else has to be put right first, which the plan does not say.
+
+    Raises:
+        SetupError: an earlier run did not end well, or Docker no longer has what Pulumi's state says.
+    """
+    lost = ["an earlier run did not end well"] if interrupted else not_well(stack.export(), list_containers(docker, stack.prefix))
+    if lost:
+        raise SetupError(
+            f"{', '.join(lost)}: the plan {plan.name} knows nothing of that. `make up STACK={stack.name}` without it puts it right; "
+            "then preview anew."
+        )
+
+
+def not_well(deployment: Mapping[str, Any], found: Sequence[Container]) -> list[str]:
+    """The containers that are in Pulumi's state and do not run as they should, each with what is the matter."""
+    known = [resource.get("inputs") or {} for resource in deployment.get("resources") or () if resource.get("type") == _CONTAINER]
+    seen = {container.name: container for container in found}
+    lost = []
+    for name in sorted(str(inputs.get("name")) for inputs in known):
+        if name not in seen:
+            lost.append(f"{name} is missing")
+        elif not (seen[name].well or seen[name].starting):
+            lost.append(f"{name} is {seen[name].state}" if seen[name].state != "running" else f"{name} is unhealthy")
+    return lost
 
 
 def plan_file(said: str) -> Path | None:

@@ -2,7 +2,7 @@
 
 Pure, but for reading and writing files: a recorded preview is all that its tests need. Pulumi is not imported.
 
-- steps.py reads a preview: the engine's events, or the document of `pulumi preview --json`.
+- reading.py reads a preview (steps.py): the engine's events, or the document of `pulumi preview --json`.
 - sides.py makes of it the stack before and after; model.py is what a report says; build.py puts it together from its chapters
   (data.py, downtime.py, changes.py, reasons.py, links.py, secret_files.py).
 - markdown.py and mermaid.py write it for people, escape.py keeps what a stack file holds from breaking that, fit.py keeps it below what
@@ -11,6 +11,7 @@ Pure, but for reading and writing files: a recorded preview is all that its test
 
 from ops.report.build import build
 from ops.report.model import Report
-from ops.report.steps import Preview, read
+from ops.report.reading import read
+from ops.report.steps import Preview
 
 __all__ = ["Preview", "Report", "build", "read"]

@@ -6,11 +6,13 @@ import json
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
 from configs.problems import SettingsError
 from ops import preview as command
+from ops.containers import Container
 from ops.prepare import Tools
 from ops.preview import Files, refused, run
 from ops.report import build, read
@@ -18,7 +20,7 @@ from ops.report.__main__ import main
 from ops.setup.console import SetupError
 from ops.setup.state import State
 from ops.stack import Stack
-from ops.up import plan_file
+from ops.up import not_well, plan_file, refuse_unplanned
 from tests.unit.reports import recorded
 
 
@@ -137,3 +139,33 @@ def test_the_command_for_previews_that_were_made_elsewhere(tmp_path: Path, capsy
     assert main([str(source)]) == 1
     assert "no preview" in capsys.readouterr().err
     assert main([]) == 2
+
+
+class TestAPlanAndWhatElseHasToBePutRight:
+    """A plan says what changes of the state as it was: a container that is lost is not in it; one that it makes is not missing."""
+
+    STATE: ClassVar[dict[str, Any]] = {
+        "resources": [{"type": "docker:index/container:Container", "inputs": {"name": f"s-{name}"}} for name in ("server", "db-roles")]
+    }
+    WELL = (Container("s-server", "1", "node", "running", "Up (healthy)"), Container("s-db-roles", "2", "db-roles", "exited", "Exited (0)"))
+
+    def test_all_is_well_though_the_stack_file_has_a_node_more(self) -> None:
+        assert not_well(self.STATE, self.WELL) == []
+
+    @pytest.mark.parametrize(
+        ("state", "status", "said"),
+        [("exited", "Exited (137)", "s-server is exited"), ("running", "Up (unhealthy)", "s-server is unhealthy")],
+    )
+    def test_one_that_does_not_serve(self, state: str, status: str, said: str) -> None:
+        assert not_well(self.STATE, (Container("s-server", "1", "node", state, status), self.WELL[1])) == [said]
+
+    def test_one_that_is_gone(self) -> None:
+        assert not_well(self.STATE, self.WELL[1:]) == ["s-server is missing"]
+
+    def test_the_plan_is_refused_with_what_to_do(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        stack = Recorded(tmp_path, "")
+        monkeypatch.setattr(stack, "export", lambda: self.STATE)
+        with pytest.raises(SetupError, match=r"s-db-roles is missing, s-server is missing: the plan p.json .* `make up STACK=dev` without"):
+            refuse_unplanned(stack, lambda _: "", tmp_path / "p.json", interrupted=False)
+        with pytest.raises(SetupError, match="did not end well"):
+            refuse_unplanned(stack, lambda _: "", tmp_path / "p.json", interrupted=True)
