@@ -50,9 +50,9 @@ def preview(name: str) -> int:
     print(flush=True)
     status, report = run(stack, files.plan if os.environ.get("PLAN") == "1" else None)
     files.write(report)
-    say("Report", f"{files.markdown.relative_to(ROOT)}: {visible(str(report.verdict))}")
+    say("Report", f"{os.path.relpath(files.markdown, ROOT)}: {visible(str(report.verdict))}")
     if files.plan.exists():
-        say("Plan", f"make up STACK={name} PLAN={files.plan.relative_to(ROOT)} does that, and nothing else")
+        say("Plan", f"make up STACK={name} PLAN={os.path.relpath(files.plan, ROOT)} does that, and nothing else")
     if status != 0:
         raise SetupError(
             f"`make up STACK={name}` would fail: what Pulumi says is above, under Policies or Diagnostics. Nothing was touched."
@@ -99,7 +99,8 @@ class Files:
         plan: Pulumi's plan. Its secrets are encrypted, as they are in the stack file.
     """
 
-    def __init__(self, name: str, folder: Path = ROOT / FOLDER) -> None:
+    def __init__(self, name: str, folder: Path | None = None) -> None:
+        folder = folder or ROOT / FOLDER
         stack = name.replace("/", "-")
         self.markdown = folder / f"{stack}.md"
         self.whole = folder / f"{stack}.full.md"
