@@ -18,8 +18,8 @@ MINIMUM_PYTHON = (3, 11)
 
 #: Each command with what `make help` says of it.
 COMMANDS = {
-    "up": "deploy the stack from whatever is there, and check it",
-    "preview": "show what up would change, and what of it breaks a rule of policy/",
+    "up": "deploy the stack from whatever is there, and check it; PLAN=<file> does what that plan says, and nothing else",
+    "preview": "show what up would change and what it breaks of policy/, with a report in artifacts/preview/; PLAN=1 keeps the plan",
     "preview-offline": "what the stack file would deploy, without an engine, a state or a secret; BASE=<commit> compares with a commit",
     "verify": "check a running stack as its users meet it",
     "drift": "report what of a running stack was changed by hand; artifacts/drift/ has it, and nothing is changed",
@@ -57,7 +57,7 @@ _WITH_TOKEN = ("comment", "reviewed", "newest", "drift-issue")
 #: What takes a stack's name and returns an exit status, as module:function.
 _OF_A_STACK = {
     "up": "ops.up:up",
-    "preview": "ops.up:preview",
+    "preview": "ops.preview:preview",
     "preview-offline": "ops.offline:preview_offline",
     "verify": "ops.up:verify_stack",
     "drift": "ops.drift.command:drift",

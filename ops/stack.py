@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -44,8 +44,12 @@ class Stack:
         """Run pulumi on the stack, silently; whether it succeeded."""
         return self._capture(*arguments).returncode == 0
 
-    def run(self, *arguments: str) -> int:
+    def run(self, *arguments: str, env: Mapping[str, str] | None = None) -> int:
         """Run pulumi on the stack before the user's eyes; its exit status. Leaves the marker when it does not end well.
+
+        Args:
+            arguments: the command and its options.
+            env: variables of its environment beside this process's.
 
         Raises:
             KeyboardInterrupt: the user interrupted it; it has ended by then.
@@ -53,7 +57,7 @@ class Stack:
         command = [str(self.tools.pulumi), *arguments, "--stack", self.name]
         marker = self.marker()
         write_marker(marker, os.getpid())
-        process = subprocess.Popen(command, cwd=self.root)
+        process = subprocess.Popen(command, cwd=self.root, env=os.environ | dict(env or {}))
         write_marker(marker, os.getpid(), process.pid)
         status = wait_through_interrupts(process)
         if status == 0:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from configs.loader import load_stack_file
@@ -23,15 +25,20 @@ from ops.verify import report, verify
 #: Its own exceptions are for plain `pulumi` (docs/policy.md): these commands make none.
 POLICIES = ("--policy-pack", "policy")
 
+_CONTAINER = "docker:index/container:Container"
+
 
 def up(name: str) -> int:
-    """Deploy a stack; the exit status."""
+    """Deploy a stack; with PLAN, nothing but what that plan says. The exit status."""
     # Before anything is installed, built or pulled.
     settings = load_stack_file(name)
+    plan = plan_file(os.environ.get("PLAN", ""))
     stack = Stack(name, prepare(name))
     docker = docker_runner(stack.tools.docker)
     interrupted = was_interrupted(stack)
     existed = stack.exists()
+    if plan and existed:
+        refuse_unplanned(stack, docker, plan, interrupted=interrupted)
     if not existed:
         stack.create()
     if settings.index_nodes:
@@ -43,18 +50,21 @@ def up(name: str) -> int:
         refresh = recover(stack, docker)
     else:
         found = list_containers(docker, stack.prefix) if existed else []
-        refresh = existed and needs_refresh(found, settings, stack.prefix)
+        # A plan was made of the state as it was, and refuse_unplanned() has seen that Docker has what it says.
+        refresh = existed and plan is None and needs_refresh(found, settings, stack.prefix)
         if refresh and start_stopped(docker, found):
             refresh = needs_refresh(list_containers(docker, stack.prefix), settings, stack.prefix)
     if refresh:
         say("Refresh", "containers are missing, stopped or unhealthy: Pulumi looks at each before it changes any")
     print(flush=True)
     # Without --suppress-outputs the topology's graph would scroll the errors away.
-    status = stack.run(
-        "up", "--yes", "--skip-preview", "--suppress-outputs", *POLICIES, *(["--refresh", "--run-program"] if refresh else [])
-    )
+    options = [*(["--refresh", "--run-program"] if refresh else []), *(["--plan", str(plan)] if plan else [])]
+    status = stack.run("up", "--yes", "--skip-preview", "--suppress-outputs", *POLICIES, *options)
     if status != 0:
-        raise SetupError(f"the stack {name} is not up: pulumi ended with exit status {status}; what it says is above.")
+        hint = (
+            f" If it says that something is not as planned, the stack has changed since: make preview STACK={name} PLAN=1" if plan else ""
+        )
+        raise SetupError(f"the stack {name} is not up: pulumi ended with exit status {status}; what it says is above.{hint}")
     outputs = stack.outputs(show_secrets=True)
     text, status = report(verify(outputs, stack.prefix, docker))
     print(f"{text}\n\n{summary(outputs, name)}")
@@ -69,26 +79,45 @@ def verify_stack(name: str) -> int:
     return status
 
 
-def preview(name: str) -> int:
-    """Show what `make up` would change; the exit status."""
-    settings = load_stack_file(name)
-    stack = Stack(name, prepare(name))
-    if was_interrupted(stack):
-        raise SetupError(f"the last run on {name} did not end well: `make up STACK={name}` puts that right first.")
-    if not stack.exists():
-        stack.create()
-    ensure_secrets(stack, settings)
-    ensure_certificates(stack, settings)
-    ensure_images(settings, stack.tools, docker_runner(stack.tools.docker))
-    print(flush=True)
-    status = stack.run("preview", *POLICIES)
-    # A preview changes nothing, whatever became of it.
-    stack.marker().unlink(missing_ok=True)
-    if status != 0:
+def refuse_unplanned(stack: Stack, docker: Docker, plan: Path, *, interrupted: bool) -> None:
+    """Refuse a plan where something else has to be put right first, which the plan does not say.
+
+    Raises:
+        SetupError: an earlier run did not end well, or Docker no longer has what Pulumi's state says.
+    """
+    lost = ["an earlier run did not end well"] if interrupted else not_well(stack.export(), list_containers(docker, stack.prefix))
+    if lost:
         raise SetupError(
-            f"`make up STACK={name}` would fail: what Pulumi says is above, under Policies or Diagnostics. Nothing was touched."
+            f"{', '.join(lost)}: the plan {plan.name} knows nothing of that. `make up STACK={stack.name}` without it puts it right; "
+            "then preview anew."
         )
-    return 0
+
+
+def not_well(deployment: Mapping[str, Any], found: Sequence[Container]) -> list[str]:
+    """The containers that are in Pulumi's state and do not run as they should, each with what is the matter."""
+    known = [resource.get("inputs") or {} for resource in deployment.get("resources") or () if resource.get("type") == _CONTAINER]
+    seen = {container.name: container for container in found}
+    lost = []
+    for name in sorted(str(inputs.get("name")) for inputs in known):
+        if name not in seen:
+            lost.append(f"{name} is missing")
+        elif not (seen[name].well or seen[name].starting):
+            lost.append(f"{name} is {seen[name].state}" if seen[name].state != "running" else f"{name} is unhealthy")
+    return lost
+
+
+def plan_file(said: str) -> Path | None:
+    """The plan that PLAN names; None where it names none.
+
+    Raises:
+        SetupError: there is no such file.
+    """
+    if not said:
+        return None
+    plan = Path(said).absolute()
+    if not plan.is_file():
+        raise SetupError(f"there is no plan {said}: `make preview PLAN=1` writes one, to artifacts/preview/<stack>.plan.json.")
+    return plan
 
 
 def deployed(name: str, *, engine: bool = True) -> Stack:

@@ -15,11 +15,12 @@ import yaml
 from configs.names import LABEL_ROLE
 from configs.settings import ImageSettings
 from images import ROLES, local_image
-from ops import up
+from ops import preview, up
 from ops.setup.console import ROOT, SetupError
 from policy.image_names import PRODUCTS, dotted
 from policy.resources import CONTAINER, IMAGE, UNKNOWN, VOLUME, Resource, SecretText
 from policy.rules import RULES, violations
+from tests.unit.reports import recorded
 
 #: A container as the components make one.
 GOOD: Mapping[str, Any] = {
@@ -270,6 +271,7 @@ def test_the_pack_and_the_program_have_one_environment() -> None:
 def test_the_command_runs_the_pack(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """And a preview that fails says that nothing was touched."""
     runs: list[tuple[str, ...]] = []
+    module = {"preview": preview, "up": up}[command]
 
     class Stack:
         tools, prefix = SimpleNamespace(docker=("docker",)), "s"
@@ -283,19 +285,22 @@ def test_the_command_runs_the_pack(command: str, monkeypatch: pytest.MonkeyPatch
         def marker(self) -> Path:
             return tmp_path / "marker"
 
-        def run(self, *arguments: str) -> int:
+        def run(self, *arguments: str, env: object = None) -> int:
             runs.append(arguments)
+            if "--event-log" in arguments:
+                Path(arguments[arguments.index("--event-log") + 1]).write_text(recorded("policy-broken.jsonl"))
             return 255
 
-    monkeypatch.setattr(up, "Stack", Stack)
-    for name in ("prepare", "ensure_secrets", "ensure_images", "refuse_lost_password"):
-        monkeypatch.setattr(up, name, lambda *_: None)
-    monkeypatch.setattr(up, "was_interrupted", lambda *_: False)
+    monkeypatch.setattr(module, "Stack", Stack)
+    for name in ("prepare", "ensure_secrets", "ensure_images", "docker_runner"):
+        monkeypatch.setattr(module, name, lambda *_: None)
+    monkeypatch.setattr(module, "was_interrupted", lambda *_: False)
+    monkeypatch.setattr(up, "refuse_lost_password", lambda *_: None)
     monkeypatch.setattr(up, "list_containers", lambda *_: [])
     monkeypatch.setattr(up, "needs_refresh", lambda *_: False)
-    monkeypatch.setattr(up, "docker_runner", lambda *_: None)
+    monkeypatch.setattr(preview, "FOLDER", tmp_path)
     with pytest.raises(SetupError, match="Policies or Diagnostics" if command == "preview" else "is not up"):
-        getattr(up, command)("dev")
+        getattr(module, command)("dev")
     (arguments,) = runs
     assert arguments[0] == command
     position = arguments.index("--policy-pack")

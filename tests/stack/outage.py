@@ -1,0 +1,101 @@
+"""What an update really does: which containers the engine stopped, and which DICOM ports did not answer meanwhile."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Iterable
+
+from configs import names
+from tests.stack.engine import docker
+
+_EVERY_SECONDS = 0.1
+#: An Orthanc that is alive answers within milliseconds; on a machine with other work, within this.
+_PATIENCE_SECONDS = 3.0
+
+
+def _item(kind: int, content: bytes) -> bytes:
+    return struct.pack(">BBH", kind, 0, len(content)) + content
+
+
+def _association_request() -> bytes:
+    """A-ASSOCIATE-RQ (PS3.8, 9.3.2) of nobody for C-ECHO. Refused or not, whoever answers it is a DICOM server that is up."""
+    context = _item(0x30, b"1.2.840.10008.1.1") + _item(0x40, b"1.2.840.10008.1.2")
+    body = struct.pack(">HH16s16s32x", 1, 0, b"ANYBODY".ljust(16), b"PROBE".ljust(16))
+    body += _item(0x10, b"1.2.840.10008.3.1.1.1") + _item(0x20, b"\x01\x00\x00\x00" + context)
+    body += _item(0x50, _item(0x51, struct.pack(">I", 16384)))
+    return struct.pack(">BBI", 1, 0, len(body)) + body
+
+
+_REQUEST = _association_request()
+#: A-ASSOCIATE-AC, A-ASSOCIATE-RJ.
+_ANSWERS = (b"\x02", b"\x03")
+
+
+def answers(port: int) -> bool:
+    """Whether a DICOM server answers at a port of this machine."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE_SECONDS) as connection:
+            connection.sendall(_REQUEST)
+            return connection.recv(1) in _ANSWERS
+    except OSError:
+        return False
+
+
+class Outage:
+    """Looks at DICOM ports ten times a second, and at what the engine does to the containers of a stack, as long as it is open.
+
+    Attributes:
+        down: for how many seconds each port was seen down, from the first look without an answer to the last; 0 where it always answered.
+        looks: how often each port was looked at.
+        stopped: the containers that were there and ended or were removed, by their names in the stack.
+    """
+
+    def __init__(self, prefix: str, ports: Iterable[int]) -> None:
+        self.down = dict.fromkeys(ports, 0.0)
+        self.looks = dict.fromkeys(self.down, 0)
+        self.stopped: set[str] = set()
+        self._prefix = prefix
+        self._end = threading.Event()
+        self._threads = [threading.Thread(target=self._look, args=(port,)) for port in self.down]
+
+    def __enter__(self) -> Outage:
+        self._before = set(self._names("ps", "--all", "--filter", f"label={names.LABEL_STACK}={self._prefix}", "--format", "{{.Names}}"))
+        # Followed as they come: the engine keeps the last 256 alone, and each run of a health check is three.
+        filters = ("type=container", f"label={names.LABEL_STACK}={self._prefix}", "event=die", "event=destroy")
+        self._events = subprocess.Popen(
+            [
+                *("docker", "events", "--since", f"{time.time():.3f}", "--format", "{{.Actor.Attributes.name}}"),
+                *(f"--filter={key}" for key in filters),
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        for thread in self._threads:
+            thread.join()
+        # What the engine has just done is told a moment later.
+        time.sleep(1)
+        self._events.terminate()
+        told = self._events.communicate()[0]
+        self.stopped = {name.removeprefix(f"{self._prefix}-") for name in told.split()} & self._before
+
+    def _names(self, *arguments: str) -> list[str]:
+        return [name.removeprefix(f"{self._prefix}-") for name in docker(*arguments).split()]
+
+    def _look(self, port: int) -> None:
+        first: float | None = None
+        while not self._end.wait(_EVERY_SECONDS):
+            began = time.monotonic()
+            self.looks[port] += 1
+            if not answers(port):
+                first = began if first is None else first
+                self.down[port] = max(time.monotonic() - first, _EVERY_SECONDS)

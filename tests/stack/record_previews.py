@@ -1,0 +1,286 @@
+"""Records previews of real stacks for the tests of the report: `python -m tests.stack.record_previews`.
+
+Deploys a stack like dev and one like prod, previews changes of each, and writes what Pulumi told of them (its engine events, the source
+of ops/report) to tests/unit/previews/, less what the report does not read. Stack names and ports are those of the project's own stack
+files, so that what is recorded does not depend on the machine; identifiers of containers are left out.
+"""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from images import local_image
+from tests.stack.engine import docker
+from tests.stack.harness import ROOT, Stack, copy_program, need_pulumi
+
+FOLDER = ROOT / "tests" / "unit" / "previews"
+
+#: The recorded stacks' images: the ones built here, under names that the policy pack takes for a registry's. Nobody resolves the name.
+_REGISTRY = "registry.invalid"
+BEFORE: Mapping[str, str] = {"orthanc": "orthancteam/orthanc:26.8.1", "postgres": "postgres:17.9", "adminer": "adminer:5.5.1"}
+AFTER: Mapping[str, str] = {"orthanc": "orthancteam/orthanc:26.8.2"}
+
+_PASSWORD = "recorded-rotated-1"
+Change = Callable[[Stack], None]
+
+
+def tag_images() -> None:
+    """Give the images built here the recorded stacks' names; those of AFTER differ from them in nothing but their ID."""
+    for role in BEFORE:
+        docker("tag", local_image(role), f"{_REGISTRY}/{BEFORE[role]}")
+    for role, name in AFTER.items():
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "Dockerfile").write_text(f"FROM {local_image(role)}\nLABEL orthanc-stack.test=after\n")
+            docker("build", "--quiet", "--tag", f"{_REGISTRY}/{name}", folder)
+
+
+def untag_images() -> None:
+    """Remove what tag_images() made."""
+    docker("rmi", *(f"{_REGISTRY}/{name}" for name in (*BEFORE.values(), *AFTER.values())), check=False)
+
+
+def images(other: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The `images` block of a stack file that runs them: those of BEFORE, but for what is said otherwise."""
+    return {"source": "registry", **{role: f"{_REGISTRY}/{name}" for role, name in {**BEFORE, **(other or {})}.items()}}
+
+
+def recorded_stack(program: Path, like: str) -> Stack:
+    """A stack like dev or prod on the tests' own images; in prod, of two nodes on PostgreSQL."""
+    return Stack(program, like, images=images())
+
+
+# --- the changes, each an edit of the stack file ---
+
+
+def add_node(stack: Stack) -> None:
+    """A third node, which the client forwards to as well."""
+    stack.add_node("research", index="postgresql")
+    stack.node_settings("client")["forwardTo"] = ["server", "research"]
+
+
+def remove_node(stack: Stack) -> None:
+    """The client goes."""
+    stack.settings["nodes"] = [node for node in stack.settings["nodes"] if node["name"] != "client"]
+    for modality in stack.settings.get("modalities", []):
+        modality["nodes"] = [name for name in modality["nodes"] if name != "client"]
+
+
+def rename_node(stack: Stack) -> None:
+    """The client gets another name. It keeps its AE title, but not its ports: the node of the new name is made before the old one goes."""
+    node = stack.node_settings("client")
+    node["name"] = "gateway"
+    del node["dicomPort"], node["httpPort"]
+    stack.give_ports()
+    for modality in stack.settings.get("modalities", []):
+        modality["nodes"] = ["gateway" if name == "client" else name for name in modality["nodes"]]
+
+
+def change_aet(stack: Stack) -> None:
+    """The server's AE title, which the client knows it by."""
+    stack.node_settings("server")["aet"] = "ARCHIVE"
+
+
+def change_port(stack: Stack) -> None:
+    """The client's DICOM port."""
+    stack.node_settings("client").pop("dicomPort")
+    stack.give_ports()
+
+
+def change_image(stack: Stack) -> None:
+    """Another image of Orthanc."""
+    stack.settings["images"] = images(AFTER)
+
+
+def change_option(stack: Stack) -> None:
+    """An option of the client's Orthanc."""
+    stack.node_settings("client")["orthanc"] = {"StableAge": 20}
+
+
+def rotate_secret(stack: Stack) -> None:
+    """The password of the server's user."""
+    stack.secrets["userPassword.server.orthanc"] = _PASSWORD
+
+
+def new_major_version(stack: Stack) -> None:
+    """Another PostgreSQL than the one that wrote the volume."""
+    stack.settings["indexDb"] = {"majorVersion": 16}
+    stack.settings["images"] = {**stack.settings["images"], "postgres": f"{_REGISTRY}/postgres:16.13"}
+
+
+def break_policy(stack: Stack) -> None:
+    """An Adminer with known holes."""
+    stack.settings["images"] = {**stack.settings["images"], "adminer": f"{_REGISTRY}/adminer:5.5.0"}
+
+
+def nothing(stack: Stack) -> None:
+    """No change."""
+
+
+DEV: Mapping[str, Change] = {
+    "nothing": nothing,
+    "node-added": add_node,
+    "node-removed": remove_node,
+    "node-renamed": rename_node,
+    "aet-changed": change_aet,
+    "port-changed": change_port,
+    "image-changed": change_image,
+    "option-changed": change_option,
+    "secret-rotated": rotate_secret,
+    "postgresql-major": new_major_version,
+    "policy-broken": break_policy,
+}
+PROD: Mapping[str, Change] = {"prod-node-removed": remove_node, "prod-image-changed": change_image}
+
+
+def events_of(stack: Stack) -> list[dict[str, Any]]:
+    """What a preview of the stack file as it stands tells, with the policy pack; it may fail."""
+    stack.variable("PULUMI_DEBUG_COMMANDS", "true")
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "events"
+        stack._write()
+        stack.command("preview", "--event-log", str(log), "--policy-pack", "policy")
+        return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+# --- what is kept of an event ---
+
+_KEPT = ("preludeEvent", "policyEvent", "policyLoadEvent", "summaryEvent", "diagnosticEvent", "resourcePreEvent", "resOutputsEvent")
+_STATE = ("type", "custom", "parent", "protect", "retainOnDelete")
+
+
+def slim(events: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The events that the report reads, less what it does not read of them."""
+    for event in events:
+        kind = next((key for key in _KEPT if key in event), None)
+        if kind is None or (kind == "diagnosticEvent" and event[kind]["severity"] == "debug"):
+            continue
+        body = event[kind]
+        if kind in ("resourcePreEvent", "resOutputsEvent"):
+            step = body["metadata"]
+            if "pulumi:providers" in step["type"] or (kind == "resOutputsEvent" and step["type"] != "pulumi:pulumi:Stack"):
+                continue
+            kept = {key: step[key] for key in ("op", "urn", "type", "keys", "diffs", "detailedDiff", "logical") if step.get(key)}
+            body = {"metadata": kept | {side: _state(step[side], step) for side in ("old", "new") if step.get(side)}}
+            if step["op"] == "same" and kind == "resourcePreEvent":
+                body["metadata"].pop("new", None)
+        elif kind == "summaryEvent":
+            body = body | {"durationSeconds": 0}
+        yield {kind: body}
+
+
+def _state(state: dict[str, Any], step: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: state[key] for key in _STATE if state.get(key)}
+    # A container's outputs repeat its inputs, with the engine's identifiers and addresses.
+    outputs = {} if step["type"].startswith("docker:index/container") else state.get("outputs") or {}
+    return kept | {"inputs": _plain(state.get("inputs") or {}), "outputs": _plain(outputs)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items() if key not in ("__defaults", "__meta", "__pulumi_raw_state_delta")}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value
+
+
+class Names:
+    """Gives what is random in a test's stack (its name, its ports) the names that it has in the project's stack files."""
+
+    def __init__(self, stack: Stack, like: str) -> None:
+        self._name, self._like, self._folder = stack.name, like, str(stack.program)
+        self._ports: dict[str, str] = {}
+        self._next = iter(range(8080, 9000))
+        for node in stack.settings["nodes"]:
+            base = {"server": 0, "client": 1}.get(node["name"])
+            if base is not None:
+                self._ports |= {str(node["httpPort"]): str(8042 + base), str(node["dicomPort"]): str(4242 + base)}
+
+    def apply(self, text: str) -> str:
+        """The text with those names."""
+        text = text.replace(self._name, self._like).replace(self._folder, ".")
+        return re.sub(r"(?<![0-9A-Za-z])2\d{4}(?![0-9A-Za-z])|(?<![0-9A-Za-z])3[01]\d{3}(?![0-9A-Za-z])", self._port, text)
+
+    def _port(self, found: re.Match[str]) -> str:
+        port = found.group()
+        if port not in self._ports:
+            self._ports[port] = str(next(self._next))
+        return self._ports[port]
+
+
+def record(program: Path, like: str, changes: Mapping[str, Change]) -> None:
+    """Deploy, and record a preview of each change."""
+    stack = recorded_stack(program, like)
+    try:
+        stack.up()
+        named = Names(stack, like)
+        for name, change in changes.items():
+            before = copy.deepcopy(stack.settings), dict(stack.secrets)
+            change(stack)
+            lines = [json.dumps(event, sort_keys=True, ensure_ascii=False) for event in slim(events_of(stack))]
+            (FOLDER / f"{name}.jsonl").write_text(named.apply("\n".join(lines)) + "\n")
+            stack.settings, stack.secrets = before
+            print(f"{name}: {sum(map(len, lines)) >> 10} KiB", flush=True)
+    finally:
+        stack.remove()
+
+
+def record_document(program: Path) -> None:
+    """The other form, for one of the changes: `pulumi preview --json --show-sames`. Deploys nothing: everything is new."""
+    stack = recorded_stack(program, "dev")
+    try:
+        stack.variable("PULUMI_DEBUG_COMMANDS", "true")
+        events = "\n".join(json.dumps(event, sort_keys=True) for event in slim(events_of(stack)))
+        printed = stack.command("preview", "--json", "--show-sames").text
+        document = json.loads(printed[printed.index("{") :])
+        for step in document["steps"]:
+            for side in ("oldState", "newState"):
+                if side in step:
+                    kept = {key: value for key, value in step[side].items() if key in _STATE}
+                    step[side] = kept | {key: _plain(step[side].get(key) or {}) for key in ("inputs", "outputs")}
+            step.pop("provider", None)
+        document["duration"] = 0
+        named = Names(stack, "dev")
+        (FOLDER / "first.json").write_text(named.apply(json.dumps(document, sort_keys=True)) + "\n")
+        (FOLDER / "first.jsonl").write_text(named.apply(events) + "\n")
+    finally:
+        stack.wipe()
+
+
+def record_fifty(program: Path) -> None:
+    """A stack of fifty nodes, 49 of which forward to the first. Deploys nothing: everything is new."""
+    stack = Stack(program, "dev", images=images(), nodes=[], modalities=[])
+    stack.settings.pop("adminer")
+    stack.add_node("archive", index="postgresql")
+    for i in range(1, 50):
+        stack.add_node(f"ward-{i:02}", index="sqlite", forwardTo=["archive"])
+    try:
+        lines = [json.dumps(event, sort_keys=True) for event in slim(events_of(stack))]
+        text = Names(stack, "dev").apply("\n".join(lines)) + "\n"
+        (FOLDER / "fifty-nodes.jsonl.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
+    finally:
+        stack.wipe()
+
+
+def main() -> None:
+    """Record all."""
+    need_pulumi()
+    FOLDER.mkdir(exist_ok=True)
+    tag_images()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            program = copy_program(Path(folder))
+            record_document(program)
+            record_fifty(program)
+            record(program, "dev", DEV)
+            record(program, "prod", PROD)
+    finally:
+        untag_images()
+
+
+if __name__ == "__main__":
+    main()

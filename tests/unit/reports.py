@@ -1,0 +1,79 @@
+"""Recorded previews as the tests of the report use them: as they are, and edited."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from configs import names
+from ops.report import Report, build, read
+from ops.report.sides import settings_of
+
+FOLDER = Path(__file__).with_name("previews")
+Event = dict[str, Any]
+
+
+def recorded(name: str) -> str:
+    """The text of a recorded preview."""
+    packed = FOLDER / f"{name}.gz"
+    if packed.exists():
+        return gzip.decompress(packed.read_bytes()).decode()
+    return (FOLDER / name).read_text(encoding="utf-8")
+
+
+def events_of(name: str) -> list[Event]:
+    """A recorded preview's events."""
+    return [json.loads(line) for line in recorded(f"{name}.jsonl").splitlines()]
+
+
+def text_of(events: Iterable[Event]) -> str:
+    """Events as an event log."""
+    return "\n".join(json.dumps(event) for event in events)
+
+
+def report_of(name: str, edit: Callable[[list[Event]], Any] | None = None) -> Report:
+    """The report of a recorded preview, whose events may be edited before."""
+    events = events_of(name)
+    if edit:
+        edit(events)
+    return build(read(text_of(events)))
+
+
+def step_of(events: Iterable[Event], name: str, type_: str = "") -> dict[str, Any]:
+    """The step of a resource, by its logical name and the end of its type."""
+    steps = (event["resourcePreEvent"]["metadata"] for event in events if "resourcePreEvent" in event)
+    found: dict[str, Any] = next(
+        step for step in steps if step["urn"].endswith(f"::{name}") and step["type"].endswith(type_) and step.get("logical")
+    )
+    return found
+
+
+def deployed(events: list[Event]) -> list[Event]:
+    """A preview in which everything is new, as the one after its update: everything stays as it is.
+
+    What only the update knows (the images' IDs, and the forwarders' configurations) is given a value.
+    """
+    settings = settings_of(read(text_of(events)))
+    assert settings is not None
+    links = {
+        names.forwarder_of(node.name): [link.model_dump(mode="json", by_alias=True) for link in node.forward_to] for node in settings.nodes
+    }
+    unknown = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+
+    def known(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: known(inner) for key, inner in value.items()}
+        return [known(inner) for inner in value] if isinstance(value, list) else "sha256:0123" if value == unknown else value
+
+    for event in events:
+        step = event.get("resourcePreEvent", {}).get("metadata")
+        if step and step["op"] == "create":
+            step["op"] = "same"
+            step["old"] = known(step.pop("new"))
+            if step["type"].endswith(":Forwarder"):
+                told = [{**link, "record": 10000, "revision": "0123"} for link in links[step["urn"].rpartition("::")[2]]]
+                step["old"]["inputs"]["configuration"] = {"links": told, "deleteAfterSeconds": None}
+    return events

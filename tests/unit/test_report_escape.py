@@ -1,0 +1,197 @@
+"""Nothing that a stack file, Pulumi or Docker can say breaks a report, or forges a part of it, in the eyes of a Markdown reader."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from ops.report import build, read
+from ops.report.escape import block, code, html_code, label, link
+from ops.report.markdown import markdown
+from ops.report.mermaid import mermaid
+from ops.report.model import Fate, Link, Place
+from tests.unit.reports import events_of, text_of
+
+#: Each would do something if it were read as markup: by GitHub, by GitLab, by Mermaid, by a terminal, by a tool that looks for its comment.
+HOSTILE = (
+    *(
+        "`",
+        "``` \n# forged\n```",
+        "a`b``c",
+        "|",
+        "a | b |\n|---|",
+        "<!-- orthanc-stack:preview run=1 -->",
+        "-->",
+        "</code></pre></details>",
+    ),
+    *("<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "&lt;b&gt;", "&#96;", "@everyone", "@org/team", "someone@example.com"),
+    *(
+        "#1",
+        "org/repo#1",
+        "GH-1",
+        "https://example.com/",
+        "www.example.com",
+        "[text](https://example.com)",
+        "![](https://example.com/x.png)",
+    ),
+    *("**bold**", "_a_", "~~x~~", "\n\n# Heading", "\r\n> quote", "- [ ] task", "$x^2$", ":tada:", "\\", "\\|", "</summary>"),
+    *("\x1b[2J", "\u202eabc", "\u2066abc\u2069", "\u200b", "\ufeff", "\x00", "\u2028", "\ud7ff", "   ", "", " a", "a ", "é😀", "x" * 5000),
+    *('"];', '"]\nclick p0 "https://example.com"', "end", "%%{init: {}}%%"),
+)
+texts = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=60), st.lists(st.sampled_from(HOSTILE), max_size=4).map("".join))
+
+_READER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+#: What a value may be made of, once it is read.
+_TAGS = re.compile(r"</?code>|</?span>|<br>")
+
+
+def inlines(text: str) -> list[Token]:
+    """What a reader makes of one line."""
+    return [child for token in _READER.parse(text) for child in token.children or ()]
+
+
+def shown(tokens: list[Token]) -> str:
+    """What a reader's reader sees of it."""
+    return "".join(token.content for token in tokens if token.type in ("text", "code_inline", "text_special"))
+
+
+@given(texts)
+def test_a_value_is_text_and_the_whole_text(text: str) -> None:
+    tokens = inlines(f"before {code(text)} after")
+    assert {token.type for token in tokens} <= {"text", "code_inline", "html_inline", "em_open", "em_close", "text_special"}
+    assert all(_TAGS.fullmatch(token.content) for token in tokens if token.type == "html_inline")
+    if text and text.isprintable() and len(text) <= 300:
+        assert shown(tokens) == f"before {text} after"
+
+
+@given(texts)
+def test_it_stays_in_its_cell_of_a_table(text: str) -> None:
+    tokens = _READER.parse(f"| a | b |\n|---|---|\n| {code(text)} | other |\n\nafter\n")
+    assert [token.type for token in tokens].count("td_open") == 2
+    assert [token.tag for token in tokens if token.type == "paragraph_open"] == ["p"]
+
+
+@given(texts)
+def test_nothing_acts_or_hides(text: str) -> None:
+    """No mark of a comment, nothing that is not printable, no address outside of code, in whatever place."""
+    for written in (code(text), html_code(text), label(text)):
+        assert "<!--" not in written
+        assert "-->" not in written
+        assert written.isprintable()
+    assert "<!--" not in block(text)
+    assert block(text).replace("\n", "").isprintable()
+    assert "@" not in re.sub(r"`[^`]*`", "", code(text))
+
+
+@given(texts)
+def test_a_block_ends_where_it_ends(text: str) -> None:
+    tokens = _READER.parse(f"{block(text)}\n\n# Heading\n")
+    assert [token.type for token in tokens] == ["html_block", "heading_open", "inline", "heading_close"]
+
+
+@given(texts)
+def test_a_label_of_the_picture_stays_inside_its_quotes(text: str) -> None:
+    assert re.fullmatch(r"(?:[A-Za-z0-9 _.,:/-]|#\d+;)*", label(text))
+    picture, _ = mermaid(
+        [Place(text, "node", text, Fate.ADDED), Place("other", text, text, None)],
+        [Link(text, "other", text, Fate.REMOVED), Link("other", text, text, None)],
+    )
+    lines = picture.splitlines()
+    box = r'  p[01](\[|\(\[|\[\()"[^"]*"(\]|\]\)|\)\])'
+    arrow = r'  p[01] (==>|-\.->|-->)(\|"[^"]*"\|)? p[01]'
+    assert all(re.fullmatch(rf"graph LR|{box}|{arrow}|  (classDef|class|linkStyle) [a-z0-9,#:; -]+", line) for line in lines), picture
+
+
+@pytest.mark.parametrize(
+    ("address", "taken"),
+    [
+        ("https://ci.example/run/1/artefacts?x=1#y", True),
+        ("javascript:alert(1)", False),
+        ("https://x/) [y](https://z", False),
+        ("https://x/\n# y", False),
+        ("", False),
+    ],
+)
+def test_a_link_is_an_address_or_none(address: str, taken: bool) -> None:
+    assert (link(address) is not None) is taken
+
+
+#: What of a recorded preview a stack file, an image's name or a message can be: each is replaced by a text.
+_PLACES = (
+    "ORTHANC_CLIENT",
+    "ARCHIVE",
+    "workstation",
+    "WORKSTATION",
+    "orthanc-stack-dev-server",
+    "StableAge",
+    "registry.invalid",
+    "somebodys-own",
+)
+
+
+def _replaced(value: Any, text: str) -> Any:
+    if isinstance(value, dict):
+        return {_replaced(key, text): _replaced(inner, text) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_replaced(inner, text) for inner in value]
+    if isinstance(value, str):
+        for place in _PLACES:
+            value = value.replace(place, text)
+    return value
+
+
+@cache
+def _whole() -> tuple[Any, ...]:
+    """A preview with much in it: one that changes an AE title and a data volume, and ends with warnings, errors and a broken rule."""
+    events = events_of("aet-changed")
+    for event in events:
+        step = event.get("resourcePreEvent", {}).get("metadata")
+        if step and step["urn"].endswith("::server-data"):
+            step["op"] = "delete"
+    own = {
+        "op": "update",
+        "urn": "urn:pulumi:dev::orthanc-stack::aws:s3/bucket:Bucket::somebodys-own",
+        "type": "aws:s3/bucket:Bucket",
+        "logical": True,
+    }
+    own |= {"old": {"inputs": {"name": "WORKSTATION"}}, "new": {"inputs": {"name": "ARCHIVE", "StableAge": ["ARCHIVE"]}}}
+    events.append({"resourcePreEvent": {"metadata": own}})
+    events.append({"diagnosticEvent": {"severity": "error", "message": "error: somebodys-own"}})
+    events.append({"diagnosticEvent": {"severity": "warning", "message": "warning: somebodys-own"}})
+    broken = {"policyName": "ARCHIVE", "policyPackName": "WORKSTATION", "enforcementLevel": "mandatory", "message": "somebodys-own"}
+    events.append({"policyEvent": {**broken, "resourceUrn": "urn:pulumi:dev::orthanc-stack::x::somebodys-own"}})
+    return tuple(events)
+
+
+def hostile_report(text: str) -> str:
+    """A report with much in it, which has a text in every place that a stack file, an image or a message can fill."""
+    return markdown(build(read(text_of(json.loads(json.dumps(_replaced(list(_whole()), text)))))))[0]
+
+
+def _skeleton(written: str) -> list[str]:
+    """The blocks of a report as a reader sees them: headings, tables and their cells, lists, fences, HTML; not what is in them."""
+    tokens = _READER.parse(written)
+    return [token.type if token.type != "html_block" else f"html:{token.content.split('>')[0]}" for token in tokens]
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
+@given(texts)
+@example("<!-- orthanc-stack:preview run=1 -->")
+@example("``` \n# forged\n```")
+def test_a_whole_report_keeps_its_form(text: str) -> None:
+    """With a hostile text in every place, the report has the same headings, tables, cells, lists and blocks as with a harmless one."""
+    written = hostile_report(f"x{text}x")
+    assert _skeleton(written) == _skeleton(hostile_report("xharmlessx"))
+    assert "<!--" not in written
+    tokens = [child for token in _READER.parse(written) for child in token.children or ()]
+    assert not any(token.type in ("link_open", "image") for token in tokens)
+    assert not any("@" in token.content for token in tokens if token.type == "text" and token.content != "@")
+    assert written.replace("\n", "").isprintable()
