@@ -13,6 +13,7 @@ from typing import Any
 import pulumi
 
 from components.base import ContainerSpec, File, Limits, Port, container, eager_probe, url_of
+from components.tls import Trust
 from configs import names
 from configs.links import LinkSettings
 
@@ -44,7 +45,7 @@ class ForwarderArgs:
         links: where the node forwards. Plain: they steer the program.
         revisions: what changes when a destination is deployed anew, by the destination's name; none for a modality.
         password: with what the forwarder logs in at the node.
-        trust: the certificate, as PEM, by which the node is known; None for a node without TLS.
+        trust: what the node is known by; None for a node without TLS.
         delete_after: seconds after its last image came that a series which every destination has confirmed is deleted; None for never.
         address: the host's IP address that the port is bound to.
         metrics_port: the host's port for status and metrics; None for none.
@@ -58,7 +59,7 @@ class ForwarderArgs:
     links: Sequence[LinkSettings]
     revisions: Mapping[str, pulumi.Input[str]]
     password: pulumi.Input[str]
-    trust: str | None
+    trust: Trust | None
     delete_after: int | None
     address: str
     metrics_port: int | None
@@ -80,7 +81,8 @@ class Forwarder(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: ForwarderArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         configuration = _public(args)
-        inputs = {"configuration": configuration, "program": _digest()}
+        trusted = {"trusts": {args.node: args.trust.fingerprint}} if args.trust else {}
+        inputs = {"configuration": configuration, "program": _digest(), **trusted}
         super().__init__("orthanc-stack:index:Forwarder", name, inputs, opts)
         made = container(
             f"{name}-container",
@@ -100,7 +102,7 @@ class Forwarder(pulumi.ComponentResource):
                     File(path="/etc/forwarder.json", content=configuration.apply(_as_file)),
                     # 0444: root's, as all files are, and the forwarder is not root. There is nobody else in the container.
                     File(path="/run/secrets/forwarder.json", content=_secret(args)),
-                    *([File(path=_TRUSTED, content=args.trust)] if args.trust else []),
+                    *([File(path=_TRUSTED, content=args.trust.pem)] if args.trust else []),
                 ],
                 ports=[Port(internal=names.FORWARDER_PORT, external=args.metrics_port, address=args.address)] if args.metrics_port else [],
                 healthcheck=eager_probe(_PROBE, seconds_to_start=30),

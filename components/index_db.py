@@ -143,7 +143,7 @@ class OrthancIndexDb(pulumi.ComponentResource):
                     File(path=_ROLES_SCRIPT, content=_script()),
                     File(path=_PASSWORD_FILE, content=password),
                     File(path=_ROLES_FILE, content=_roles_file(args.node_passwords)),
-                    *([File(path=_TRUST_FILE, content=args.tls.trust)] if args.tls else []),
+                    *([File(path=_TRUST_FILE, content=args.tls.trust.pem)] if args.tls else []),
                 ],
                 healthcheck=None,
                 grace_seconds=10,

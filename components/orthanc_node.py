@@ -12,7 +12,7 @@ from typing import Any
 import pulumi
 
 from components.base import ContainerSpec, File, Limits, Port, container, eager_probe, host_of, shown, url_of, volume
-from components.tls import NodeTls
+from components.tls import NodeTls, Trust
 from configs import names
 from configs.orthanc_options import OF_LINKS, overlay
 from configs.wiring import DicomEndpoint, Peer
@@ -49,14 +49,14 @@ class IndexDatabase:
         port: its port.
         database: its name, and that of the role.
         password: the role's password.
-        trust: the certificate, as PEM, by which the server is known; None for connections without TLS.
+        trust: what the server is known by; None for connections without TLS.
     """
 
     host: str
     port: int
     database: str
     password: pulumi.Input[str]
-    trust: str | None = None
+    trust: Trust | None = None
 
     def uri(self) -> pulumi.Output[str]:
         """How libpq finds it, and makes sure that it is the one: the plugin's own options know no verification."""
@@ -198,9 +198,13 @@ class OrthancNode(pulumi.ComponentResource):
 def _inputs(args: OrthancNodeArgs, configuration: pulumi.Output[dict[str, Any]]) -> dict[str, Any]:
     """What a preview shows of a node besides its containers."""
     roles = {user: said.role for user, said in sorted(args.users.items())}
-    certificate = {"certificate": args.tls.identity.shown(), "trusts": sorted(args.tls.trusted)} if args.tls else {}
-    unsafe = {"unsafe": sorted(args.unsafe)} if args.unsafe else {}
-    return {"configuration": shown(configuration), "roles": roles, **certificate, **unsafe}
+    more: dict[str, Any] = {"unsafe": sorted(args.unsafe)} if args.unsafe else {}
+    trusted = {name: one.fingerprint for name, one in sorted(_trusted(args).items())}
+    if args.tls:
+        more["certificate"] = args.tls.identity.shown()
+    if trusted:
+        more["trusts"] = trusted
+    return {"configuration": shown(configuration), "roles": roles, **more}
 
 
 def _public(name: str, args: OrthancNodeArgs) -> pulumi.Output[dict[str, Any]]:
@@ -256,8 +260,14 @@ def _scripts(args: OrthancNodeArgs) -> list[File]:
     return [*commitment, File(path=_ROLES_SCRIPT, content=_roles(args))]
 
 
+def _trusted(args: OrthancNodeArgs) -> dict[str, Trust]:
+    """Whom the node knows by a certificate: its peers, and its database."""
+    database = {args.index.host: args.index.trust} if args.index and args.index.trust else {}
+    return {**(args.tls.trusted if args.tls else {}), **database}
+
+
 def _trust(args: OrthancNodeArgs) -> list[File]:
-    database = [File(path=_DB_TRUSTED, content=args.index.trust)] if args.index and args.index.trust else []
+    database = [File(path=_DB_TRUSTED, content=args.index.trust.pem)] if args.index and args.index.trust else []
     return [*database, *(args.tls.files() if args.tls else [])]
 
 

@@ -13,7 +13,7 @@ from components.index_db import OrthancIndexDb, OrthancIndexDbArgs
 from components.network import StackNetwork, StackNetworkArgs
 from components.orthanc_node import IndexDatabase, OrthancNode, OrthancNodeArgs, User
 from components.stack_images import StackImages, StackImagesArgs
-from components.tls import Identity, NodeTls
+from components.tls import Identity, NodeTls, Trust
 from configs import names, secrets
 from configs.networks import networks_of
 from configs.orthanc_options import options_of
@@ -137,15 +137,20 @@ def _database_of(this: Deployment, node: NodeSettings) -> IndexDatabase:
         port=names.DB_PORT,
         database=names.database_of(node.name),
         password=this.secret(secrets.node_db_key(node.name)),
-        trust=this.certificates[names.DB_HOST].trust if this.settings.db_tls else None,
+        trust=_trust_of(this, names.DB_HOST) if this.settings.db_tls else None,
     )
+
+
+def _trust_of(this: Deployment, party: str) -> Trust:
+    held = this.certificates[party]
+    return Trust(held.trust, held.trust_fingerprint)
 
 
 def _identity_of(this: Deployment, party: str) -> Identity:
     held = this.certificates[party]
     return Identity(
         certificate=held.chain,
-        trust=held.trust,
+        trust=_trust_of(this, party),
         expires=held.expires,
         fingerprint=held.fingerprint,
         key=this.secret(private_key_key(party)),
@@ -155,7 +160,7 @@ def _identity_of(this: Deployment, party: str) -> Identity:
 def _tls_of(this: Deployment, node: NodeSettings) -> NodeTls | None:
     if not needs_certificate(node, this.settings):
         return None
-    trusted = {peer: this.certificates[peer].trust for peer in trusted_by(node, this.settings)}
+    trusted = {peer: _trust_of(this, peer) for peer in trusted_by(node, this.settings)}
     return NodeTls(identity=_identity_of(this, node.name), serves=this.settings.tls_of(node), trusted=trusted)
 
 
@@ -183,7 +188,7 @@ def _forwarder_of(
         links=node.forward_to,
         revisions={name: destination.revision for name, destination in destinations.items()},
         password=this.secret(secrets.forwarder_key(node.name)),
-        trust=this.certificates[node.name].trust if this.settings.tls_of(node) else None,
+        trust=_trust_of(this, node.name) if this.settings.tls_of(node) else None,
         delete_after=node.delete_after,
         address=this.settings.bind_of(node),
         metrics_port=node.metrics_port,

@@ -16,20 +16,33 @@ _IDENTITY = "/run/secrets/tls.pem"
 _TRUSTED = "/etc/orthanc/tls-trusted.pem"
 
 
+@dataclass(frozen=True)
+class Trust:
+    """What somebody is known by.
+
+    Attributes:
+        pem: a certificate, or several.
+        fingerprint: the SHA-256 of the first: what a preview shows of it.
+    """
+
+    pem: str
+    fingerprint: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Identity:
     """A certificate and what goes with it.
 
     Attributes:
         certificate: the certificate and those that lead to what others trust, as PEM.
-        trust: what others trust to know its owner, as PEM.
+        trust: what others are to know its owner by.
         expires: the day on which it ends.
         fingerprint: its SHA-256.
         key: its private key.
     """
 
     certificate: str
-    trust: str
+    trust: Trust
     expires: str
     fingerprint: str
     key: pulumi.Input[str]
@@ -50,12 +63,12 @@ class NodeTls:
     Attributes:
         identity: its own certificate.
         serves: whether it takes connections by TLS only; else it has its certificate for those peers that do.
-        trusted: what it accepts from its peers, by their names, as PEM.
+        trusted: what it knows its peers by, by their names.
     """
 
     identity: Identity
     serves: bool
-    trusted: Mapping[str, str]
+    trusted: Mapping[str, Trust]
 
     def options(self) -> dict[str, Any]:
         """Orthanc's options."""
@@ -73,5 +86,5 @@ class NodeTls:
     def files(self) -> list[File]:
         """What the options name."""
         # Without anybody, it trusts itself: Orthanc wants a certificate there.
-        trusted = "".join(self.trusted[peer] for peer in sorted(self.trusted)) or self.identity.trust
+        trusted = "".join(self.trusted[peer].pem for peer in sorted(self.trusted)) or self.identity.trust.pem
         return [self.identity.in_one_file(_IDENTITY), File(path=_TRUSTED, content=trusted)]

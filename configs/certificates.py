@@ -6,7 +6,7 @@ tenth of a second.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -38,13 +38,15 @@ class Certificate:
         chain: its own, and those that lead to what is trusted, as PEM; empty for a device that only has to be known.
         trust: what others trust to know the party, as PEM.
         expires: the day on which the first of all these ends, as 2027-01-31.
-        fingerprint: the SHA-256 of the party's own certificate, or, of a device, of what is trusted.
+        fingerprint: the SHA-256 of the party's own certificate; empty for a device.
+        trust_fingerprint: that of the first certificate that others trust.
     """
 
     chain: str
     trust: str
     expires: str
     fingerprint: str
+    trust_fingerprint: str
 
 
 def certificates_of(settings: StackSettings, config: Mapping[str, str]) -> dict[str, Certificate]:
@@ -101,9 +103,13 @@ def dns_names(certificate: x509.Certificate) -> list[str]:
 def _certificate(party: Party, config: Mapping[str, str]) -> Certificate:
     chain = "" if party.outside else config[certificate_key(party.name)]
     trust = config[trust_key(party.name)]
-    whole = [*load_chain(chain), *load_chain(trust)]
-    expires = min(one.not_valid_after_utc for one in whole)
-    return Certificate(chain, trust, f"{expires:%Y-%m-%d}", whole[0].fingerprint(SHA256()).hex())
+    own, trusted = load_chain(chain), load_chain(trust)
+    expires = min(one.not_valid_after_utc for one in (*own, *trusted))
+    return Certificate(chain, trust, f"{expires:%Y-%m-%d}", _fingerprint(own), _fingerprint(trusted))
+
+
+def _fingerprint(chain: Sequence[x509.Certificate]) -> str:
+    return chain[0].fingerprint(SHA256()).hex() if chain else ""
 
 
 def _all(certificate: Certificate) -> list[x509.Certificate]:

@@ -225,7 +225,7 @@ def _without_private_keys(own: Mapping[str, str]) -> Iterator[None]:
     def standing_for(settings: Any, _: object) -> dict[str, certificates.Certificate]:
         texts = {party.name: own.get(tls.trust_key(party.name), f"trust of {party.name}") for party in tls.parties_of(settings)}
         return {
-            name: certificates.Certificate(own.get(tls.certificate_key(name), f"certificate of {name}"), trust, MASK, MASK)
+            name: certificates.Certificate(own.get(tls.certificate_key(name), f"certificate of {name}"), trust, MASK, MASK, MASK)
             for name, trust in texts.items()
         }
 

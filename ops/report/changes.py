@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from configs import names
+from configs import names, tls
 from configs.orthanc_options import COMPUTED, OF_LINKS
 from ops.report.differ import ABSENT, differences, shown
+from ops.report.files import OF_TLS
 from ops.report.model import Change as Told
-from ops.report.model import Fate, Part, Words, say
+from ops.report.model import Code, Fate, Part, Words, say
 from ops.report.parts import Change, fate_of, role
 from ops.report.sides import DATABASE, FORWARDER, IMAGE, IMAGES, NETWORK, NODE, VOLUME, Node, allowed
 from ops.report.steps import UNKNOWN, Step
@@ -26,9 +27,9 @@ _TOLD: Final[Mapping[str, frozenset[str]]] = {
 }
 #: The inputs of a component that are told in other words.
 _COMPONENTS: Final[Mapping[str, frozenset[str]]] = {
-    NODE: frozenset({"configuration", "roles", "unsafe"}),
-    FORWARDER: frozenset({"configuration", "program"}),
-    DATABASE: frozenset({"databases"}),
+    NODE: frozenset({"configuration", "roles", "unsafe", "certificate", "trusts"}),
+    FORWARDER: frozenset({"configuration", "program", "trusts"}),
+    DATABASE: frozenset({"databases", "certificate"}),
     IMAGES: frozenset({"source"}),
 }
 _MAX_CONNECTIONS: Final = re.compile(r"max_connections=(\d+)")
@@ -78,6 +79,21 @@ def _between(old: Node | None, new: Node | None) -> Iterator[Told]:
         if path != f"users.{names.FORWARDER_USER}":
             yield Told(path, shown(before), shown(after))
     yield from _told("unsafe", list(old.unsafe), list(new.unsafe))
+    yield from _told("tls", old.tls, new.tls)
+    yield from _certificate(tls.certificate_key(old.name), old.certificate, new.certificate)
+    for peer in sorted({*old.trusts, *new.trusts}):
+        known, from_now_on = (_short(side.trusts.get(peer)) for side in (old, new))
+        yield from _told(tls.trust_key(peer), known, from_now_on, say("what it knows ", Code(peer), " by"))
+
+
+def _certificate(key: str, old: Mapping[str, str], new: Mapping[str, str]) -> list[Told]:
+    """A certificate by its end and the beginning of its fingerprint."""
+    before, after = (f"until {side.get('expires')}, SHA-256 {_short(side.get('sha256'))}…" if side else ABSENT for side in (old, new))
+    return _told(key, before, after)
+
+
+def _short(fingerprint: str | None) -> Any:
+    return fingerprint[:16] if fingerprint else ABSENT
 
 
 def _configured(old: Node | None, new: Node | None) -> Iterator[Told]:
@@ -88,7 +104,7 @@ def _configured(old: Node | None, new: Node | None) -> Iterator[Told]:
         yield from _peer(peer, old.peers.get(peer, ABSENT), new.peers.get(peer, ABSENT))
     for path, before, after in differences(old.configuration, new.configuration):
         top = path.partition(".")[0].partition("[")[0]
-        if top not in ("DicomAet", "DicomModalities"):
+        if top not in ("DicomAet", "DicomModalities") and not (top in OF_TLS and (old.tls != new.tls or path == "PostgreSQL.EnableSsl")):
             note = say("follows from its links") if top in OF_LINKS else say("computed by the program") if top in _COMPUTED_TOPS else say()
             yield Told(f"orthanc.{path}", shown(before), shown(after), note)
 
@@ -156,6 +172,9 @@ def _database(change: Change) -> Part:
             else say("it stays on the server")
         )
         told.append(Told(path, shown(before), shown(after), note))
+    if bool(change.old.db_certificate) != bool(change.new.db_certificate) and change.old.databases and change.new.databases:
+        told += _told("indexDb.tls", bool(change.old.db_certificate), bool(change.new.db_certificate))
+    told += _certificate(tls.certificate_key(names.DB_HOST), change.old.db_certificate, change.new.db_certificate)
     step = change.containers.get(names.DB_HOST)
     if step and step.old and step.new:
         old, new = step.old.inputs, step.new.inputs
@@ -228,6 +247,8 @@ def _rest_of(change: Change, container: str) -> list[Told]:
     told = _EVERYBODYS | _TOLD.get(kind, frozenset())
     if kind == "db" and _connections(step.old.inputs) != _connections(step.new.inputs):
         told |= {"command"}
+    if bool(change.old.db_certificate) != bool(change.new.db_certificate):
+        told |= {"db": {"command", "entrypoints"}, "db-roles": {"envs"}}.get(kind, set())
     if any(volume.op == "replace" for volume in change.of_type(VOLUME)):
         told |= {"volumes"}
     return [each for key in sorted(change.differing(step) - told) for each in _raw_input(step, key, f"container {container}: {key}")]

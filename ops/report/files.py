@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,6 +14,19 @@ from ops.report.parts import Change
 from ops.report.sides import Node
 from ops.report.steps import UNKNOWN
 
+#: Options that come and go with a node's TLS.
+OF_TLS: Final = frozenset(
+    {
+        *("DicomTlsEnabled", "DicomTlsCertificate", "DicomTlsPrivateKey", "DicomTlsTrustedCertificates", "DicomTlsCiphersAccepted"),
+        *(
+            "DicomTlsRemoteCertificateRequired",
+            "DicomTlsMinimumProtocolVersion",
+            "SslEnabled",
+            "SslCertificate",
+            "SslMinimumProtocolVersion",
+        ),
+    }
+)
 #: Options that the program computes from a node's links: no reason of their own where its peers change, too.
 _FOLLOW: Final = OF_LINKS | {"PythonScript"}
 
@@ -35,6 +48,8 @@ def files_of(change: Change, name: str, kind: str) -> list[Because]:
         node = name.removesuffix(names.forwarder_of(""))
         old, new = change.old.nodes.get(node), change.new.nodes.get(node)
         return list(_forwarding(change, old, new)) if old and new else []
+    if kind == "db" or (kind == "db-roles" and change.old.db_certificate != change.new.db_certificate):
+        return list(_certificate(change.old.db_certificate, change.new.db_certificate, "the database" if kind == "db-roles" else ""))
     if kind == "db-roles" and change.old.databases != change.new.databases:
         come = sorted(set(change.new.databases) - set(change.old.databases))
         gone = sorted(set(change.old.databases) - set(change.new.databases))
@@ -51,7 +66,10 @@ def _configuration(change: Change, old: Node, new: Node) -> Iterator[Because]:
         before, after = old.peers.get(peer), new.peers.get(peer)
         if before != after:
             yield Because(_peer(change, peer, before, after), (peer,) if peer in {*change.old.nodes, *change.new.nodes} else ())
+    yield from _tls(old, new)
     options = {_top(path) for path, _, _ in differences(_options(old), _options(new))}
+    if old.tls != new.tls or bool(old.certificate) != bool(new.certificate):
+        options -= OF_TLS
     if old.peers != new.peers:
         options -= _FOLLOW
     if options:
@@ -64,6 +82,24 @@ def _configuration(change: Change, old: Node, new: Node) -> Iterator[Because]:
         yield Because(say("its forwarder may delete from now on, or no more"))
 
 
+def _tls(old: Node, new: Node) -> Iterator[Because]:
+    if old.tls != new.tls:
+        yield Because(say("it speaks TLS from now on, and nothing else" if new.tls else "it speaks TLS no more"))
+    yield from _certificate(old.certificate, new.certificate)
+    for peer in sorted({*old.trusts, *new.trusts} - {old.name}):
+        if peer in old.trusts and peer in new.trusts and old.trusts[peer] != new.trusts[peer]:
+            yield Because(say("it knows ", Code(peer), " by another certificate"), (peer,))
+        elif peer in ({*old.trusts} ^ {*new.trusts}) and peer in ({names.DB_HOST, *old.peers, *new.peers}):
+            yield Because(say("it knows ", Code(peer), " by a certificate", "" if peer in new.trusts else " no more"), (peer,))
+
+
+def _certificate(old: Mapping[str, str], new: Mapping[str, str], whose: str = "") -> Iterator[Because]:
+    if old and new and old != new:
+        yield Because(say(f"{whose or 'it'} gets another certificate"))
+    elif bool(old) != bool(new):
+        yield Because(say(f"{whose or 'it'} gets a certificate" if new else f"{whose or 'it'} has no certificate any more"))
+
+
 def _peer(change: Change, peer: str, before: Any, after: Any) -> Words:
     if before is None:
         return say("it gets to know ", Code(peer), ", which is new" if peer not in change.old.nodes and peer in change.new.nodes else "")
@@ -73,10 +109,16 @@ def _peer(change: Change, peer: str, before: Any, after: Any) -> Words:
         return say("it knows ", Code(peer), ", whose AE title changes")
     if (before.get("Host"), before.get("Port")) != (after.get("Host"), after.get("Port")):
         return say("it knows ", Code(peer), ", whose address changes")
+    if before.get("UseDicomTls") != after.get("UseDicomTls"):
+        return say("it knows ", Code(peer), ", which speaks TLS from now on" if after.get("UseDicomTls") else ", which speaks TLS no more")
     return say("what it lets ", Code(peer), " ask changes")
 
 
 def _forwarding(change: Change, old: Node, new: Node) -> Iterator[Because]:
+    if old.trusts.get(old.name) != new.trusts.get(new.name):
+        yield Because(
+            say("it knows ", Code(old.name), " by another certificate" if new.tls and old.tls else ", whose TLS changes"), (old.name,)
+        )
     if old.program != new.program:
         yield Because(say("the forwarder's program changes"))
     if new.links is None or old.links is None:

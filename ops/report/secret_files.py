@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from configs import names
 from configs.secrets import DB_PASSWORD, FORWARDER_PASSWORD
+from configs.tls import PRIVATE_KEY, private_key_key
 from ops.report.files import files_of
 from ops.report.model import SecretFile
 from ops.report.parts import Change, role
@@ -18,11 +19,20 @@ def secret_files(change: Change) -> tuple[SecretFile, ...]:
     """
     changed = _changed(change)
     holders = {key: held for key, held in _holders(change).items() if held <= changed.keys()}
-    return tuple(
+    found = [
         SecretFile(name, tuple(sorted(key for key, held in holders.items() if name in held)))
         for name, explained in sorted(changed.items())
         if not explained
-    )
+    ]
+    return (*found, *(SecretFile(name, (private_key_key(name),)) for name in _renewed(change)))
+
+
+def _renewed(change: Change) -> list[str]:
+    """Those with another certificate, and so another private key."""
+    both = [(name, node, change.new.nodes[name]) for name, node in sorted(change.old.nodes.items()) if name in change.new.nodes]
+    pairs = [(name, old.certificate, new.certificate) for name, old, new in both]
+    pairs.append((names.DB_HOST, change.old.db_certificate, change.new.db_certificate))
+    return [name for name, old, new in pairs if old and new and old != new]
 
 
 def hidden(change: Change) -> tuple[str, ...]:
@@ -46,6 +56,8 @@ def _holders(change: Change) -> dict[str, set[str]]:
             holders[key] = {names.DB_HOST, names.DB_ROLES}
         elif kind == DB_PASSWORD:
             holders[key] = {names.DB_ROLES, node}
+        elif kind == PRIVATE_KEY:
+            holders[key] = {rest}
         else:
             holders[key] = {node, names.forwarder_of(node)} if kind == FORWARDER_PASSWORD else {node}
     return holders

@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 
 from configs import names
 from configs.loader import parse
-from configs.secrets import DB_PASSWORD, forwarder_key, is_secret_key, node_db_key, user_key
+from configs.secrets import DB_PASSWORD, forwarder_key, is_setting, node_db_key, user_key
 from configs.settings import StackSettings
+from configs.tls import private_key_key
 from ops.report.steps import UNKNOWN, Preview, State, Step
 
 NODE: Final = "orthanc-stack:index:OrthancNode"
@@ -60,6 +61,8 @@ class Node:
         delete_after: seconds after which its forwarder deletes; None for never.
         program: a digest of the forwarder's program; empty without one.
         metrics: where its metrics are published; empty where they are not.
+        certificate: its certificate: when it ends, and its fingerprint; empty without one.
+        trusts: the fingerprints of what it, and its forwarder, know others by, by their names.
     """
 
     name: str
@@ -76,6 +79,13 @@ class Node:
     delete_after: int | None
     program: str
     metrics: str
+    certificate: Mapping[str, str] = field(default_factory=dict)
+    trusts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def tls(self) -> bool:
+        """Whether it speaks TLS only."""
+        return self.configuration.get("DicomTlsEnabled") is True
 
     def published(self, port: int) -> str:
         """Where the host publishes a port of it: ``127.0.0.1:4242``; empty where that is not known."""
@@ -88,6 +98,7 @@ class Node:
         """The names of the secrets that it needs, less the superuser's."""
         keys = {user_key(self.name, user) for user in self.roles if user != names.FORWARDER_USER}
         keys |= {node_db_key(self.name)} if self.indexed else set()
+        keys |= {private_key_key(self.name)} if self.certificate else set()
         return keys | ({forwarder_key(self.name)} if names.FORWARDER_USER in self.roles else set())
 
     @property
@@ -105,6 +116,8 @@ class Side:
     databases: Mapping[str, str]
     adminer: bool
     images: Mapping[str, str]
+    #: The database's certificate, as a node's; empty without TLS.
+    db_certificate: Mapping[str, str] = field(default_factory=dict)
     #: The containers that are there, by their names in the stack.
     containers: Mapping[str, State] = field(default_factory=dict)
 
@@ -112,6 +125,7 @@ class Side:
     def secrets(self) -> set[str]:
         """The names of all secrets that the stack needs."""
         keys = {key for node in self.nodes.values() for key in node.secrets}
+        keys |= {private_key_key(names.DB_HOST)} if self.db_certificate else set()
         return keys | ({DB_PASSWORD} if self.databases else set())
 
 
@@ -160,7 +174,7 @@ def sides(preview: Preview) -> tuple[Side, Side]:
 def settings_of(preview: Preview) -> StackSettings | None:
     """The stack file's settings, from the configuration of the preview; None where it is refused."""
     own = {key.partition(":")[2]: value for key, value in preview.config.items() if key.startswith(f"{names.PROJECT}:")}
-    return parse({key: _decoded(value) for key, value in own.items() if not is_secret_key(key)})[0]
+    return parse({key: _decoded(value) for key, value in own.items() if is_setting(key)})[0]
 
 
 def _decoded(value: str) -> Any:
@@ -175,7 +189,8 @@ def _side(resources: Iterable[tuple[Step, State]], settings: StackSettings | Non
     found = list(resources)
     components = {(step.type, step.name): state for step, state in found if not step.type.startswith("docker:")}
     containers = {part_of(state): state for step, state in found if step.is_container}
-    databases = _mapping(components.get((DATABASE, names.DB_HOST), State({})).inputs.get("databases"))
+    database = components.get((DATABASE, names.DB_HOST), State({})).inputs
+    databases = _mapping(database.get("databases"))
     links = (
         {node.name: {link.to: link.model_dump(mode="json", by_alias=True) for link in node.forward_to} for node in settings.nodes}
         if settings
@@ -193,7 +208,7 @@ def _side(resources: Iterable[tuple[Step, State]], settings: StackSettings | Non
         if type_ == NODE
     }
     images = {step.name.removeprefix("images-"): str(state.inputs.get("name", "")) for step, state in found if step.type == IMAGE}
-    return Side(nodes, databases, names.ADMINER in containers, images, containers)
+    return Side(nodes, databases, names.ADMINER in containers, images, _mapping(database.get("certificate")), containers)
 
 
 def _node(
@@ -235,6 +250,8 @@ def _node(
         delete_after=forwarding.get("deleteAfterSeconds"),
         program=str(forwarder.inputs.get("program", "")) if forwarder else "",
         metrics=next((f"{address}:{port}" for address, port in _ports(own).values()), ""),
+        certificate=_mapping(component.inputs.get("certificate")),
+        trusts={**_mapping(component.inputs.get("trusts")), **(_mapping(forwarder.inputs.get("trusts")) if forwarder else {})},
     )
 
 

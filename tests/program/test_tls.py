@@ -79,7 +79,9 @@ def test_the_forwarder_knows_its_node(prod: Run) -> None:
 def test_a_preview_shows_until_when_a_certificate_is_valid(prod: Run) -> None:
     for name in ("server", "db"):
         assert set(prod.one(name).inputs["certificate"]) == {"expires", "sha256"}
-    assert prod.one("client").inputs["trusts"] == ["scanner", "server"]
+    assert sorted(prod.one("client").inputs["trusts"]) == ["db", "scanner", "server"]
+    assert prod.one("client").inputs["trusts"]["db"] == prod.one("server").inputs["trusts"]["db"]
+    assert list(prod.one("client-forwarder").inputs["trusts"]) == ["client"]
 
 
 def test_a_node_without_tls_that_calls_one_shows_a_certificate() -> None:

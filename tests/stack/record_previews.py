@@ -13,10 +13,13 @@ import json
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from configs.loader import parse
 from images import local_image
+from ops.authority import make
 from tests.stack.engine import docker
 from tests.stack.harness import ROOT, Stack, copy_program, need_pulumi
 
@@ -112,6 +115,21 @@ def new_major_version(stack: Stack) -> None:
     """Another PostgreSQL than the one that wrote the volume."""
     stack.settings["indexDb"] = {"majorVersion": 16}
     stack.settings["images"] = {**stack.settings["images"], "postgres": f"{_REGISTRY}/postgres:16.13"}
+
+
+def turn_tls_on(stack: Stack) -> None:
+    """TLS everywhere."""
+    for part in (*stack.settings["nodes"], *stack.settings.get("modalities", []), stack.settings.setdefault("indexDb", {})):
+        part["tls"] = True
+
+
+def renew_certificate(stack: Stack, node: str) -> None:
+    """Another certificate for a node."""
+    settings = parse(stack.settings)[0]
+    assert settings is not None
+    made = make(settings, stack.certificates | stack.secrets, datetime.now(UTC), [node])
+    stack.certificates |= made.plain
+    stack.secrets |= made.secret
 
 
 def break_policy(stack: Stack) -> None:

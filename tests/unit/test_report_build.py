@@ -226,10 +226,10 @@ class TestWhatThereAreNoWordsFor:
         def edit(events: list[Event]) -> None:
             step = step_of(events, "server", "OrthancNode")
             step |= {"op": "update", "new": copy.deepcopy(step["old"])}
-            step["new"]["inputs"]["certificate"] = {"subject": "CN=server"}
+            step["new"]["inputs"]["colour"] = {"subject": "CN=server"}
 
         (change,) = part(report_of("nothing", edit), "server").changes
-        assert (change.path, change.raw) == ("server: certificate", True)
+        assert (change.path, change.raw) == ("server: colour", True)
 
     @pytest.mark.parametrize("op", ["create", "update", "replace", "delete", "import", "read", "discard-of-the-future"])
     @pytest.mark.parametrize("type_", ["docker:index/volume:Volume", "docker:index/container:Container", "aws:s3/bucket:Bucket"])
