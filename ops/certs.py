@@ -14,7 +14,7 @@ from configs.settings import StackSettings
 from configs.tls import CA_CERTIFICATE, CA_KEY, certificate_key, is_certificate, parties_of, private_key_key
 from ops.prepare import prepare, stack_config, stack_file
 from ops.secrets import set_secrets
-from ops.setup.console import SetupError, say
+from ops.setup.console import ROOT, SetupError, say
 from ops.stack import Stack
 
 #: Stands for every certificate that the stack's authority has made.
@@ -30,10 +30,14 @@ def certs(name: str) -> int:
     stack = Stack(name, prepare(name, engine=False))
     if not stack.exists():
         stack.create()
+    from ops.authority import is_own  # noqa: PLC0415 - for a stack with TLS only
+
     exported = os.environ.get("EXPORT", "")
-    renewed = renew_certificates(stack, settings, _named("RENEW", os.environ.get("RENEW", ""), parties))
+    held = held_certificates(name)
+    made_here = [party for party in parties if not is_own(party, held)]
+    renewed = renew_certificates(stack, settings, _named("RENEW", os.environ.get("RENEW", ""), parties, made_here))
     if exported:
-        _export(stack, _named("EXPORT", exported, parties))
+        _export(stack, _named("EXPORT", exported, parties, made_here))
     if renewed:
         say("Certificates", f"`make up STACK={name}` gives them to the stack")
     return 0
@@ -59,13 +63,11 @@ def renew_certificates(stack: Stack, settings: StackSettings, renew: Sequence[st
     """
     from ops.authority import is_own, make  # noqa: PLC0415 - for a stack with TLS only
 
-    config = stack_config(stack.name, stack.root)
-    prefix = f"{PROJECT}:"
-    held = {key.removeprefix(prefix): str(value) for key, value in config.items() if is_certificate(key.removeprefix(prefix))}
+    held = held_certificates(stack.name, stack.root)
     if own := [party for party in renew if is_own(party, held)]:
         raise SetupError(f"the certificate of {own[0]} is not of this stack's authority: set {certificate_key(own[0])} to a new one.")
-    if f"{prefix}{CA_KEY}" in config:
-        held[CA_KEY] = stack.ask("config", "get", f"{prefix}{CA_KEY}")
+    if f"{PROJECT}:{CA_KEY}" in stack_config(stack.name, stack.root):
+        held[CA_KEY] = stack.ask("config", "get", f"{PROJECT}:{CA_KEY}")
     made = make(settings, held, datetime.now(UTC), renew, only_needed=only_needed)
     for party, why in made.why.items():
         say("Certificates", f"made for {party}: {why}")
@@ -76,9 +78,16 @@ def renew_certificates(stack: Stack, settings: StackSettings, renew: Sequence[st
     return True
 
 
-def _named(variable: str, said: str, parties: Sequence[str]) -> list[str]:
+def held_certificates(name: str, root: Path = ROOT) -> dict[str, str]:
+    """The certificates that a stack file holds, by their keys."""
+    prefix = f"{PROJECT}:"
+    own = {key.removeprefix(prefix): str(value) for key, value in stack_config(name, root).items() if key.startswith(prefix)}
+    return {key: value for key, value in own.items() if is_certificate(key)}
+
+
+def _named(variable: str, said: str, parties: Sequence[str], everything: Sequence[str] = ()) -> list[str]:
     """The parties that a variable names."""
-    named = list(parties) if said == ALL else sorted(set(said.split()))
+    named = list(everything) if said == ALL else sorted(set(said.split()))
     if unknown := [one for one in named if one not in parties]:
         there = ", ".join(parties)
         raise SetupError(f"{variable}={unknown[0]} has no certificate in this stack.{nearest(unknown[0], parties)} There are: {there}.")

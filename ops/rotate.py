@@ -12,15 +12,15 @@ from configs.problems import nearest
 from configs.secrets import DB_PASSWORD, secret_keys
 from configs.settings import StackSettings
 from configs.tls import CA_KEY, PRIVATE_KEY, is_private_key, parties_of, private_key_key
-from ops.authority import AUTHORITY
-from ops.certs import renew_certificates
+from ops.authority import AUTHORITY, is_own
+from ops.certs import held_certificates, renew_certificates
 from ops.prepare import stack_file
 from ops.secrets import random_secret, set_secrets
 from ops.setup.console import SetupError, say
 from ops.stack import Stack
 from ops.up import deployed, up
 
-#: Stands for every secret of the stack.
+#: Stands for every secret of the stack that nobody outside has to be told of.
 ALL = "all"
 
 #: The password comes in by standard input, as a variable that psql quotes; the statement is kept out of the server's log.
@@ -35,38 +35,45 @@ ALTER ROLE "{role}" PASSWORD :'password';
 def rotate(name: str) -> int:
     """Rotate what KEY says, and deploy the stack with it; the exit status."""
     settings = load_stack_file(name)
-    keys = chosen(os.environ.get("KEY", ""), rotated_keys(settings))
+    held = held_certificates(name)
+    keys = chosen(os.environ.get("KEY", ""), known_keys(settings), all_keys(settings, held))
     stack = deployed(name)
     if private := [key for key in keys if is_private_key(key)]:
-        renew_certificates(stack, settings, _parties_of(private))
+        renew_certificates(stack, settings, [_party_of(key) for key in private])
     if passwords := [key for key in keys if not is_private_key(key)]:
         renew(stack, passwords)
         say("Rotate", f"new random values: {', '.join(passwords)}")
     return up(name)
 
 
-def rotated_keys(settings: StackSettings) -> list[str]:
-    """The secrets that can be rotated: passwords, and the private keys with their certificates."""
+def known_keys(settings: StackSettings) -> list[str]:
+    """The secrets that can be rotated: passwords, and private keys, each with its certificate; the authority's with all that it signed."""
     parties = parties_of(settings)
     return [*secret_keys(settings), *(private_key_key(party.name) for party in parties), *([CA_KEY] if parties else [])]
 
 
-def _parties_of(private_keys: Sequence[str]) -> list[str]:
-    """Whose certificates are made anew with their keys; the authority's is everybody's."""
-    return [AUTHORITY if key == CA_KEY else key.removeprefix(f"{PRIVATE_KEY}.") for key in private_keys]
+def all_keys(settings: StackSettings, held: Mapping[str, str]) -> list[str]:
+    """What ALL stands for: what nobody outside the stack has to be told of. A device has its key, and knows the authority's certificate."""
+    inside = [party.name for party in parties_of(settings) if not party.outside and not is_own(party.name, held)]
+    return [*secret_keys(settings), *map(private_key_key, inside)]
 
 
-def chosen(said: str, known: Sequence[str]) -> list[str]:
+def _party_of(private_key: str) -> str:
+    return AUTHORITY if private_key == CA_KEY else private_key.removeprefix(f"{PRIVATE_KEY}.")
+
+
+def chosen(said: str, known: Sequence[str], everything: Sequence[str]) -> list[str]:
     """The keys that KEY names.
 
     Args:
         said: one key, several with blanks between them, or ``all``.
         known: the keys of the stack.
+        everything: those that ``all`` stands for.
 
     Raises:
         SetupError: it names none, or one that the stack has not.
     """
-    keys = list(known) if said == ALL else sorted(set(said.split()))
+    keys = list(everything) if said == ALL else sorted(set(said.split()))
     if unknown := [key for key in keys if key not in known]:
         raise SetupError(f"KEY={unknown[0]} is no secret of this stack.{nearest(unknown[0], known)} There are: {', '.join(known)}.")
     if not keys:

@@ -303,7 +303,7 @@ class Renewed:
 
 @pytest.fixture(scope="module")
 def renewed(secured: Secured, matrix: object, monkeypatch_module: pytest.MonkeyPatch) -> Renewed:
-    """The authority and with it all its certificates are made anew, while a device sends to the client."""
+    """The authority and with it all its certificates are made anew, the database's too, while a device sends to the client."""
     stack = secured.stack
     client, shown, first = secured.client, secured.shown("good", DEVICE), secured.authority
 
@@ -323,6 +323,11 @@ def renewed(secured: Secured, matrix: object, monkeypatch_module: pytest.MonkeyP
         settings = parse(stack.settings)[0] or pytest.fail("the settings are refused")
         assert renew_certificates(operated.Stack(stack.name, tools, stack.program), settings, [AUTHORITY])
         stack.adopt_certificates()
+        # The database's is another hospital's from now on, which the nodes have not heard of before.
+        authority = Authority("another hospital")
+        db = authority.issue("db")
+        stack.certificates |= {"tlsTrust.db": authority.pem, "tlsCertificate.db": db.certificate}
+        stack.secrets["tlsKey.db"] = db.key
         stack.up()
         time.sleep(2)
     finally:
@@ -342,7 +347,8 @@ def test_a_renewal_under_load_loses_nothing(secured: Secured, renewed: Renewed, 
     sender, stack = renewed.sender, secured.stack
     (artifacts / "tls-renewal.txt").write_text(f"{len(sender.taken)} images, longest interruption {sender.longest:.1f} s\n")
     changed = {key for key, value in renewed.before.items() if stack.certificates[key] != value}
-    assert changed == {"tlsCaCertificate", *(f"{kind}.{node}" for kind in ("tlsCertificate", "tlsTrust") for node in ("client", "server"))}
+    parties = ("client", "db", "server")
+    assert changed == {"tlsCaCertificate", *(f"{kind}.{party}" for kind in ("tlsCertificate", "tlsTrust") for party in parties)}
     assert len(sender.taken) > 10
     await_delivery(stack, "client", "server")
     assert stack.node("client").holds(sender.taken).keys() == set(sender.taken) == stack.node("server").holds(sender.taken).keys()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from ops.rotate import chosen
+from ops.rotate import all_keys, chosen, known_keys
 from ops.setup.console import SetupError
+from tests.unit.certificates import certificates_for
+from tests.unit.pki import Authority
+from tests.unit.stacks import node, settings_of, stack
 
 KNOWN = ("dbPassword", "dbPassword.server", "userPassword.server.orthanc")
 
@@ -20,10 +23,21 @@ KNOWN = ("dbPassword", "dbPassword.server", "userPassword.server.orthanc")
     ],
 )
 def test_keys_by_name_or_all(said: str, keys: list[str]) -> None:
-    assert chosen(said, KNOWN) == keys
+    assert chosen(said, (*KNOWN, "tlsKey.scanner"), KNOWN) == keys
 
 
 @pytest.mark.parametrize("said", ["", " ", "dbPasword.server", "dbPassword dbpassword"])
 def test_nothing_is_rotated_that_was_not_named(said: str) -> None:
     with pytest.raises(SetupError, match=r"dbPassword, dbPassword\.server"):
-        chosen(said, KNOWN)
+        chosen(said, KNOWN, KNOWN)
+
+
+def test_all_is_what_nobody_outside_has_to_be_told_of() -> None:
+    device = {"name": "scanner", "aet": "SCANNER", "host": "h", "port": 104, "nodes": ["a"], "tls": True}
+    settings = settings_of(stack(node("a", tls=True), node("b", 1, tls=True), modalities=[device], indexDb={"tls": True}))
+    held = dict(certificates_for(settings).plain)
+    own = Authority("hospital").issue("b")
+    held["tlsCertificate.b"] = own.certificate
+    passwords = ["dbPassword", "dbPassword.a", "dbPassword.b", "userPassword.a.orthanc", "userPassword.b.orthanc"]
+    assert all_keys(settings, held) == [*passwords, "tlsKey.a", "tlsKey.db"]
+    assert known_keys(settings) == [*passwords, "tlsKey.a", "tlsKey.b", "tlsKey.db", "tlsKey.scanner", "tlsCaKey"]
