@@ -4,6 +4,9 @@ One authority signs for all, so that a browser or a scanner needs to be told one
 own, which signs one certificate and whose key is then thrown away. A node trusts the issuers of those that it is linked to, and not the
 authority: DCMTK compares no names, and any certificate of the authority would do for any node. So a renewed certificate also ends the one
 before it, without lists of what was revoked.
+
+The database's clients compare names (libpq, verify-full). They trust the authority, so that the database's renewed certificate is good for
+nodes that run; and a new authority is signed by the one before it, for the time until the nodes know it.
 """
 
 from __future__ import annotations
@@ -74,17 +77,22 @@ def make(settings: StackSettings, held: Mapping[str, str], now: datetime, renew:
     plain: dict[str, str] = {}
     secret: dict[str, str] = {}
     why = {name: reason for name, reason in reasons.items() if reason}
-    authority = None if AUTHORITY in renew else _held_authority(held, now)
+    authority, bridge = (None if AUTHORITY in renew else _held_authority(held, now + LIFE)), ""
     if authority is None:
         authority = _new_identity(f"{names.PROJECT} authority")
-        plain[CA_CERTIFICATE] = _pem(_sign(authority, authority, _is_authority(1), now, _CA_LIFE))
+        plain[CA_CERTIFICATE] = _pem(_sign(authority, authority, _is_authority(2), now, _CA_LIFE))
         secret[CA_KEY] = _key_pem(authority.key)
+        before_it = _held_authority(held, now)
+        bridge = _pem(_sign(authority, before_it, _is_authority(1), now, LIFE)) if before_it else ""
         # What another one has signed would be taken for somebody's own.
         why = {AUTHORITY: "there was none, or not for long", **{name: reasons[name] or "the authority is new" for name in parties}}
     for name in sorted(why.keys() - {AUTHORITY}):
         issued = _issue(name, _reached_at(name, settings), authority, now)
         plain[certificate_key(name)] = _pem(issued.certificate) + _pem(issued.issuer)
         plain[trust_key(name)] = _pem(issued.trust)
+        if name == names.DB_HOST:
+            plain[certificate_key(name)] += bridge
+            plain[trust_key(name)] = plain.get(CA_CERTIFICATE) or held[CA_CERTIFICATE]
         secret[private_key_key(name)] = _key_pem(issued.key)
     return Made(plain, secret, why)
 
@@ -126,10 +134,10 @@ def _new_identity(role: str) -> _Identity:
     return _Identity(_name(f"{role} {number}"), key)
 
 
-def _held_authority(held: Mapping[str, str], now: datetime) -> _Identity | None:
-    """The authority that the stack file holds, if it lives longer than what it is to sign."""
+def _held_authority(held: Mapping[str, str], good_at: datetime) -> _Identity | None:
+    """The authority that the stack file holds, with its key; None for one that is over at a time."""
     chain = load_chain(held.get(CA_CERTIFICATE, ""))
-    if not chain or CA_KEY not in held or chain[0].not_valid_after_utc < now + LIFE:
+    if not chain or CA_KEY not in held or chain[0].not_valid_after_utc < good_at:
         return None
     key = load_pem_private_key(held[CA_KEY].encode(), password=None)
     return _Identity(chain[0].subject, key) if isinstance(key, rsa.RSAPrivateKey) else None

@@ -311,6 +311,10 @@ def renewed(secured: Secured, matrix: object, monkeypatch_module: pytest.MonkeyP
         """The device trusts the authority, and from the renewal on the new one, too."""
         return dataclasses.replace(client, as_device=calling(shown, first + secured.authority))
 
+    # From here on the database's is the stack's own, too.
+    for key in ("tlsTrust.db", "tlsCertificate.db"):
+        del stack.certificates[key]
+    stack.up()
     sender = Sender(as_device, ct_series(slices=400, size=16), DEVICE)
     old = Pair(stack.certificates["tlsCertificate.client"], stack.secrets["tlsKey.client"])
     before = dict(stack.certificates)
@@ -323,11 +327,6 @@ def renewed(secured: Secured, matrix: object, monkeypatch_module: pytest.MonkeyP
         settings = parse(stack.settings)[0] or pytest.fail("the settings are refused")
         assert renew_certificates(operated.Stack(stack.name, tools, stack.program), settings, [AUTHORITY])
         stack.adopt_certificates()
-        # The database's is another hospital's from now on, which the nodes have not heard of before.
-        authority = Authority("another hospital")
-        db = authority.issue("db")
-        stack.certificates |= {"tlsTrust.db": authority.pem, "tlsCertificate.db": db.certificate}
-        stack.secrets["tlsKey.db"] = db.key
         stack.up()
         time.sleep(2)
     finally:

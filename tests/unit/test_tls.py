@@ -207,3 +207,22 @@ def test_a_new_address_needs_a_new_certificate(held: dict[str, str]) -> None:
     raw = stack(node("archive", 0, tls=True), node("ct", 1, forwardTo=["archive"]), node("other", 2, tls=True, bind="10.1.2.3"))
     made = make(settings_of({**raw, "modalities": [SCANNER]}), held, NOW, only_needed=True)
     assert made.why == {"other": "it is not for 10.1.2.3"}
+
+
+def test_nodes_that_know_the_old_authority_take_the_databases_new_certificate_and_those_that_know_the_new_one() -> None:
+    settings = settings_of(stack(node("a"), indexDb={"tls": True}))
+    first = make(settings, {}, NOW)
+    held = dict(first.plain) | dict(first.secret)
+    renewed = make(settings, held, NOW, ["db"])
+    assert renewed.plain["tlsTrust.db"] == held["tlsTrust.db"] == held["tlsCaCertificate"]
+    anew = make(settings, held, NOW, ["the authority"])
+    assert set(anew.why) == {"the authority", "db"}
+    assert anew.plain["tlsTrust.db"] != held["tlsTrust.db"]
+    for trust in (held["tlsTrust.db"], anew.plain["tlsTrust.db"]):
+        found = check_certificates(settings, {**anew.plain, **anew.secret, "tlsTrust.db": trust}, "x", NOW)
+        assert list(found) == []
+    without = anew.plain["tlsCertificate.db"].rpartition("-----BEGIN")[0]
+    found = check_certificates(
+        settings, {**anew.plain, **anew.secret, "tlsCertificate.db": without, "tlsTrust.db": held["tlsTrust.db"]}, "x", NOW
+    )
+    assert [problem.path for problem in found] == ["tlsCertificate.db"]
