@@ -12,8 +12,8 @@ from configs import names
 from configs.problems import Problem, visible
 from configs.settings import ModalitySettings, NodeSettings, StackSettings
 
-#: What the keys of the stack file begin with that hold, for each party: its certificate, and those that it needs to be told from others;
-#: the certificate that whoever talks to it trusts; its private key.
+#: What the keys of the stack file begin with that hold, for each party: its certificate, with those that lead to what others trust; what
+#: others trust to know it; its private key.
 CERTIFICATE = "tlsCertificate"
 TRUST = "tlsTrust"
 PRIVATE_KEY = "tlsKey"
@@ -84,8 +84,7 @@ def trusted_by(node: NodeSettings, settings: StackSettings) -> tuple[str, ...]:
     DCMTK does not compare the name in a certificate with anything (DcmTLSTransportLayer has no way to ask for that). So a node does not
     trust the authority of all, but for each peer the one that signed this peer's certificate and nothing else.
     """
-    parties = {party.name for party in parties_of(settings)}
-    return tuple(sorted(peer.name for peer in _peers_of(node, settings) if peer.name in parties))
+    return tuple(sorted(peer.name for peer in _peers_of(node, settings) if _has_certificate(peer, settings)))
 
 
 def check_tls(settings: StackSettings, positions: Mapping[int, int]) -> Iterator[Problem]:
@@ -110,6 +109,10 @@ def check_tls(settings: StackSettings, positions: Mapping[int, int]) -> Iterator
 
 def _has_tls(peer: NodeSettings | ModalitySettings, settings: StackSettings) -> bool:
     return peer.tls if isinstance(peer, ModalitySettings) else settings.tls_of(peer)
+
+
+def _has_certificate(peer: NodeSettings | ModalitySettings, settings: StackSettings) -> bool:
+    return peer.tls if isinstance(peer, ModalitySettings) else needs_certificate(peer, settings)
 
 
 def _peers_of(node: NodeSettings, settings: StackSettings) -> list[NodeSettings | ModalitySettings]:
