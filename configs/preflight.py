@@ -152,8 +152,8 @@ def _try_port(wanted: HostPort) -> Problem | None:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 hint = (
-                    f"See what it is (ss -ltnp 'sport = :{wanted.port}'), or set another port. A node of this stack that is no longer in the "
-                    "stack file, or had another name, holds its ports until it is gone."
+                    f"See what it is (ss -ltnp 'sport = :{wanted.port}'), or set another port. A node of this stack that is no longer in "
+                    "the stack file, or had another name, holds its ports until it is gone."
                 )
                 return Problem(
                     wanted.path, f"is taken on this host, at {wanted.address}, by something that is not of this stack. {hint}", wanted.port
