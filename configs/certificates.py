@@ -76,11 +76,10 @@ def check_certificates(settings: StackSettings, config: Mapping[str, str], stack
             yield from _check_party(party, config, stack, now)
 
 
-def soon_over(settings: StackSettings, config: Mapping[str, str], now: datetime) -> dict[str, str]:
+def soon_over(certificates: Mapping[str, Certificate], now: datetime) -> dict[str, str]:
     """The parties whose certificate ends within WARNED_BEFORE, each with the day."""
-    found = certificates_of(settings, config)
-    ends = {name: min(one.not_valid_after_utc for one in _all(certificate)) for name, certificate in found.items()}
-    return {name: found[name].expires for name in sorted(ends) if now <= ends[name] < now + WARNED_BEFORE}
+    ends = {name: _end(load_chain(one.chain), load_chain(one.trust)) for name, one in certificates.items()}
+    return {name: certificates[name].expires for name in sorted(ends) if now <= ends[name] < now + WARNED_BEFORE}
 
 
 def load_chain(pem: str) -> list[x509.Certificate]:
@@ -104,16 +103,16 @@ def _certificate(party: Party, config: Mapping[str, str]) -> Certificate:
     chain = "" if party.outside else config[certificate_key(party.name)]
     trust = config[trust_key(party.name)]
     own, trusted = load_chain(chain), load_chain(trust)
-    expires = min(one.not_valid_after_utc for one in (*own, *trusted))
-    return Certificate(chain, trust, f"{expires:%Y-%m-%d}", _fingerprint(own), _fingerprint(trusted))
+    return Certificate(chain, trust, f"{_end(own, trusted):%Y-%m-%d}", _fingerprint(own), _fingerprint(trusted))
+
+
+def _end(*chains: Sequence[x509.Certificate]) -> datetime:
+    """When the first of some certificates ends."""
+    return min(one.not_valid_after_utc for chain in chains for one in chain)
 
 
 def _fingerprint(chain: Sequence[x509.Certificate]) -> str:
     return chain[0].fingerprint(SHA256()).hex() if chain else ""
-
-
-def _all(certificate: Certificate) -> list[x509.Certificate]:
-    return [*load_chain(certificate.chain), *load_chain(certificate.trust)]
 
 
 def _check_party(party: Party, config: Mapping[str, str], stack: str, now: datetime) -> Iterator[Problem]:

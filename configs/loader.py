@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from configs.checks import Parts, check
-from configs.names import PROJECT
+from configs.names import PROJECT, own
 from configs.plain import check_plain
 from configs.problems import MOST_PROBLEMS, NO_VALUE, Problem, SettingsError, from_validation, nearest, report
 from configs.secrets import check_secret, how_to_set, is_secret_key, is_setting, secret_keys
@@ -75,8 +75,7 @@ def load_stack_file(stack: str, folder: Path = _ROOT) -> StackSettings:
     except FileNotFoundError:
         known = sorted(path.name for path in folder.glob("Pulumi.*.yaml"))
         raise SettingsError(f"There is no {name}: write one (README, a topology of one's own). There are: {', '.join(known)}.") from None
-    raw = {key.partition(":")[2]: value for key, value in config.items() if isinstance(key, str) and key.startswith(f"{PROJECT}:")}
-    settings, _, problems = parse({key: value for key, value in raw.items() if is_setting(key)})
+    settings, _, problems = parse({key: value for key, value in own(config).items() if is_setting(key)})
     foreign = [key for key in config if not isinstance(key, str)]
     problems += [Problem("config", "has a key that is not text; each begins with 'orthanc-stack:'.", key) for key in foreign]
     if settings is None or problems:
@@ -97,15 +96,15 @@ def load(config: Mapping[str, str], secret: Iterable[str], stack: str, now: date
         SettingsError: the stack file is refused; the text holds every problem.
     """
     encrypted = set(secret)
-    own = {key.partition(":")[2]: value for key, value in config.items() if key.startswith(f"{PROJECT}:")}
-    settings, parts, problems = parse({key: _plain(value) for key, value in own.items() if is_setting(key)})
+    mine = own(config)
+    settings, parts, problems = parse(said(mine))
     # With a broken topology the secrets that it needs are still known as far as its nodes are.
     known = parts.settings
     needed = secret_keys(known)
     for key in needed:
-        problem = check_secret(key, own.get(key), encrypted=f"{PROJECT}:{key}" in encrypted, strict=known.is_prod)
+        problem = check_secret(key, mine.get(key), encrypted=f"{PROJECT}:{key}" in encrypted, strict=known.is_prod)
         problems += [problem] if problem else []
-    for key in sorted(own):
+    for key in sorted(mine):
         if not is_secret_key(key) or f"{PROJECT}:{key}" in encrypted or key in needed:
             continue
         if is_private_key(key):
@@ -115,10 +114,15 @@ def load(config: Mapping[str, str], secret: Iterable[str], stack: str, now: date
     if parties_of(known):
         from configs.certificates import check_certificates  # noqa: PLC0415 - for a stack with TLS only
 
-        problems += check_certificates(known, own, stack.rpartition("/")[2], now or datetime.now(UTC))
+        problems += check_certificates(known, mine, stack.rpartition("/")[2], now or datetime.now(UTC))
     if settings is None or problems:
         raise SettingsError(report(problems, stack_file_name(stack)))
     return settings, parts
+
+
+def said(config: Mapping[str, str]) -> dict[str, Any]:
+    """The settings in a configuration as Pulumi hands it over, as a stack file says them: less secrets and certificates."""
+    return {key: _plain(value) for key, value in config.items() if is_setting(key)}
 
 
 def _plain(value: str) -> Any:

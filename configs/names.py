@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+
+Value = TypeVar("Value")
 
 #: The project's name in Pulumi.yaml; also the namespace of the stack file's keys.
 PROJECT: Final = "orthanc-stack"
@@ -35,6 +38,12 @@ DICOM_PORT: Final = 4242
 FORWARDER_USER: Final = "forwarder"
 #: Where a forwarder serves its status and metrics, inside its container.
 FORWARDER_PORT: Final = 9042
+
+
+def own(config: Mapping[Any, Value]) -> dict[str, Value]:
+    """What a configuration says under the project's namespace, by its keys less that."""
+    mine = f"{PROJECT}:"
+    return {key.removeprefix(mine): value for key, value in config.items() if isinstance(key, str) and key.startswith(mine)}
 
 
 def prefix(stack: str, project: str = PROJECT) -> str:

@@ -68,7 +68,7 @@ def begin() -> Deployment:
         for option in node.unsafe:
             pulumi.log.warn(f"{node.name}: {option} is weakened on purpose (unsafe): {PROTECTIONS[option].against}.")
     _warn_of_plain(settings)
-    own = {key.partition(":")[2]: value for key, value in config.items() if key.startswith(f"{names.PROJECT}:")}
+    own = names.own(config)
     return Deployment(
         settings,
         prefix,
@@ -84,9 +84,10 @@ def _certificates(settings: StackSettings, own: Mapping[str, str], stack: str) -
         return {}
     from configs.certificates import certificates_of, soon_over  # noqa: PLC0415 - for a stack with TLS only
 
-    for party, day in soon_over(settings, own, datetime.now(UTC)).items():
+    found = certificates_of(settings, own)
+    for party, day in soon_over(found, datetime.now(UTC)).items():
         pulumi.log.warn(f"{party}: its certificate ends on {day}, and then this stack is refused. Renew it: make certs STACK={stack}")
-    return certificates_of(settings, own)
+    return found
 
 
 def _warn_of_plain(settings: StackSettings) -> None:

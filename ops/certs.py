@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from configs.loader import load_stack_file
-from configs.names import PROJECT
+from configs.names import PROJECT, own
 from configs.problems import nearest
 from configs.settings import StackSettings
 from configs.tls import CA_CERTIFICATE, CA_KEY, certificate_key, is_certificate, parties_of, private_key_key
-from ops.prepare import prepare, stack_config, stack_file
+from ops.prepare import stack_config, stack_file
 from ops.secrets import set_secrets
-from ops.setup.console import ROOT, SetupError, say
-from ops.stack import Stack
+from ops.setup.console import SetupError, say
+from ops.stack import Stack, opened
 
 #: Stands for every certificate that the stack's authority has made.
 ALL = "all"
@@ -27,13 +28,11 @@ def certs(name: str) -> int:
     parties = [party.name for party in parties_of(settings)]
     if not parties:
         raise SetupError("nobody in this stack speaks TLS: set tls of a node, of a modality or of indexDb.")
-    stack = Stack(name, prepare(name, engine=False))
-    if not stack.exists():
-        stack.create()
+    stack = opened(name, engine=False)
     from ops.authority import is_own  # noqa: PLC0415 - for a stack with TLS only
 
     exported = os.environ.get("EXPORT", "")
-    held = held_certificates(name)
+    held = certificates_in(stack_config(name))
     made_here = [party for party in parties if not is_own(party, held)]
     renewed = renew_certificates(stack, settings, _named("RENEW", os.environ.get("RENEW", ""), parties, made_here))
     if exported:
@@ -63,10 +62,12 @@ def renew_certificates(stack: Stack, settings: StackSettings, renew: Sequence[st
     """
     from ops.authority import is_own, make  # noqa: PLC0415 - for a stack with TLS only
 
-    held = held_certificates(stack.name, stack.root)
-    if own := [party for party in renew if is_own(party, held)]:
-        raise SetupError(f"the certificate of {own[0]} is not of this stack's authority: set {certificate_key(own[0])} to a new one.")
-    if f"{PROJECT}:{CA_KEY}" in stack_config(stack.name, stack.root):
+    config = stack_config(stack.name, stack.root)
+    held = certificates_in(config)
+    if foreign := [party for party in renew if is_own(party, held)]:
+        key = certificate_key(foreign[0])
+        raise SetupError(f"the certificate of {foreign[0]} is not of this stack's authority: set {key} to a new one.")
+    if f"{PROJECT}:{CA_KEY}" in config:
         held[CA_KEY] = stack.ask("config", "get", f"{PROJECT}:{CA_KEY}")
     made = make(settings, held, datetime.now(UTC), renew, only_needed=only_needed)
     for party, why in made.why.items():
@@ -78,11 +79,9 @@ def renew_certificates(stack: Stack, settings: StackSettings, renew: Sequence[st
     return True
 
 
-def held_certificates(name: str, root: Path = ROOT) -> dict[str, str]:
-    """The certificates that a stack file holds, by their keys."""
-    prefix = f"{PROJECT}:"
-    own = {key.removeprefix(prefix): str(value) for key, value in stack_config(name, root).items() if key.startswith(prefix)}
-    return {key: value for key, value in own.items() if is_certificate(key)}
+def certificates_in(config: Mapping[str, Any]) -> dict[str, str]:
+    """The certificates that the configuration of a stack file holds, by their keys."""
+    return {key: str(value) for key, value in own(config).items() if is_certificate(key)}
 
 
 def _named(variable: str, said: str, parties: Sequence[str], everything: Sequence[str] = ()) -> list[str]:

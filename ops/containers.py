@@ -6,13 +6,16 @@ import json
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from configs.names import LABEL_ROLE, LABEL_STACK, forwarder_of
 from ops.setup.console import SetupError
 
 #: Runs the docker command with these arguments and returns what it prints.
 Docker = Callable[[Sequence[str]], str]
+
+#: What Pulumi calls a container.
+CONTAINER_TYPE: Final = "docker:index/container:Container"
 
 #: The one-shot container that makes the databases' roles: it ends, and that is well.
 ROLE_ONE_SHOT = "db-roles"

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ops import apt
-from ops.setup.console import ROOT, SetupError, cache_dir, run_slow, say
-from ops.setup.go_build import find_go, lock, moved_into
+from ops.setup.console import ROOT, SetupError, say
+from ops.setup.go_build import find_go, go_install
 
-_ACTIONLINT_VERSION = "1.7.12"
+#: Its package on PyPI is a script that downloads it from GitHub.
+_ACTIONLINT = ("github.com/rhysd/actionlint/cmd/actionlint", "1.7.12")
 
 #: Go's modules, and how to vet each: with the flags that it is built with, so that what vet compiles is not compiled again.
 _GO_MODULES: Mapping[str, Sequence[str]] = {
@@ -89,21 +90,8 @@ def _workflows() -> tuple[bool, bool]:
     workflows = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
     # Offline: what zizmor asks GitHub for needs GitHub, and a token. No finding is too small.
     trust: list[str | Path] = [Path(sys.executable).with_name("zizmor"), "--offline", "--no-progress", "--quiet", "--persona=pedantic"]
-    runs: list[str | Path] = [_ensure_actionlint(), "-no-color", *workflows]
+    runs: list[str | Path] = [go_install("Linters", *_ACTIONLINT, takes="half a minute"), "-no-color", *workflows]
     return _lint("actionlint", runs), _lint("zizmor", [*trust, *workflows])
-
-
-def _ensure_actionlint() -> Path:
-    """actionlint from its Go module, once: its package on PyPI is a script that downloads it from GitHub."""
-    target = cache_dir() / f"actionlint-{_ACTIONLINT_VERSION}"
-    with lock("actionlint"):
-        if not (target / "actionlint").exists():
-            go, env = find_go()
-            with moved_into(target) as new:
-                module = f"github.com/rhysd/actionlint/cmd/actionlint@v{_ACTIONLINT_VERSION}"
-                doing = f"building actionlint {_ACTIONLINT_VERSION} (half a minute the first time)"
-                run_slow("Linters", doing, [go, "install", "-trimpath", module], env=env | {"GOBIN": str(new)})
-    return target / "actionlint"
 
 
 def _go_vet(module: str, flags: Sequence[str]) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ops.forge import Api, segment
 from ops.setup.console import SetupError
-from ops.sticky import Comments, GitHubComments, GitLabComments
+from ops.sticky import Comments, github_comments, gitlab_comments
 
 #: Who comments with the token that GitHub makes for each job. No account can be registered with brackets in its name.
 GITHUB_JOB_AUTHOR = "github-actions[bot]"
@@ -132,7 +132,7 @@ def pull_request(of: GitHub, environ: Mapping[str, str] = os.environ) -> int:
 
 def comments(of: GitHub, environ: Mapping[str, str] = os.environ) -> Comments:
     """The comments of the job's pull request."""
-    return GitHubComments(of.api, of.repository, pull_request(of, environ), of.author)
+    return github_comments(of.api, of.repository, pull_request(of, environ), of.author)
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def gitlab(environ: Mapping[str, str] = os.environ) -> GitLab:
     api = Api(_api_url(environ.get("CI_API_V4_URL", ""), "CI_API_V4_URL"), {"PRIVATE-TOKEN": token, "User-Agent": "orthanc-stack"})
     author = environ.get("FORGE_AUTHOR") or str(api.get("/user")["username"])
     run = environ.get("CI_PIPELINE_ID", "0")
-    notes = GitLabComments(api, project, int(number), author)
+    notes = gitlab_comments(api, project, int(number), author)
     return GitLab(api, notes, int(run) if run.isdecimal() else 0, environ.get("CI_PIPELINE_URL", ""), environ.get("CI_COMMIT_SHA", ""))
 
 

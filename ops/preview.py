@@ -11,10 +11,11 @@ from typing import Final
 from configs.loader import load_stack_file
 from configs.problems import SettingsError, visible
 from ops.certs import ensure_certificates
+from ops.comment import FOLDER
 from ops.containers import docker_runner
 from ops.images import ensure_images
 from ops.prepare import prepare
-from ops.recover import was_interrupted
+from ops.recover import refuse_interrupted
 from ops.report import Preview, Report, build, read
 from ops.report.fit import LIMIT
 from ops.report.markdown import markdown
@@ -23,9 +24,6 @@ from ops.secrets import ensure_secrets
 from ops.setup.console import ROOT, SetupError, say
 from ops.stack import Stack
 from ops.up import POLICIES
-
-#: Where reports are written; git ignores it.
-FOLDER: Final = Path("artifacts") / "preview"
 
 #: Pulumi writes its engine's events beside its display: the same run is shown to the user and read by the report. The option is one of its
 #: commands for debugging, which its Automation API is made of.
@@ -42,8 +40,7 @@ def preview(name: str) -> int:
         files.write(refused(name, str(error)))
         raise
     stack = Stack(name, prepare(name))
-    if was_interrupted(stack):
-        raise SetupError(f"the last run on {name} did not end well: `make up STACK={name}` puts that right first.")
+    refuse_interrupted(stack)
     if not stack.exists():
         stack.create()
     ensure_secrets(stack, settings)

@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from ops.containers import Docker, Thing, list_containers, list_networks
+from ops.containers import CONTAINER_TYPE, Docker, Thing, list_containers, list_networks
 from ops.setup.console import SetupError, say
 from ops.stack import Stack, at_work
 
 _LABEL = "Recovery"
 #: In the order in which they can be removed. Volumes hold data: making one that exists does no harm, so none is ever removed.
 _REMOVED_KINDS: Final = ("container", "network")
-_STATE_TYPES: Final = frozenset({"docker:index/container:Container", "docker:index/network:Network"})
+_STATE_TYPES: Final = frozenset({CONTAINER_TYPE, "docker:index/network:Network"})
+
+
+def refuse_interrupted(stack: Stack) -> None:
+    """Refuse to look at a stack that is between two states.
+
+    Raises:
+        SetupError: its last run did not end well.
+    """
+    if was_interrupted(stack):
+        raise SetupError(f"the last run on {stack.name} did not end well: `make up STACK={stack.name}` puts that right first.")
 
 
 def was_interrupted(stack: Stack) -> bool:

@@ -13,8 +13,8 @@ from configs.secrets import DB_PASSWORD, secret_keys
 from configs.settings import StackSettings
 from configs.tls import CA_KEY, PRIVATE_KEY, is_private_key, parties_of, private_key_key
 from ops.authority import AUTHORITY, is_own
-from ops.certs import held_certificates, renew_certificates
-from ops.prepare import stack_file
+from ops.certs import certificates_in, renew_certificates
+from ops.prepare import stack_config, stack_file
 from ops.secrets import random_secret, set_secrets
 from ops.setup.console import SetupError, say
 from ops.stack import Stack
@@ -35,7 +35,7 @@ ALTER ROLE "{role}" PASSWORD :'password';
 def rotate(name: str) -> int:
     """Rotate what KEY says, and deploy the stack with it; the exit status."""
     settings = load_stack_file(name)
-    held = held_certificates(name)
+    held = certificates_in(stack_config(name))
     keys = chosen(os.environ.get("KEY", ""), known_keys(settings), all_keys(settings, held))
     stack = deployed(name)
     if private := [key for key in keys if is_private_key(key)]:

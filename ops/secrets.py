@@ -13,9 +13,9 @@ from configs.loader import load_stack_file
 from configs.names import PROJECT
 from configs.secrets import secret_keys
 from configs.settings import StackSettings
-from ops.prepare import prepare, stack_config, stack_file
+from ops.prepare import stack_config, stack_file
 from ops.setup.console import say
-from ops.stack import Stack
+from ops.stack import Stack, opened
 
 _LENGTH: Final = 32
 _ALPHABET: Final = string.ascii_letters + string.digits
@@ -24,10 +24,7 @@ _ALPHABET: Final = string.ascii_letters + string.digits
 def secrets(name: str) -> int:
     """Set the secrets of a stack that are missing; the exit status."""
     settings = load_stack_file(name)
-    stack = Stack(name, prepare(name, engine=False))
-    if not stack.exists():
-        stack.create()
-    ensure_secrets(stack, settings)
+    ensure_secrets(opened(name, engine=False), settings)
     return 0
 
 

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from configs.names import PROJECT, prefix
-from ops.prepare import Tools
+from ops.prepare import Tools, prepare
 from ops.setup.console import ROOT, SetupError, cache_dir, say
 from ops.setup.state import SECRETS_PROVIDER, STATE_FOLDER
 
@@ -100,6 +100,14 @@ class Stack:
         command = [str(self.tools.pulumi), *arguments, "--stack", self.name, "--color", "never"]
         with_input: dict[str, Any] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
         return subprocess.run(command, cwd=self.root, capture_output=True, text=True, check=False, **with_input)
+
+
+def opened(name: str, *, engine: bool = True) -> Stack:
+    """A stack with its tools, made where the backend does not know it yet."""
+    stack = Stack(name, prepare(name, engine=engine))
+    if not stack.exists():
+        stack.create()
+    return stack
 
 
 def write_marker(marker: Path, *pids: int) -> None:

@@ -129,69 +129,56 @@ def _tolerating_absence(action: Any, *arguments: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class GitHubComments:
-    """The comments of a pull request on GitHub: those of the issue that it is as well."""
+class ForgeComments:
+    """The comments of a pull request, where a forge has them.
+
+    Attributes:
+        api: the forge's API.
+        author: the account whose comments are ours.
+        listed: where all of them are, and new ones are made.
+        each: where each of them is, less its number.
+        editing: the method that gives one another text.
+        account: the attributes of a comment that lead to its author's name.
+        limit: how many characters a comment may have.
+    """
 
     api: Api
-    repository: str
-    number: int
     author: str
-    #: In characters; GitHub answers 422 to more.
-    limit: int = 65_536
-
-    @property
-    def _issues(self) -> str:
-        return f"/repos/{self.repository}/issues"
+    listed: str
+    each: str
+    editing: str
+    account: tuple[str, str]
+    limit: int
 
     def all(self) -> Iterator[Comment]:
         """Every comment, of all pages."""
-        return (_comment(found, "user", "login") for found in self.api.pages(f"{self._issues}/{self.number}/comments"))
+        return map(self._comment, self.api.pages(self.listed))
 
     def create(self, body: str) -> Comment:
         """Make one."""
-        return _comment(self.api.send("POST", f"{self._issues}/{self.number}/comments", {"body": body}).body, "user", "login")
+        return self._comment(self.api.send("POST", self.listed, {"body": body}).body)
 
     def edit(self, comment: Comment, body: str) -> None:
         """Give one another text."""
-        self.api.send("PATCH", f"{self._issues}/comments/{comment.id}", {"body": body})
+        self.api.send(self.editing, f"{self.each}/{comment.id}", {"body": body})
 
     def delete(self, comment: Comment) -> None:
         """Remove one."""
-        self.api.send("DELETE", f"{self._issues}/comments/{comment.id}")
+        self.api.send("DELETE", f"{self.each}/{comment.id}")
+
+    def _comment(self, found: Mapping[str, Any]) -> Comment:
+        account, name = self.account
+        # The account of a comment is null when it was deleted.
+        return Comment(int(found["id"]), str((found.get(account) or {}).get(name, "")), str(found.get("body") or ""))
 
 
-@dataclass(frozen=True)
-class GitLabComments:
+def github_comments(api: Api, repository: str, number: int, author: str) -> ForgeComments:
+    """The comments of a pull request on GitHub: those of the issue that it is as well. GitHub answers 422 to longer ones."""
+    issues = f"/repos/{repository}/issues"
+    return ForgeComments(api, author, f"{issues}/{number}/comments", f"{issues}/comments", "PATCH", ("user", "login"), 65_536)
+
+
+def gitlab_comments(api: Api, project: str, number: int, author: str) -> ForgeComments:
     """The notes of a merge request on GitLab."""
-
-    api: Api
-    project: str
-    number: int
-    author: str
-    #: In characters.
-    limit: int = 1_000_000
-
-    @property
-    def _notes(self) -> str:
-        return f"/projects/{self.project}/merge_requests/{self.number}/notes"
-
-    def all(self) -> Iterator[Comment]:
-        """Every comment, of all pages."""
-        return (_comment(found, "author", "username") for found in self.api.pages(self._notes))
-
-    def create(self, body: str) -> Comment:
-        """Make one."""
-        return _comment(self.api.send("POST", self._notes, {"body": body}).body, "author", "username")
-
-    def edit(self, comment: Comment, body: str) -> None:
-        """Give one another text."""
-        self.api.send("PUT", f"{self._notes}/{comment.id}", {"body": body})
-
-    def delete(self, comment: Comment) -> None:
-        """Remove one."""
-        self.api.send("DELETE", f"{self._notes}/{comment.id}")
-
-
-def _comment(found: Mapping[str, Any], account: str, name: str) -> Comment:
-    # The account of a comment is null when it was deleted.
-    return Comment(int(found["id"]), str((found.get(account) or {}).get(name, "")), str(found.get("body") or ""))
+    notes = f"/projects/{project}/merge_requests/{number}/notes"
+    return ForgeComments(api, author, notes, notes, "PUT", ("author", "username"), 1_000_000)

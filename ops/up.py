@@ -11,7 +11,7 @@ from configs.loader import load_stack_file
 from configs.secrets import DB_PASSWORD
 from configs.settings import StackSettings
 from ops.certs import ensure_certificates
-from ops.containers import ROLE_ONE_SHOT, Container, Docker, docker_runner, expected_names, list_containers
+from ops.containers import CONTAINER_TYPE, ROLE_ONE_SHOT, Container, Docker, docker_runner, expected_names, list_containers
 from ops.images import ensure_images
 from ops.prepare import prepare, stack_config, stack_file
 from ops.recover import recover, was_interrupted
@@ -24,8 +24,6 @@ from ops.verify import report, verify
 #: What Pulumi is told to hold the program to; the folder is the project's. It costs half a second of a core, most of it Python's start.
 #: Its own exceptions are for plain `pulumi` (docs/policy.md): these commands make none.
 POLICIES = ("--policy-pack", "policy")
-
-_CONTAINER = "docker:index/container:Container"
 
 
 def up(name: str) -> int:
@@ -95,7 +93,7 @@ def refuse_unplanned(stack: Stack, docker: Docker, plan: Path, *, interrupted: b
 
 def not_well(deployment: Mapping[str, Any], found: Sequence[Container]) -> list[str]:
     """The containers that are in Pulumi's state and do not run as they should, each with what is the matter."""
-    known = [resource.get("inputs") or {} for resource in deployment.get("resources") or () if resource.get("type") == _CONTAINER]
+    known = [resource.get("inputs") or {} for resource in deployment.get("resources") or () if resource.get("type") == CONTAINER_TYPE]
     seen = {container.name: container for container in found}
     lost = []
     for name in sorted(str(inputs.get("name")) for inputs in known):

@@ -16,8 +16,9 @@ from ops.drift.findings import Finding
 from ops.drift.others import check_image, check_network, check_unknown, check_volume
 from ops.drift.refresh import check_refresh
 from ops.drift.report import as_json, markdown, ordered, verdict
-from ops.recover import was_interrupted
-from ops.setup.console import ROOT, SetupError, say
+from ops.drift_issue import FOLDER
+from ops.recover import refuse_interrupted
+from ops.setup.console import ROOT, say
 from ops.stack import Stack
 from ops.up import deployed as deployed_stack
 
@@ -34,12 +35,11 @@ def drift(name: str) -> int:
     Raises:
         SetupError: it could not be found out.
     """
-    files = [ROOT / "artifacts" / "drift" / f"{name.replace('/', '-')}.{suffix}" for suffix in ("md", "json")]
+    files = [ROOT / FOLDER / f"{name.replace('/', '-')}.{suffix}" for suffix in ("md", "json")]
     for file in files:
         file.unlink(missing_ok=True)
     stack = deployed_stack(name)
-    if was_interrupted(stack):
-        raise SetupError(f"the last run on {name} did not end well: `make up STACK={name}` puts that right first.")
+    refuse_interrupted(stack)
     findings = look_for_drift(stack)
     files[0].parent.mkdir(parents=True, exist_ok=True)
     for file, text in zip(files, (markdown(name, findings), as_json(name, findings)), strict=True):

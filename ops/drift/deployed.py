@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from configs.names import ADMINER, LABEL_ROLE, forwarder_of
+from ops.containers import CONTAINER_TYPE
 from ops.drift.findings import Part
 
 #: What marks a secret in an exported state, and what its value is beside it.
@@ -15,7 +16,7 @@ _SECRET_MARK: Final = "4dabf18193072939515e22adb298388d"
 _PLAINTEXT: Final = "plaintext"
 
 _KINDS: Final = {
-    "docker:index/container:Container": "container",
+    CONTAINER_TYPE: "container",
     "docker:index/network:Network": "network",
     "docker:index/volume:Volume": "volume",
     "docker:index/remoteImage:RemoteImage": "image",

@@ -34,7 +34,6 @@ _COMPONENTS: Final[Mapping[str, frozenset[str]]] = {
 }
 _MAX_CONNECTIONS: Final = re.compile(r"max_connections=(\d+)")
 _COMPUTED_TOPS: Final = frozenset(path[0] for path in COMPUTED if len(path) == 1)
-_FORWARDER_SUFFIX: Final = names.forwarder_of("")
 
 STACK_PART: Final = "stack"
 

@@ -6,15 +6,14 @@ stack file's settings, which a preview hands over as well.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from configs import names
-from configs.loader import parse
-from configs.secrets import DB_PASSWORD, forwarder_key, is_setting, node_db_key, user_key
+from configs.loader import parse, said
+from configs.secrets import DB_PASSWORD, forwarder_key, node_db_key, user_key
 from configs.settings import StackSettings
 from configs.tls import private_key_key
 from ops.report.steps import UNKNOWN, Preview, State, Step
@@ -173,16 +172,7 @@ def sides(preview: Preview) -> tuple[Side, Side]:
 
 def settings_of(preview: Preview) -> StackSettings | None:
     """The stack file's settings, from the configuration of the preview; None where it is refused."""
-    own = {key.partition(":")[2]: value for key, value in preview.config.items() if key.startswith(f"{names.PROJECT}:")}
-    return parse({key: _decoded(value) for key, value in own.items() if is_setting(key)})[0]
-
-
-def _decoded(value: str) -> Any:
-    try:
-        decoded = json.loads(value)
-    except (ValueError, RecursionError):
-        return value
-    return decoded if isinstance(decoded, (dict, list, bool)) else value
+    return parse(said(names.own(preview.config)))[0]
 
 
 def _side(resources: Iterable[tuple[Step, State]], settings: StackSettings | None) -> Side:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ops.containers import CONTAINER_TYPE
+
 #: What Pulumi puts in the place of a value that a preview cannot know (sdk/go/common/resource/plugin, UnknownStringValue).
 UNKNOWN: Final = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 #: What stands for a secret.
@@ -61,7 +63,7 @@ class Step:
     @property
     def is_container(self) -> bool:
         """Whether it is a container of Docker's."""
-        return self.type == "docker:index/container:Container"
+        return self.type == CONTAINER_TYPE
 
     @property
     def state(self) -> State:

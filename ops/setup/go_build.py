@@ -91,6 +91,27 @@ def _compile_plugin(go: Path, env: dict[str, str], out: Path) -> None:
     shutil.rmtree(sources)
 
 
+def go_install(label: str, package: str, version_: str, *, takes: str, flags: Sequence[str] = ()) -> Path:
+    """A command from its Go module, built once for each version.
+
+    Args:
+        label: what the line about it begins with.
+        package: the command's package; the last part of its path is the command.
+        version_: the module's version.
+        takes: how long it takes, for people.
+        flags: further flags of the build.
+    """
+    command = package.rpartition("/")[2]
+    target = cache_dir() / f"{command}-{version_}"
+    with lock(command):
+        if not (target / command).exists():
+            go, env = find_go()
+            with moved_into(target) as new:
+                install: list[str | Path] = [go, "install", "-trimpath", *flags, f"{package}@v{version_}"]
+                run_slow(label, f"building {command} {version_} ({takes} the first time)", install, env=env | {"GOBIN": str(new)})
+    return target / command
+
+
 # --- Go --------------------------------------------------------------------------------------------------------------
 
 

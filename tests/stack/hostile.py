@@ -6,12 +6,11 @@ Each is small to send. What it could become is bounded: half a gigabyte from an 
 from __future__ import annotations
 
 import gzip
-import io
 import random
 import struct
-import zipfile
 
 from tests.stack.dicom import as_file, ct_series, dataset_bytes
+from tests.unit.archives import zipped
 
 _ITEM = b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
 _SEQUENCE = b"\x40\x00\x30\xa7SQ\x00\x00\xff\xff\xff\xff"  # (0040,A730), of undefined length
@@ -53,17 +52,9 @@ DATASETS: dict[str, bytes] = {
 }
 
 
-def _zip(files: dict[str, bytes]) -> bytes:
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return made.getvalue()
-
-
 def _claiming(size: int) -> bytes:
     """An archive of one image that says, in both of its headers, that it becomes so large."""
-    made = bytearray(_zip({"a.dcm": _FILE}))
+    made = bytearray(zipped({"a.dcm": _FILE}))
     entry = made.index(b"PK\x01\x02")
     made[22:26] = made[entry + 24 : entry + 28] = _long(size)
     return bytes(made)
@@ -79,11 +70,11 @@ FILES: dict[str, bytes] = {
     **{name: _META + content for name, content in DATASETS.items()},
     "pixels of 0xFFFFFFFE bytes": _META + _HEAD + _PIXELS + _long(0xFFFFFFFE) + b"\x01" * 100,
     "noise behind PK": b"PK\x03\x04" + _noise(3, 5_000),
-    "an archive that is cut": _zip({"a.dcm": _FILE})[:-30],
-    "an archive that leads out of its folder": _zip({"../../../../etc/orthanc/evil.json": b"{}", "/etc/evil": b"x"}),
-    "an archive in an archive": _zip({"a.zip": _zip({"a.dcm": _FILE})}),
+    "an archive that is cut": zipped({"a.dcm": _FILE})[:-30],
+    "an archive that leads out of its folder": zipped({"../../../../etc/orthanc/evil.json": b"{}", "/etc/evil": b"x"}),
+    "an archive in an archive": zipped({"a.zip": zipped({"a.dcm": _FILE})}),
     # Not of zeros: those are eight million empty elements in each 64 MB, a minute's work.
-    "an archive that becomes 512 MB": _zip({f"{i}.dcm": b"\xff" * (64 << 20) for i in range(8)}),
+    "an archive that becomes 512 MB": zipped({f"{i}.dcm": b"\xff" * (64 << 20) for i in range(8)}),
     "an archive that claims 4 GB": _claiming(0xFFFFFFF0),
 }
 

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ops.setup.console import cache_dir, run_slow
-from ops.setup.go_build import find_go, lock, moved_into
+from ops.setup.go_build import go_install
 from tests.stack.engine import free_ports
 
 _VERSION = "1.8.0"
@@ -43,14 +42,7 @@ class Server:
 
 def ensure_server() -> Path:
     """The server's command. Building it takes about two minutes, once."""
-    target = cache_dir() / f"versitygw-{_VERSION}"
-    with lock("versitygw"):
-        if not (target / "versitygw").exists():
-            go, env = find_go()
-            with moved_into(target) as new:
-                command: list[str | Path] = [go, "install", "-trimpath", "-ldflags", "-s -w", f"{_MODULE}@v{_VERSION}"]
-                run_slow("S3", f"building versitygw {_VERSION} (2 minutes the first time)", command, env=env | {"GOBIN": str(new)})
-    return target / "versitygw"
+    return go_install("S3", _MODULE, _VERSION, takes="2 minutes", flags=["-ldflags", "-s -w"])
 
 
 @contextlib.contextmanager

@@ -3,61 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from pydicom.dataset import FileDataset
 
 from configs.secrets import DB_PASSWORD
-from ops import stack as operated
-from ops.prepare import Tools
 from ops.rotate import renew
-from ops.setup.state import State
-from tests.stack.conftest import WORKSTATION, Dev
-from tests.stack.dicom import ct_series, store
+from tests.stack.conftest import Dev
+from tests.stack.dicom import ct_series
 from tests.stack.forwarding import await_delivery
-from tests.stack.harness import Done, Node
+from tests.stack.harness import Done
+from tests.stack.sending import Sender, operated_on, sending
 
 #: Seconds without an answer that a sender may see.
 _INTERRUPTION = 30.0
-
-
-@dataclass
-class Sender:
-    """A device that sends an image after the other, and each until it is taken.
-
-    Attributes:
-        node: the node as it is now, and how the device speaks with it.
-        images: what it has.
-        aet: its AE title.
-        taken: the SOP instance UIDs of those that were acknowledged.
-        longest: the most seconds between two acknowledgements.
-    """
-
-    node: Callable[[], Node]
-    images: list[FileDataset]
-    aet: str = WORKSTATION
-    taken: list[str] = field(default_factory=list)
-    longest: float = 0.0
-    stopping: threading.Event = field(default_factory=threading.Event)
-
-    def run(self) -> None:
-        """The work of its thread."""
-        last = time.monotonic()
-        for image in self.images:
-            while not self.stopping.is_set():
-                if sent := store(self.node(), self.aet, [image]):
-                    now = time.monotonic()
-                    self.longest, last = max(self.longest, now - last), now
-                    self.taken += sent
-                    break
-                time.sleep(0.1)
-            self.stopping.wait(0.2)
 
 
 @dataclass
@@ -70,23 +31,14 @@ class Rotated:
 
 
 @pytest.fixture(scope="module")
-def rotated(dev: Dev, monkeypatch_module: pytest.MonkeyPatch) -> Iterator[Rotated]:
+def rotated(dev: Dev) -> Iterator[Rotated]:
     """Every secret, while a device sends to the client."""
     client = dev.client  # asked for while the stack changes, its outputs would be those of before
     sender = Sender(lambda: client, ct_series(slices=400, size=16))
-    thread = threading.Thread(target=sender.run)
-    thread.start()
-    try:
+    with sending(sender), operated_on(dev.stack) as stack:
         old = dict(dev.stack.secrets)
-        for name, value in dev.stack.environment.items():
-            monkeypatch_module.setenv(name, value)
-        stack = operated.Stack(dev.stack.name, _tools(dev), dev.stack.program)
         dev.stack.secrets.update(renew(stack, sorted(old)))
         done = dev.stack.up()
-        time.sleep(2)
-    finally:
-        sender.stopping.set()
-        thread.join(timeout=90)
     yield Rotated(old, done, sender)
     await_delivery(dev.stack, "client", "server")
     for node in (dev.client, dev.server):
@@ -94,17 +46,6 @@ def rotated(dev: Dev, monkeypatch_module: pytest.MonkeyPatch) -> Iterator[Rotate
             found = node.post("/tools/find", {"Level": "Study", "Query": {"StudyInstanceUID": study}})
             for identifier in found:
                 node.ask(f"/studies/{identifier}", method="DELETE")
-
-
-@pytest.fixture(scope="module")
-def monkeypatch_module() -> Iterator[pytest.MonkeyPatch]:
-    """monkeypatch, for a module."""
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
-
-
-def _tools(dev: Dev) -> Tools:
-    return Tools(Path(str(shutil.which("pulumi"))), State(dev.stack.environment["PULUMI_BACKEND_URL"], ""), ("docker",))
 
 
 def test_all_have_another_value(dev: Dev, rotated: Rotated) -> None:

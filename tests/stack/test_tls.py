@@ -10,11 +10,9 @@ import contextlib
 import dataclasses
 import json
 import re
-import shutil
 import socket
 import ssl
 import threading
-import time
 import urllib.error
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,16 +23,13 @@ from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from configs.loader import parse
-from ops import stack as operated
 from ops.authority import AUTHORITY
 from ops.certs import renew_certificates
-from ops.prepare import Tools
-from ops.setup.state import State
 from ops.table import table
 from tests.stack.dicom import ct_series, echo
 from tests.stack.forwarding import await_delivery
 from tests.stack.harness import Node, Stack, docker
-from tests.stack.test_rotation import Sender
+from tests.stack.sending import Sender, operated_on, sending
 from tests.unit.pki import Authority, Pair, calling, serving
 
 pytestmark = pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
@@ -302,7 +297,7 @@ class Renewed:
 
 
 @pytest.fixture(scope="module")
-def renewed(secured: Secured, matrix: object, monkeypatch_module: pytest.MonkeyPatch) -> Renewed:
+def renewed(secured: Secured, matrix: object) -> Renewed:
     """The authority and with it all its certificates are made anew, the database's too, while a device sends to the client."""
     stack = secured.stack
     client, shown, first = secured.client, secured.shown("good", DEVICE), secured.authority
@@ -318,28 +313,12 @@ def renewed(secured: Secured, matrix: object, monkeypatch_module: pytest.MonkeyP
     sender = Sender(as_device, ct_series(slices=400, size=16), DEVICE)
     old = Pair(stack.certificates["tlsCertificate.client"], stack.secrets["tlsKey.client"])
     before = dict(stack.certificates)
-    for name, value in stack.environment.items():
-        monkeypatch_module.setenv(name, value)
-    tools = Tools(Path(str(shutil.which("pulumi"))), State(stack.environment["PULUMI_BACKEND_URL"], ""), ("docker",))
-    thread = threading.Thread(target=sender.run)
-    thread.start()
-    try:
+    with sending(sender), operated_on(stack) as seen:
         settings = parse(stack.settings)[0] or pytest.fail("the settings are refused")
-        assert renew_certificates(operated.Stack(stack.name, tools, stack.program), settings, [AUTHORITY])
+        assert renew_certificates(seen, settings, [AUTHORITY])
         stack.adopt_certificates()
         stack.up()
-        time.sleep(2)
-    finally:
-        sender.stopping.set()
-        thread.join(timeout=90)
     return Renewed(before, old, sender)
-
-
-@pytest.fixture(scope="module")
-def monkeypatch_module() -> Iterator[pytest.MonkeyPatch]:
-    """monkeypatch, for a module."""
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
 
 
 def test_a_renewal_under_load_loses_nothing(secured: Secured, renewed: Renewed, artifacts: Path) -> None:

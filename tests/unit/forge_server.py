@@ -6,17 +6,17 @@ long, 302 to another host for an artefact's archive.
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import threading
 import urllib.parse
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.unit.archives import zipped
 
 TOKEN = "ghs_tokenThatIsInNoLog"
 BOT = "github-actions[bot]"
@@ -96,7 +96,7 @@ class Forge:
         details = self.runs[run]
         where = {"id": run, "repository_id": REPOSITORY_ID, "head_repository_id": details["from"], "head_sha": details["head_sha"]}
         self.artifacts.append({"id": number, "name": name, "expired": False, "workflow_run": where} | more)
-        self.archives[number] = archive(files)
+        self.archives[number] = zipped(files)
         return number
 
     def ours(self, start: str = "<!-- orthanc-stack:") -> list[dict[str, Any]]:
@@ -106,15 +106,6 @@ class Forge:
     def count(self, pattern: str) -> int:
         """How many requests fit a pattern of method and path."""
         return sum(re.match(pattern, request) is not None for request in self.requests)
-
-
-def archive(files: Mapping[str, bytes]) -> bytes:
-    """A ZIP archive."""
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return packed.getvalue()
 
 
 @contextmanager

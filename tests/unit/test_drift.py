@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ops import recover
 from ops.drift import command
 from ops.drift.deployed import deployed_of
 from ops.drift.engine import Engine, Held, file_reader
@@ -382,7 +383,7 @@ class TestCommand:
     def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setattr(command, "ROOT", tmp_path)
         monkeypatch.setattr(command, "deployed_stack", lambda name: SimpleNamespace(name=name))
-        monkeypatch.setattr(command, "was_interrupted", lambda stack: False)
+        monkeypatch.setattr(recover, "was_interrupted", lambda stack: False)
         return tmp_path / "artifacts" / "drift"
 
     @pytest.mark.parametrize(("change", "status"), [(False, 0), (True, 2)])

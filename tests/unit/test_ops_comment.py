@@ -18,7 +18,8 @@ from ops import forge as client
 from ops import offline_report, pipeline, sticky
 from ops.comment import NAME, comment, fitted
 from ops.setup.console import ROOT, SetupError
-from tests.unit.forge_server import BOT, REPOSITORY, REPOSITORY_ID, TOKEN, Fault, Forge, archive, running
+from tests.unit.archives import zipped
+from tests.unit.forge_server import BOT, REPOSITORY, REPOSITORY_ID, TOKEN, Fault, Forge, running
 
 HEAD = "a" * 40
 FORK_ID = 99
@@ -373,7 +374,7 @@ def test_a_run_that_left_nothing_is_said_to_have(forge: Forge, checkout: Path) -
 def test_an_archive_that_unpacks_to_too_much_is_left_aside(forge: Forge, checkout: Path) -> None:
     from_fork(forge, checkout, {"dev.json": b" " * (pipeline.FILE_BYTES + 1), "../../evil": b"x", "a/dev.json": b"x"})
     assert "## dev\n\nNo preview: the run failed" in forge.ours()[0]["body"]
-    assert len(archive({"dev.json": b" " * (pipeline.FILE_BYTES + 1)})) < 10_000
+    assert len(zipped({"dev.json": b" " * (pipeline.FILE_BYTES + 1)})) < 10_000
 
 
 def test_an_archive_that_is_none_is_left_aside(forge: Forge, checkout: Path) -> None:

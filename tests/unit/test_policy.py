@@ -15,7 +15,7 @@ import yaml
 from configs.names import LABEL_ROLE
 from configs.settings import ImageSettings
 from images import ROLES, local_image
-from ops import preview, up
+from ops import preview, recover, up
 from ops.setup.console import ROOT, SetupError
 from policy.image_names import PRODUCTS, dotted
 from policy.resources import CONTAINER, IMAGE, UNKNOWN, VOLUME, Resource, SecretText
@@ -294,7 +294,8 @@ def test_the_command_runs_the_pack(command: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(module, "Stack", Stack)
     for name in ("prepare", "ensure_secrets", "ensure_images", "docker_runner"):
         monkeypatch.setattr(module, name, lambda *_: None)
-    monkeypatch.setattr(module, "was_interrupted", lambda *_: False)
+    for asking in (up, recover):
+        monkeypatch.setattr(asking, "was_interrupted", lambda *_: False)
     monkeypatch.setattr(up, "refuse_lost_password", lambda *_: None)
     monkeypatch.setattr(up, "list_containers", lambda *_: [])
     monkeypatch.setattr(up, "needs_refresh", lambda *_: False)

@@ -117,10 +117,11 @@ def test_what_is_over_is_refused_and_named(held: dict[str, str]) -> None:
 
 def test_thirty_days_before_its_end_it_is_warned_of(held: dict[str, str]) -> None:
     settings = settings_of({**MIXED, "modalities": [SCANNER]})
-    assert soon_over(settings, held, NOW) == {}
-    assert list(soon_over(settings, held, NOW + timedelta(days=61))) == ["archive"]
-    assert list(soon_over(settings, held, NOW + LIFE - timedelta(days=29))) == ["ct", "other", "scanner"]
-    assert list(soon_over(settings, held, NOW + LIFE - timedelta(days=31))) == []
+    found = certificates_of(settings, held)
+    assert soon_over(found, NOW) == {}
+    assert list(soon_over(found, NOW + timedelta(days=61))) == ["archive"]
+    assert list(soon_over(found, NOW + LIFE - timedelta(days=29))) == ["ct", "other", "scanner"]
+    assert list(soon_over(found, NOW + LIFE - timedelta(days=31))) == []
 
 
 def test_a_certificate_for_another_name_is_refused(held: dict[str, str]) -> None:
