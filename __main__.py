@@ -9,9 +9,10 @@ this = program.begin()
 
 network = stack.network_of(this)
 images = stack.images_of(this)
-db = stack.index_db_of(this, network=network, images=images)
 endpoints = stack.endpoints_of(this, network=network)
-nodes = {node.name: stack.node_of(this, node, network=network, images=images, endpoints=endpoints, db=db) for node in this.settings.nodes}
+nodes = {node.name: stack.node_of(this, node, network=network, images=images, endpoints=endpoints) for node in this.settings.nodes}
+db = stack.index_db_of(this, nodes, network=network, images=images)
+stack.start(this, nodes, db)
 forwarders = stack.forwarders_of(this, nodes, network=network, images=images)
 adminer = stack.adminer_of(this, network=network, images=images)
 

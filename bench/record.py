@@ -29,10 +29,14 @@ class _Mocks(mocks.Mocks):
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
         more = {"imageId": args.inputs["name"]} if args.typ.endswith(":RemoteImage") else {}
+        if args.typ == "pulumi:index:Stash":
+            more = {"output": args.inputs["input"]}
         return f"{args.name}-id", {**args.inputs, **more}
 
     def call(self, args: mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
-        raise AssertionError(f"the program calls a function: {args.token}")
+        assert args.token == "pulumi:pulumi:readStackResourceOutputs", f"the program calls a function: {args.token}"
+        owner = {"type": "pulumi:index:Stash", "outputs": {"input": {"owner": "of-the-bench", "keepsData": False}}}
+        return {"outputs": {"owner": owner}}, []
 
 
 class _Monitor(mocks.MockMonitor):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pulumi
 
 from components.base import ContainerSpec, Limits, Port, container, eager_probe
+from components.ownership import Ownership
 
 _PORT = 8080
 
@@ -23,7 +24,7 @@ class AdminerArgs:
     """What an Adminer is made from.
 
     Attributes:
-        stack: prefix of the stack's physical names.
+        stack: whose it is.
         image: the image's ID.
         networks: the networks that it is on: its own, for its port, and one with the database.
         database_host: the database server that its login page offers.
@@ -31,7 +32,7 @@ class AdminerArgs:
         port: the host's port.
     """
 
-    stack: str
+    stack: Ownership
     image: pulumi.Input[str]
     networks: Sequence[pulumi.Input[str]]
     database_host: str

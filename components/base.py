@@ -13,6 +13,7 @@ import pulumi
 import pulumi_docker as docker
 
 from components.errors import on_error
+from components.ownership import Ownership, fresh_identifier
 from configs import names
 
 #: Rotation, so that a chatty container does not fill the host's disk. Said for each container because a daemon's own log-opts would
@@ -57,11 +58,6 @@ def url_of(address: str, port: int, *, tls: bool = False) -> str:
     """The URL at which the host itself reaches a port that it binds to an address."""
     host, scheme = host_of(address), "https" if tls else "http"
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-
-def labels(mapping: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Labels in a fixed order."""
-    return sorted(mapping.items())
 
 
 def eager_probe(command: str, *, seconds_to_start: int) -> docker.ContainerHealthcheckArgs:
@@ -135,7 +131,7 @@ class ContainerSpec:
     """One container, as the components describe it.
 
     Attributes:
-        stack: prefix of the stack's physical names.
+        stack: whose it is.
         name: the container's role in the stack; the physical name is ``<stack>-<name>``, and the name on the network.
         role: what it is, for its label: db, db-roles, node, forwarder, adminer.
         image: the image's ID.
@@ -157,7 +153,7 @@ class ContainerSpec:
         data_bytes: how much memory of its own each of its processes may ask for (RLIMIT_DATA); None for no limit.
     """
 
-    stack: str
+    stack: Ownership
     name: str
     role: str
     image: pulumi.Input[str]
@@ -206,7 +202,7 @@ def container(logical_name: str, spec: ContainerSpec, parent: pulumi.Resource, *
     )
     return docker.Container(
         logical_name,
-        name=f"{spec.stack}-{spec.name}",
+        name=f"{spec.stack.prefix}-{spec.name}",
         hostname=spec.name,
         image=spec.image,
         entrypoints=list(spec.entrypoint) if spec.entrypoint else None,
@@ -241,10 +237,7 @@ def container(logical_name: str, spec: ContainerSpec, parent: pulumi.Resource, *
         # Not `cpus`, which the provider writes otherwise than it reads it [44].
         cpu_period=_CPU_PERIOD_MICROSECONDS if spec.limits.cpus else None,
         cpu_quota=round(spec.limits.cpus * _CPU_PERIOD_MICROSECONDS) if spec.limits.cpus else None,
-        labels=[
-            docker.ContainerLabelArgs(label=label, value=value)
-            for label, value in labels({names.LABEL_STACK: spec.stack, names.LABEL_ROLE: spec.role})
-        ],
+        labels=[docker.ContainerLabelArgs(label=label, value=value) for label, value in spec.stack.labels({names.LABEL_ROLE: spec.role})],
         log_driver="json-file",
         log_opts=_LOG_OPTS,
         # From the first deployment on: what is deleted is deleted by the old state's value [1].
@@ -265,14 +258,14 @@ def container(logical_name: str, spec: ContainerSpec, parent: pulumi.Resource, *
 
 
 def volume(
-    logical_name: str, *, stack: str, name: str, data_format: str, keep: bool, parent: pulumi.Resource, **extra: Any
+    logical_name: str, *, stack: Ownership, name: str, data_format: str, keep: bool, parent: pulumi.Resource, **extra: Any
 ) -> docker.Volume:
     """Make a data volume.
 
     Args:
         logical_name: the resource's name.
-        stack: prefix of the stack's physical names.
-        name: the volume's role; the physical name is ``<stack>-<name>``.
+        stack: whose it is.
+        name: its name on the engine.
         data_format: what the data in it is made by, for preflight.py.
         keep: protect it, and leave it on the engine when the stack goes.
         parent: the component that it belongs to.
@@ -280,17 +273,29 @@ def volume(
     """
     return docker.Volume(
         logical_name,
-        name=f"{stack}-{name}",
+        name=name,
         labels=[
             docker.VolumeLabelArgs(label=label, value=value)
-            for label, value in labels({names.LABEL_STACK: stack, names.LABEL_FORMAT: data_format})
+            for label, value in stack.labels({names.LABEL_FORMAT: data_format, names.LABEL_VOLUME: fresh_identifier()})
         ],
         opts=child(
             parent,
             protect=keep,
             retain_on_delete=keep,
-            # A changed label would replace the volume, which is to delete its data [3]. The label says what the data was first made by.
-            ignore_changes=["labels"],
+            # A changed label or name would replace the volume, which is to delete its data [3]. The labels say what it was made by; the
+            # name stays through `pulumi stack rename`.
+            ignore_changes=["labels", "name"],
             **extra,
         ),
     )
+
+
+def identifier_of(volume: docker.Volume) -> pulumi.Output[str]:
+    """A volume's own identifier, from its label; its name for a volume that was made before there was one."""
+
+    def find(said: Sequence[Any]) -> str:
+        name, labels = said
+        found = {one["label"]: one["value"] for one in labels or ()}
+        return str(found.get(names.LABEL_VOLUME, name))
+
+    return pulumi.Output.all(volume.name, volume.labels).apply(find)

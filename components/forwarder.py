@@ -13,6 +13,7 @@ from typing import Any
 import pulumi
 
 from components.base import ContainerSpec, File, Limits, Port, container, eager_probe, url_of
+from components.ownership import Ownership
 from components.tls import Trust
 from configs import names
 from configs.links import LinkSettings
@@ -38,7 +39,7 @@ class ForwarderArgs:
     """What a Forwarder is made from.
 
     Attributes:
-        stack: prefix of the stack's physical names.
+        stack: whose it is.
         image: the image's ID: the node's own, which has Python.
         networks: the network that it is on: its node's own.
         node: the node's name; also its alias on that network.
@@ -52,7 +53,7 @@ class ForwarderArgs:
         after: what the container starts after and stops before, without being replaced with it: the node, its destinations.
     """
 
-    stack: str
+    stack: Ownership
     image: pulumi.Input[str]
     networks: Sequence[pulumi.Input[str]]
     node: str

@@ -9,6 +9,7 @@ from pathlib import Path
 import pulumi
 
 from components.base import ContainerSpec, File, Limits, container, eager_probe, volume
+from components.ownership import Ownership
 from components.tls import Identity
 from configs import names
 
@@ -40,32 +41,48 @@ _ROLES_FILE = "/run/secrets/roles"
 
 
 @dataclass(frozen=True, kw_only=True)
+class DatabaseOwner:
+    """A node that gets a database.
+
+    Attributes:
+        password: the password of its role.
+        data_id: the identifier of its volume. A database and a volume know each other: the index of one and the images of another are
+            patients whose images are not there, or another patient's.
+    """
+
+    password: pulumi.Input[str]
+    data_id: pulumi.Input[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class OrthancIndexDbArgs:
     """What an OrthancIndexDb is made from.
 
     Attributes:
-        stack: prefix of the stack's physical names.
+        stack: whose it is.
         image: the image's ID.
+        data: the name of its volume on the engine.
         limits: what the server may use of the machine.
         networks: the networks that the server is on: one for each node, one for its administration.
         admin_networks: those of them that what makes the roles is on.
         major_version: PostgreSQL's major version; decides where the image keeps its data. Plain: it steers the program.
         max_connections: PostgreSQL's max_connections.
         password: the superuser's password.
-        node_passwords: the nodes that get a database, with the password of each one's role. The names are plain.
+        nodes: the nodes that get a database. The names are plain.
         tls: its certificate; None for connections without TLS.
         keep_data: protect the volume, and leave it on the engine when the stack goes.
     """
 
-    stack: str
+    stack: Ownership
     image: pulumi.Input[str]
+    data: str
     limits: Limits
     networks: Sequence[pulumi.Input[str]]
     admin_networks: Sequence[pulumi.Input[str]]
     major_version: int
     max_connections: int
     password: pulumi.Input[str]
-    node_passwords: Mapping[str, pulumi.Input[str]]
+    nodes: Mapping[str, DatabaseOwner]
     tls: Identity | None
     keep_data: bool
 
@@ -74,8 +91,8 @@ class OrthancIndexDb(pulumi.ComponentResource):
     """A PostgreSQL server on networks that lead nowhere else, one for each of its clients, and on no port of the host.
 
     A second container, which runs once and ends, makes the nodes' roles and databases, and sets the roles' passwords. It runs again
-    when a node or a password changes, so that a node can be added to a stack that runs. It removes nothing: the database of a node
-    that left the stack file stays.
+    when a node or a password changes, so that a node can be added to a stack that runs. It removes nothing. Where the data is not kept, it
+    renames the database of a node that left the stack file, whose volume goes.
 
     What depends on it refers to it by its alias and depends_on, not by output: a new container of it replaces no node.
 
@@ -92,7 +109,7 @@ class OrthancIndexDb(pulumi.ComponentResource):
         data = volume(
             f"{name}-data",
             stack=args.stack,
-            name=names.DB_HOST,
+            name=args.data,
             data_format=names.postgresql_format(args.major_version),
             keep=args.keep_data,
             parent=self,
@@ -137,12 +154,13 @@ class OrthancIndexDb(pulumi.ComponentResource):
                     "PGPORT": str(self.port),
                     "PGUSER": names.DB_SUPERUSER,
                     "PGDATABASE": "postgres",
+                    **({} if args.keep_data else {"RENAME_REMOVED": "true"}),
                     **({"PGSSLMODE": "verify-full", "PGSSLROOTCERT": _TRUST_FILE} if args.tls else {}),
                 },
                 files=[
                     File(path=_ROLES_SCRIPT, content=_script()),
                     File(path=_PASSWORD_FILE, content=password),
-                    File(path=_ROLES_FILE, content=_roles_file(args.node_passwords)),
+                    File(path=_ROLES_FILE, content=_roles_file(args.nodes)),
                     *([File(path=_TRUST_FILE, content=args.tls.trust.pem)] if args.tls else []),
                 ],
                 healthcheck=None,
@@ -170,7 +188,7 @@ def _tls_files(tls: Identity | None) -> list[File]:
 
 
 def _databases(args: OrthancIndexDbArgs) -> dict[str, str]:
-    return {node: names.database_of(node) for node in sorted(args.node_passwords)}
+    return {node: names.database_of(node) for node in sorted(args.nodes)}
 
 
 def _mount_path(major_version: int) -> str:
@@ -182,7 +200,8 @@ def _script() -> str:
     return (Path(__file__).parent / "ensure_roles.sh").read_text(encoding="utf-8")
 
 
-def _roles_file(node_passwords: Mapping[str, pulumi.Input[str]]) -> pulumi.Output[str]:
-    """A line for each node, sorted: its role, which is also its database, and the role's password."""
-    passwords = pulumi.Output.secret(dict(node_passwords))
-    return passwords.apply(lambda known: "".join(f"{names.database_of(node)} {known[node]}\n" for node in sorted(known)))
+def _roles_file(nodes: Mapping[str, DatabaseOwner]) -> pulumi.Output[str]:
+    """A line for each node, sorted: its role, which is also its database, the role's password, the identifier of its volume."""
+    known = sorted(nodes)
+    lines = (pulumi.Output.concat(names.database_of(node), " ", nodes[node].password, " ", nodes[node].data_id, "\n") for node in known)
+    return pulumi.Output.secret(pulumi.Output.concat(*lines))

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_docker as docker
 
-from components.base import child, labels
+from components.base import child
 from components.errors import on_error
+from components.ownership import Ownership
 from configs import names
 from configs.networks import Network
 from configs.settings import ModalitySettings, NodeSettings
@@ -21,11 +22,11 @@ class StackNetworkArgs:
     """What a StackNetwork is made from.
 
     Attributes:
-        stack: prefix of the stack's physical names.
+        stack: whose they are.
         networks: which networks, and who is on each. Plain: they steer the program.
     """
 
-    stack: str
+    stack: Ownership
     networks: Sequence[Network]
 
 
@@ -55,15 +56,15 @@ class StackNetwork(pulumi.ComponentResource):
         """Where the nodes reach a device outside the stack."""
         return DicomEndpoint(modality.aet, pulumi.Output.from_input(modality.host), modality.port)
 
-    def _make(self, component: str, stack: str, network: Network) -> pulumi.Output[str]:
+    def _make(self, component: str, stack: Ownership, network: Network) -> pulumi.Output[str]:
         # Docker's own default, true, is not said: the provider would find it as a difference on engines that leave it out.
         no_way_out = None if network.internal or network.masquerade else {"com.docker.network.bridge.enable_ip_masquerade": "false"}
         return docker.Network(
             f"{component}-{network.name}",
-            name=f"{stack}-{network.name}",
+            name=f"{stack.prefix}-{network.name}",
             driver="bridge",
             internal=network.internal,
             options=no_way_out,
-            labels=[docker.NetworkLabelArgs(label=label, value=value) for label, value in labels({names.LABEL_STACK: stack})],
+            labels=[docker.NetworkLabelArgs(label=label, value=value) for label, value in stack.labels()],
             opts=child(self, hooks=on_error()),
         ).name

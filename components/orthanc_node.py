@@ -11,7 +11,8 @@ from typing import Any
 
 import pulumi
 
-from components.base import ContainerSpec, File, Limits, Port, container, eager_probe, host_of, shown, url_of, volume
+from components.base import ContainerSpec, File, Limits, Port, container, eager_probe, host_of, identifier_of, shown, url_of, volume
+from components.ownership import Ownership
 from components.tls import NodeTls, Trust
 from configs import names
 from configs.orthanc_options import OF_LINKS, overlay
@@ -82,8 +83,9 @@ class OrthancNodeArgs:
     """What an OrthancNode is made from.
 
     Attributes:
-        stack: prefix of the stack's physical names.
+        stack: whose it is.
         image: the image's ID.
+        data: the name of its volume on the engine.
         limits: what its container may use of the machine.
         networks: the networks that it is on: its own, one for each link, one with its database.
         endpoint: where the other nodes reach this one.
@@ -99,11 +101,11 @@ class OrthancNodeArgs:
         tls: its certificate, and whose it accepts; None where it is linked to nobody who speaks TLS, and does not itself.
         index: the node's database; None for an index in SQLite, inside the node's volume.
         keep_data: protect the volume, and leave it on the engine when the stack goes.
-        after: what the container starts after and stops before, without being replaced with it: the database.
     """
 
-    stack: str
+    stack: Ownership
     image: pulumi.Input[str]
+    data: str
     limits: Limits
     networks: Sequence[pulumi.Input[str]]
     endpoint: DicomEndpoint[pulumi.Output[str]]
@@ -119,11 +121,13 @@ class OrthancNodeArgs:
     tls: NodeTls | None
     index: IndexDatabase | None
     keep_data: bool
-    after: Sequence[pulumi.Resource] = ()
 
 
 class OrthancNode(pulumi.ComponentResource):
     """An Orthanc with a data volume.
+
+    Made in two steps: the volume with the component, the container by start(). Between them the database is made, which has to know the
+    volume.
 
     Its configuration is in two files, which both the upstream image and this project's merge: a public one and a secret one. The
     public one is also an input of this component, so that a preview shows which option changes: of the container's files, pulumi-docker
@@ -132,12 +136,14 @@ class OrthancNode(pulumi.ComponentResource):
     Does not forward by itself: Forwarder does. Does not create the database: OrthancIndexDb does.
 
     Attributes:
+        data_id: the identifier of its volume.
         http_url: its web interface, from the host.
         dicom_host: where the host publishes its DICOM port.
         dicom_port: that port.
         revision: changes when the node is deployed anew with another image or public configuration.
     """
 
+    data_id: pulumi.Output[str]
     http_url: pulumi.Output[str]
     dicom_host: pulumi.Output[str]
     dicom_port: pulumi.Output[int]
@@ -146,14 +152,27 @@ class OrthancNode(pulumi.ComponentResource):
     def __init__(self, name: str, args: OrthancNodeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         configuration = _public(name, args)
         super().__init__("orthanc-stack:index:OrthancNode", name, _inputs(args, configuration), opts)
-        data = volume(
+        self._name, self._args, self._configuration = name, args, configuration
+        self._data = volume(
             f"{name}-data",
             stack=args.stack,
-            name=name,
+            name=args.data,
             data_format=names.postgresql_format() if args.index else names.sqlite_format(),
             keep=args.keep_data,
             parent=self,
         )
+        self.data_id = identifier_of(self._data)
+        # Not by output of the container, nor of anything else: whoever reads it is not replaced with this node, keeps nothing of this
+        # stack from being destroyed, and may be made side by side with it.
+        self.revision = shown(pulumi.Output.all(args.image, configuration).apply(_revision))
+
+    def start(self, after: Sequence[pulumi.Resource] = ()) -> None:
+        """Make the container.
+
+        Args:
+            after: what it starts after and stops before, without being replaced with it: the database.
+        """
+        name, args = self._name, self._args
         made = container(
             f"{name}-container",
             ContainerSpec(
@@ -165,12 +184,12 @@ class OrthancNode(pulumi.ComponentResource):
                 limits=args.limits,
                 environment=_TRANSPORT,
                 files=[
-                    File(path="/etc/orthanc/orthanc.json", content=configuration.apply(_as_file)),
+                    File(path="/etc/orthanc/orthanc.json", content=self._configuration.apply(_as_file)),
                     File(path="/run/secrets/orthanc.json", content=_secret(args), mode="0400"),
                     *_scripts(args),
                     *_trust(args),
                 ],
-                volumes=[(data.name, _STORAGE)],
+                volumes=[(self._data.name, _STORAGE)],
                 ports=[
                     Port(internal=names.HTTP_PORT, external=args.http_port, address=args.address),
                     Port(internal=names.DICOM_PORT, external=args.dicom_port, address=args.address),
@@ -183,15 +202,12 @@ class OrthancNode(pulumi.ComponentResource):
                 data_bytes=_DATA_BYTES,
             ),
             self,
-            depends_on=list(args.after),
+            depends_on=list(after),
         )
         # By output of the container: these are true when it serves.
         self.http_url = made.name.apply(lambda _: url_of(args.address, args.http_port, tls=bool(args.tls and args.tls.serves)))
         self.dicom_host = made.name.apply(lambda _: host_of(args.address))
         self.dicom_port = made.name.apply(lambda _: args.dicom_port)
-        # Not by output of the container, nor of anything else: whoever reads it is not replaced with this node, keeps nothing of this
-        # stack from being destroyed, and may be made side by side with it.
-        self.revision = shown(pulumi.Output.all(args.image, configuration).apply(_revision))
         self.register_outputs({"dicomHost": self.dicom_host, "dicomPort": self.dicom_port, "httpUrl": self.http_url})
 
 
@@ -221,8 +237,9 @@ def _public(name: str, args: OrthancNodeArgs) -> pulumi.Output[dict[str, Any]]:
             "DicomPort": args.endpoint.port,
             "HttpPort": names.HTTP_PORT,
             "StorageDirectory": _STORAGE,
-            # Orthanc keys its saved jobs to it. Its own default is made from the MAC address, which a new container changes.
-            "DatabaseServerIdentifier": f"{args.stack}-{name}",
+            # Orthanc keys its saved jobs to it. Its own default is made from the MAC address, which a new container changes. The volume's
+            # name stays when the stack is renamed.
+            "DatabaseServerIdentifier": args.data,
             "LuaScripts": [_ROLES_SCRIPT],
             "DicomModalities": {peer.name: peer.modality() | {"Host": hosts[peer.name]} for peer in args.peers},
         }

@@ -9,7 +9,7 @@ import pulumi
 from components.adminer import Adminer, AdminerArgs
 from components.base import Limits
 from components.forwarder import Forwarder, ForwarderArgs
-from components.index_db import OrthancIndexDb, OrthancIndexDbArgs
+from components.index_db import DatabaseOwner, OrthancIndexDb, OrthancIndexDbArgs
 from components.network import StackNetwork, StackNetworkArgs
 from components.orthanc_node import IndexDatabase, OrthancNode, OrthancNodeArgs, User
 from components.stack_images import StackImages, StackImagesArgs
@@ -29,7 +29,7 @@ _NODE_SHARES = 1024
 
 def network_of(this: Deployment) -> StackNetwork:
     """The stack's private networks."""
-    return StackNetwork("network", StackNetworkArgs(stack=this.prefix, networks=networks_of(this.settings)))
+    return StackNetwork("network", StackNetworkArgs(stack=this.ownership, networks=networks_of(this.settings)))
 
 
 def images_of(this: Deployment) -> StackImages:
@@ -39,23 +39,27 @@ def images_of(this: Deployment) -> StackImages:
     return StackImages("images", StackImagesArgs(choice=this.images, roles=tuple(sorted(needed))))
 
 
-def index_db_of(this: Deployment, *, network: StackNetwork, images: StackImages) -> OrthancIndexDb | None:
+def index_db_of(this: Deployment, nodes: Mapping[str, OrthancNode], *, network: StackNetwork, images: StackImages) -> OrthancIndexDb | None:
     """The index database; None where every node keeps its index in SQLite."""
     settings = this.settings
     if not settings.index_nodes:
         return None
     args = OrthancIndexDbArgs(
-        stack=this.prefix,
+        stack=this.ownership,
         image=images.id_of("postgres"),
+        data=this.volume_of(names.DB_HOST),
         limits=_limits_of(settings.index_db, shares=_DB_SHARES),
         networks=network.of(names.DB_HOST),
         admin_networks=network.of(names.DB_ROLES),
         major_version=settings.index_db.major_version,
         max_connections=settings.index_db.max_connections,
         password=this.secret(secrets.DB_PASSWORD),
-        node_passwords={node.name: this.secret(secrets.node_db_key(node.name)) for node in settings.index_nodes},
+        nodes={
+            node.name: DatabaseOwner(password=this.secret(secrets.node_db_key(node.name)), data_id=nodes[node.name].data_id)
+            for node in settings.index_nodes
+        },
         tls=_identity_of(this, names.DB_HOST) if settings.db_tls else None,
-        keep_data=settings.is_prod,
+        keep_data=this.keeps_data,
     )
     return OrthancIndexDb(names.DB_HOST, args)
 
@@ -73,17 +77,12 @@ def node_of(
     network: StackNetwork,
     images: StackImages,
     endpoints: Mapping[str, DicomEndpoint[pulumi.Output[str]]],
-    db: OrthancIndexDb | None,
 ) -> OrthancNode:
-    """One node.
-
-    With its index in PostgreSQL it is made after the database and stops before it, but refers to it by its alias: a new database
-    container replaces no node.
-    """
-    on_db = db is not None and node.index == "postgresql"
+    """One node, which is not started yet."""
     args = OrthancNodeArgs(
-        stack=this.prefix,
+        stack=this.ownership,
         image=images.id_of("orthanc"),
+        data=this.volume_of(node.name),
         limits=_limits_of(node, shares=_NODE_SHARES),
         networks=network.of(node.name),
         endpoint=endpoints[node.name],
@@ -97,11 +96,21 @@ def node_of(
         deletes=node.delete_after is not None,
         unsafe=node.unsafe,
         tls=_tls_of(this, node),
-        index=_database_of(this, node) if on_db else None,
-        keep_data=this.settings.is_prod,
-        after=[db] if db and on_db else [],
+        index=_database_of(this, node) if node.index == "postgresql" else None,
+        keep_data=this.keeps_data,
     )
     return OrthancNode(node.name, args)
+
+
+def start(this: Deployment, nodes: Mapping[str, OrthancNode], db: OrthancIndexDb | None) -> None:
+    """Start the nodes.
+
+    With its index in PostgreSQL a node is made after the database and stops before it, but refers to it by its alias: a new database
+    container replaces no node.
+    """
+    on_db = {node.name for node in this.settings.index_nodes}
+    for name, node in nodes.items():
+        node.start(after=[db] if db and name in on_db else [])
 
 
 def forwarders_of(
@@ -121,7 +130,7 @@ def adminer_of(this: Deployment, *, network: StackNetwork, images: StackImages) 
     if settings.adminer is None:
         return None
     args = AdminerArgs(
-        stack=this.prefix,
+        stack=this.ownership,
         image=images.id_of("adminer"),
         networks=network.of(names.ADMINER),
         database_host=names.DB_HOST,
@@ -181,7 +190,7 @@ def _forwarder_of(
 ) -> Forwarder:
     destinations = {name: nodes[name] for name in node.targets if name in nodes}
     args = ForwarderArgs(
-        stack=this.prefix,
+        stack=this.ownership,
         image=images.id_of("orthanc"),
         networks=network.of(names.forwarder_of(node.name)),
         node=node.name,

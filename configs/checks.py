@@ -257,6 +257,8 @@ def _environment(parts: Parts) -> Iterator[Problem]:
         yield Problem("adminer", "has no database to show: no node has index: postgresql. Leave it out.")
     if not settings.is_prod:
         return
+    if settings.release_data:
+        yield Problem("releaseData", "is for environment: dev only: prod keeps its data. Leave it out.", True)
     if settings.adminer:
         yield Problem("adminer", "is for environment: dev only; leave it out.")
     unbound = [node.name for _, node in parts.nodes if node.bind is None]

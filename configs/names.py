@@ -11,8 +11,13 @@ Value = TypeVar("Value")
 #: The project's name in Pulumi.yaml; also the namespace of the stack file's keys.
 PROJECT: Final = "orthanc-stack"
 
-#: On every container, volume and network: prefix() of the stack that owns it.
+#: On every container, volume and network: prefix() of the stack that made it.
 LABEL_STACK: Final = f"{PROJECT}.stack"
+#: On every container, volume and network: the identifier of the state that made it (components/ownership.py). Two checkouts may have a
+#: stack of the same name, and then only this tells whose a thing is.
+LABEL_OWNER: Final = f"{PROJECT}.owner"
+#: On a data volume: an identifier of its own, which the database of the node knows, too (components/ensure_roles.sh).
+LABEL_VOLUME: Final = f"{PROJECT}.volume"
 #: On every container: what it is (db, db-roles, node, forwarder, adminer).
 LABEL_ROLE: Final = f"{PROJECT}.role"
 #: On a data volume, written when it is made and never changed: what the data in it was made by ("postgresql-17", "sqlite").
@@ -46,8 +51,21 @@ def own(config: Mapping[Any, Value]) -> dict[str, Value]:
     return {key.removeprefix(mine): value for key, value in config.items() if isinstance(key, str) and key.startswith(mine)}
 
 
+#: No hyphen is left in a stack's name, and no two names become the same: "ct" with a node "room-archive" and "ct-room" with a node
+#: "archive" would otherwise share a volume.
+_WITHOUT_HYPHENS = str.maketrans({"-": "_", "_": ".u", ".": ".."})
+
+
 def prefix(stack: str, project: str = PROJECT) -> str:
-    """What the physical names of a stack begin with: ``orthanc-stack-dev``."""
+    """What the physical names of a stack begin with: ``orthanc-stack-dev``, and ``orthanc-stack-ct_room`` for "ct-room".
+
+    Before the hyphen that follows it, a name tells the stack, and behind it the part: names of two stacks never meet.
+    """
+    return f"{project}-{stack.translate(_WITHOUT_HYPHENS)}"
+
+
+def first_prefix(stack: str, project: str = PROJECT) -> str:
+    """What the names of a stack's volumes began with before 2026-12. Volumes keep their names."""
     return f"{project}-{stack}"
 
 

@@ -17,11 +17,65 @@ from typing import Any
 
 from configs import names
 from configs.checks import HostPort, Parts, host_ports
+from configs.held import Held
 from configs.images import candidates
 from configs.problems import Problem
 from configs.settings import StackSettings
 
 _TIMEOUT_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Which stack it is, and what its state holds.
+
+    Attributes:
+        prefix: what its physical names begin with.
+        first_prefix: what those of its volumes began with in the first versions.
+        held: what its state holds.
+        adopted: the names of the volumes that its stack file takes over.
+    """
+
+    prefix: str
+    first_prefix: str
+    held: Held = field(default_factory=Held)
+    adopted: frozenset[str] = frozenset()
+
+    def holds(self, part: str) -> bool:
+        """Whether the state holds the data volume of a node, or of the database."""
+        return f"{part}-data" in self.held.volumes
+
+    def first_volume_of(self, part: str) -> str:
+        """The name that the data volume of a node, or of the database, had in the first versions."""
+        return f"{self.first_prefix}-{part}"
+
+    def volume_of(self, part: str) -> str:
+        """The name of the data volume of a node, or of the database: the one that it has, or the one that it gets."""
+        if self.holds(part):
+            return self.held.volumes[f"{part}-data"]
+        first = self.first_volume_of(part)
+        return first if first in self.adopted else f"{self.prefix}-{part}"
+
+    def is_its(self, volume: str, part: str, found: Volume) -> bool:
+        """Whether the stack may use a volume that exists; for a name of the first versions: whether it may pass over it."""
+        if found.owner:
+            return found.owner == self.held.owner or volume != self.volume_of(part)
+        return self.holds(part) or (volume != self.volume_of(part) and found.stack != self.first_prefix)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A volume on the engine.
+
+    Attributes:
+        format: the format of its data; "" where it has no label.
+        owner: the identifier of the state that made it; "" where it has no label.
+        stack: prefix of the stack that made it; "" where it has no label.
+    """
+
+    format: str = ""
+    owner: str = ""
+    stack: str = ""
 
 
 @dataclass(frozen=True)
@@ -33,8 +87,8 @@ class Engine:
         error: what the docker command said, if it is not.
         local: whether the engine is this machine's own, so that its ports are this machine's ports.
         images: the locally built images that it holds.
-        ports: the host's ports that running containers of the stack hold.
-        formats: the data format of each volume of the stack that exists, by the volume's name; "" where it has no label.
+        ports: the host's ports that running containers of the stack hold, which it has and keeps.
+        volumes: those volumes that exist of the ones that the stack wants, by name.
     """
 
     reachable: bool = True
@@ -42,7 +96,7 @@ class Engine:
     local: bool = False
     images: frozenset[str] = frozenset()
     ports: frozenset[int] = frozenset()
-    formats: Mapping[str, str] = field(default_factory=dict)
+    volumes: Mapping[str, Volume] = field(default_factory=dict)
 
 
 def docker_command(config: Mapping[str, str]) -> list[str]:
@@ -54,11 +108,11 @@ def docker_command(config: Mapping[str, str]) -> list[str]:
     return ["docker"]
 
 
-def inspect(settings: StackSettings, prefix: str, docker: Sequence[str]) -> Engine | None:
+def inspect(settings: StackSettings, stack: Stack, docker: Sequence[str]) -> Engine | None:
     """Ask the engine for what it holds of a stack; None where there is no docker command."""
-    containers = [f"{prefix}-{name}" for node in settings.nodes for name in (node.name, names.forwarder_of(node.name))]
-    containers.append(f"{prefix}-adminer")
-    volumes = list(_expected_formats(settings, prefix))
+    parts = [*(part for node in settings.nodes for part in (node.name, names.forwarder_of(node.name))), names.ADMINER]
+    containers = [stack.held.containers[name] for part in parts if (name := f"{part}-container") in stack.held.containers]
+    volumes = sorted({name for part in _data_parts(settings) for name in (stack.volume_of(part), stack.first_volume_of(part))})
     # Volumes apart: a volume has the name of its container, and an inspection without a type finds the container alone.
     commands = ([*docker, "inspect", *candidates(), *containers], [*docker, "volume", "inspect", *volumes])
     try:
@@ -81,16 +135,18 @@ def inspect(settings: StackSettings, prefix: str, docker: Sequence[str]) -> Engi
 def _engine(found: Sequence[Mapping[str, Any]], local: bool) -> Engine:
     images: set[str] = set()
     ports: set[int] = set()
-    formats: dict[str, str] = {}
+    volumes: dict[str, Volume] = {}
     for thing in found:
         if "RepoTags" in thing:
             images.update(thing["RepoTags"] or ())
         elif "Mountpoint" in thing:
-            formats[thing["Name"]] = (thing.get("Labels") or {}).get(names.LABEL_FORMAT, "")
+            labels = thing.get("Labels") or {}
+            said = (labels.get(label, "") for label in (names.LABEL_FORMAT, names.LABEL_OWNER, names.LABEL_STACK))
+            volumes[thing["Name"]] = Volume(*said)
         elif thing.get("State", {}).get("Running"):
             bindings = thing["HostConfig"].get("PortBindings") or {}
             ports.update(int(b["HostPort"]) for bound in bindings.values() for b in bound or () if b.get("HostPort"))
-    return Engine(local=local, images=frozenset(images), ports=frozenset(ports), formats=formats)
+    return Engine(local=local, images=frozenset(images), ports=frozenset(ports), volumes=volumes)
 
 
 def _is_local(docker: Sequence[str]) -> bool:
@@ -99,12 +155,12 @@ def _is_local(docker: Sequence[str]) -> bool:
     return host.startswith(("unix://", "npipe://")) and "--context" not in docker and not os.environ.get("DOCKER_CONTEXT")
 
 
-def check(parts: Parts, prefix: str, engine: Engine) -> list[Problem]:
+def check(parts: Parts, stack: Stack, engine: Engine) -> list[Problem]:
     """What does not fit between a stack file and the machine it is for."""
     if not engine.reachable:
         hint = "Start it (or: make up), or point DOCKER_HOST or docker:host to the one to use."
         return [Problem("the Docker engine", f"is not reached: {engine.error}\n      {hint}")]
-    problems = _formats(parts.settings, prefix, engine)
+    problems = _owners(parts.settings, stack, engine) or _formats(parts.settings, stack, engine)
     if parts.settings.images.source == "local" and (missing := sorted(set(candidates()) - engine.images)):
         problems.append(
             Problem("images.source", f"needs images that the engine does not hold: {', '.join(missing)}. Build them: make images", "local")
@@ -114,21 +170,42 @@ def check(parts: Parts, prefix: str, engine: Engine) -> list[Problem]:
     return problems
 
 
-def _expected_formats(settings: StackSettings, prefix: str) -> dict[str, tuple[str, str]]:
-    """For each volume of a stack: the setting that its data must fit, and the data format that this setting means."""
-    formats: dict[str, tuple[str, str]] = {f"{prefix}-{n.name}": (f"nodes[{i}].index", n.index) for i, n in enumerate(settings.nodes)}
+def _data_parts(settings: StackSettings) -> dict[str, tuple[str, str]]:
+    """What has a data volume, by name: the setting that its data must fit, and the format that this setting means."""
+    parts: dict[str, tuple[str, str]] = {node.name: (f"nodes[{i}].index", node.index) for i, node in enumerate(settings.nodes)}
     if settings.index_nodes:
-        formats[f"{prefix}-db"] = ("indexDb.majorVersion", names.postgresql_format(settings.index_db.major_version))
-    return formats
+        parts[names.DB_HOST] = ("indexDb.majorVersion", names.postgresql_format(settings.index_db.major_version))
+    return parts
 
 
-def _formats(settings: StackSettings, prefix: str, engine: Engine) -> list[Problem]:
+_WHOSE = """It may hold patients' images, and is left alone.
+      - This very stack, deployed from another checkout or login: use its state, by the same `pulumi login` or a copy of its .pulumi-state/.
+      - Another stack: give this one, or its node, another name.
+      - Its state is lost, and nothing else uses it: take it over, by orthanc-stack:adopt: [{volume}] in the stack file."""
+
+
+def _owners(settings: StackSettings, stack: Stack, engine: Engine) -> list[Problem]:
+    """Volumes that exist and are not this stack's: the images in them would be shown here, and deleted with this stack."""
     problems = []
-    for volume, (path, wanted) in sorted(_expected_formats(settings, prefix).items()):
-        held = engine.formats.get(volume) or wanted
+    for part, (path, _) in sorted(_data_parts(settings).items()):
+        place = f"{path.partition('.')[0]}.name" if part != names.DB_HOST else "indexDb"
+        for volume in sorted({stack.volume_of(part), stack.first_volume_of(part)}):
+            found = engine.volumes.get(volume)
+            if found is None or volume in settings.adopt or stack.is_its(volume, part, found):
+                continue
+            whose = f"which another state made ({found.owner})" if found.owner else "which this stack's state does not hold"
+            problems.append(Problem(place, f"needs the volume {volume}, {whose}. {_WHOSE.format(volume=volume)}", part))
+    return problems
+
+
+def _formats(settings: StackSettings, stack: Stack, engine: Engine) -> list[Problem]:
+    problems = []
+    for part, (path, wanted) in sorted(_data_parts(settings).items()):
+        volume = stack.volume_of(part)
+        held = engine.volumes.get(volume, Volume()).format or wanted
         if held == wanted:
             continue
-        if volume == f"{prefix}-db":
+        if part == names.DB_HOST:
             message = (
                 f"does not fit the data in the volume {volume}, which PostgreSQL {held.rpartition('-')[2]} wrote. Another major version "
                 "cannot read it: set it back; to upgrade, dump the databases with the old version and restore them into a new volume."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING
 import pulumi
 from pulumi.runtime import config as pulumi_config
 
+from components.ownership import Ownership, owner_of
 from configs import names, preflight
+from configs.held import Held, held_of
 from configs.images import ImageChoice, choose
 from configs.loader import load, stack_file_name
 from configs.problems import SettingsError, report
@@ -21,6 +24,10 @@ from configs.tls import CA_CERTIFICATE, parties_of
 if TYPE_CHECKING:
     from configs.certificates import Certificate
 
+#: How often, and with which pauses, the program tries to read its stack's state.
+_READ_ATTEMPTS = 20
+_READ_PAUSE_SECONDS = 0.1
+
 
 @dataclass(frozen=True)
 class Deployment:
@@ -28,7 +35,9 @@ class Deployment:
 
     Attributes:
         settings: the stack file.
-        prefix: what the physical names of the stack begin with.
+        ownership: whose everything is that it makes.
+        volume_of: the name of the data volume of a node, or of the database.
+        keeps_data: whether the data volumes are protected, and stay when the stack goes.
         images: the images to run.
         secret: reads one secret of the stack, by its key.
         certificates: the certificates of whoever speaks TLS, by name.
@@ -36,7 +45,9 @@ class Deployment:
     """
 
     settings: StackSettings
-    prefix: str
+    ownership: Ownership
+    volume_of: Callable[[str], str]
+    keeps_data: bool
     images: ImageChoice
     secret: Callable[[str], pulumi.Output[str]]
     certificates: Mapping[str, Certificate]
@@ -50,7 +61,6 @@ def begin() -> Deployment:
         pulumi.RunError: the stack file is refused; Pulumi prints its text without a traceback, and no resource is touched.
     """
     name = pulumi.get_stack()
-    prefix = names.prefix(name, pulumi.get_project())
     # pulumi.Config reads keys that it is told; only the whole configuration shows a key that is misspelt.
     config = pulumi_config.CONFIG.get()
     docker = preflight.docker_command(config)
@@ -58,25 +68,70 @@ def begin() -> Deployment:
         settings, parts = load(config, filter(pulumi_config.is_config_secret, config), name)
     except SettingsError as error:
         raise pulumi.RunError(str(error)) from None
-    engine = preflight.inspect(settings, prefix, docker)
+    held = _read_state()
+    stack = preflight.Stack(
+        names.prefix(name, pulumi.get_project()),
+        names.first_prefix(name, pulumi.get_project()),
+        held,
+        frozenset(settings.adopt),
+    )
+    engine = preflight.inspect(settings, stack, docker)
     if engine is None:
         pulumi.log.warn("There is no docker command: ports and existing volumes are not checked against the engine.")
         engine = preflight.Engine()
-    elif problems := preflight.check(parts, prefix, engine):
+    elif problems := preflight.check(parts, stack, engine):
         raise pulumi.RunError(report(problems, stack_file_name(name)))
     for node in settings.nodes:
         for option in node.unsafe:
             pulumi.log.warn(f"{node.name}: {option} is weakened on purpose (unsafe): {PROTECTIONS[option].against}.")
     _warn_of_plain(settings)
+    keeps_data = settings.is_prod or (held.keeps_data and not settings.release_data)
+    _warn_of_release(settings, held)
     own = names.own(config)
     return Deployment(
         settings,
-        prefix,
+        owner_of(stack.prefix, held.owner, keep=keeps_data),
+        stack.volume_of,
+        keeps_data,
         choose(settings.images, engine.images),
         pulumi.Config().require_secret,
         _certificates(settings, own, name),
         own.get(CA_CERTIFICATE, ""),
     )
+
+
+def _read_state() -> Held:
+    """What the stack's state holds before this run. The engine's own function: a StackReference would show outputs alone."""
+    stack = f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"
+    for attempt in range(_READ_ATTEMPTS):
+        try:
+            answer = pulumi.runtime.invoke("pulumi:pulumi:readStackResourceOutputs", {"stackName": stack})
+        except Exception as error:
+            # A backend of files writes the state and a small file beside it, and the second not in one step (gocloud.dev's fileblob,
+            # attrs.go): whoever reads while the engine writes its first resources may meet an empty one.
+            if attempt == _READ_ATTEMPTS - 1:
+                raise pulumi.RunError(f"The state of {stack} cannot be read, and nothing was touched: {error}") from None
+            time.sleep(_READ_PAUSE_SECONDS)
+        else:
+            return held_of(answer.value["outputs"])
+    raise AssertionError
+
+
+def _warn_of_release(settings: StackSettings, held: Held) -> None:
+    """What becomes of the data of a stack that was prod, and is no longer."""
+    if settings.is_prod or not held.keeps_data:
+        return
+    volumes = ", ".join(sorted(held.volumes.values()))
+    if settings.release_data:
+        pulumi.log.warn(
+            "releaseData: the data volumes are no longer protected. After this run, `pulumi destroy`, and a node that is removed from the "
+            f"stack file, delete patients' images: {volumes}."
+        )
+    else:
+        pulumi.log.warn(
+            f"environment is dev, and the stack was prod: its data volumes stay protected ({volumes}). releaseData: true in the stack file "
+            "gives them up."
+        )
 
 
 def _certificates(settings: StackSettings, own: Mapping[str, str], stack: str) -> dict[str, Certificate]:

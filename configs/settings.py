@@ -213,6 +213,16 @@ class StackSettings(Settings):
         description="a list of DICOM devices outside the stack; anyone who is neither a node nor listed here is refused.",
     )
     adminer: AdminerSettings | None = Field(default=None, description="Adminer, in dev only; left out, there is none.")
+    adopt: Annotated[tuple[str, ...], BeforeValidator(from_list), Distinct, Field(max_length=MAX_NODES)] = Field(
+        default=(),
+        description="the names of volumes on the engine that another state made, or an older version, and that this stack takes over: they "
+        "are refused otherwise. What made them must no longer use them.",
+    )
+    release_data: bool = Field(
+        default=False,
+        description="whether the data volumes of a stack that was prod are no longer protected once `environment` is dev: true or false. "
+        "With true, `pulumi destroy`, and a node that is removed, delete patients' images.",
+    )
 
     @property
     def is_prod(self) -> bool:

@@ -31,7 +31,7 @@ COMMANDS = {
     "certs": "make the certificates that are missing or end soon; RENEW=<name> or all, EXPORT=<name> for a device",
     "rotate": "give secrets new random values on a running stack: KEY=<key>, or KEY=all",
     "down": "stop the stack and keep its data",
-    "destroy": "remove the stack; in prod its data volumes stay",
+    "destroy": "remove the stack; volumes that are protected stay (prod). Asks for its name; YES=1 (or --yes) does not",
     "env": 'print what plain `pulumi` needs: eval "$(make -s env)"',
     "setup": "find or make all that up needs, and deploy nothing",
     "images": "build the images from Debian's packages",
@@ -66,7 +66,6 @@ _OF_A_STACK = {
     "certs": "ops.certs:certs",
     "rotate": "ops.rotate:rotate",
     "down": "ops.lifecycle:down",
-    "destroy": "ops.lifecycle:destroy",
     "setup": "ops.setup.__main__:set_up",
     "images": "ops.setup.__main__:build_images",
 }
@@ -74,7 +73,9 @@ _OF_A_STACK = {
 
 def main(arguments: list[str]) -> int:
     """Run one command; the exit status."""
-    command, stack = (*arguments, "dev")[:2] if arguments else ("help", "dev")
+    if "--yes" in arguments:
+        os.environ["YES"] = "1"
+    command, stack = (*(word for word in arguments if word != "--yes"), "dev")[:2] if arguments else ("help", "dev")
     if command == "help":
         for name, meaning in COMMANDS.items():
             print(f"  make {name:<15} {meaning}")
@@ -114,6 +115,10 @@ def _run(command: str, stack: str, out: TextIO) -> int:
     if command in _OF_A_STACK:
         module, function = _OF_A_STACK[command].split(":")
         return int(getattr(importlib.import_module(module), function)(stack))
+    if command == "destroy":
+        from ops.lifecycle import destroy
+
+        return destroy(stack, yes=os.environ.get("YES") == "1")
     if command == "outputs":
         from ops.outputs import outputs_json
         from ops.up import deployed

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from configs.names import LABEL_ROLE, LABEL_STACK, forwarder_of
 from ops.setup.console import SetupError
@@ -68,11 +68,19 @@ def docker_runner(command: Sequence[str]) -> Docker:
     return run
 
 
-def list_containers(docker: Docker, prefix: str) -> list[Container]:
-    """All containers of a stack, stopped ones as well, sorted by name: one call of the docker command."""
+def list_containers(docker: Docker, prefix: str, ids: Collection[str] | None = None) -> list[Container]:
+    """All containers of a stack, stopped ones as well, sorted by name: one call of the docker command.
+
+    Args:
+        docker: the docker command.
+        prefix: what their names begin with.
+        ids: instead of those that bear the stack's name, which another checkout may have made, those with these identifiers.
+    """
     # `--format json` is not known to clients before 23 (Debian 12 has 20.10).
-    shown = docker(["ps", "--all", "--no-trunc", "--filter", f"label={LABEL_STACK}={prefix}", "--format", "{{json .}}"])
-    return sorted((_container(line) for line in shown.splitlines()), key=lambda container: container.name)
+    label = f"{LABEL_STACK}={prefix}" if ids is None else LABEL_STACK
+    shown = docker(["ps", "--all", "--no-trunc", "--filter", f"label={label}", "--format", "{{json .}}"])
+    found = (_container(line) for line in shown.splitlines())
+    return sorted((one for one in found if ids is None or one.id in ids), key=lambda container: container.name)
 
 
 def _container(line: str) -> Container:
@@ -95,24 +103,10 @@ def expected_names(prefix: str, nodes: Sequence[str], *, index_db: bool, adminer
     return names | ({f"{prefix}-db"} if index_db else set()) | ({f"{prefix}-adminer"} if adminer else set())
 
 
-Kind = Literal["container", "network", "volume"]
-
-
 @dataclass(frozen=True)
 class Thing:
-    """Something of a stack that the engine holds."""
+    """A container or a network that the engine holds."""
 
-    kind: Kind
+    kind: str
     id: str
     name: str
-
-
-def list_networks(docker: Docker, prefix: str) -> list[Thing]:
-    """All networks of a stack."""
-    shown = docker(["network", "ls", "--no-trunc", "--filter", f"label={LABEL_STACK}={prefix}", "--format", "{{.ID}} {{.Name}}"])
-    return [Thing("network", *line.split(" ", 1)) for line in shown.splitlines()]
-
-
-def list_volumes(docker: Docker, prefix: str) -> list[str]:
-    """The names of all volumes of a stack."""
-    return sorted(docker(["volume", "ls", "--quiet", "--filter", f"label={LABEL_STACK}={prefix}"]).split())

@@ -1,14 +1,13 @@
-"""`make down` and `make destroy`: a stack stops, or goes."""
+"""`make down` and `make destroy`: a stack stops, or goes. Both go by its state: what another state made is not theirs to touch."""
 
 from __future__ import annotations
 
-from configs.loader import load_stack_file
-from configs.names import prefix
-from ops.containers import Container, Docker, docker_runner, list_containers, list_volumes
-from ops.prepare import docker_command
+import sys
+
+from ops.containers import Container, docker_runner, list_containers
 from ops.recover import recover, was_interrupted
 from ops.setup.console import SetupError, say
-from ops.setup.engine import ensure_engine
+from ops.stack import Stack
 from ops.up import deployed
 
 #: Orthanc and PostgreSQL write down what they hold when they are asked to stop, and are killed after this.
@@ -17,12 +16,9 @@ _GRACE_SECONDS = 60
 
 def down(name: str) -> int:
     """Stop a stack's containers and keep everything; the exit status."""
-    command = docker_command(name)
-    engine = ensure_engine(command[1:])
-    if host := engine.env.get("DOCKER_HOST"):
-        command = (*command, "--host", host) if len(command) == 1 else command
-    docker = docker_runner(command)
-    found = list_containers(docker, prefix(name.rpartition("/")[2]))
+    stack = deployed(name)
+    docker = docker_runner(stack.tools.docker)
+    found = list_containers(docker, stack.prefix, stack.held().containers.values())
     running = [container for container in found if container.state in ("running", "restarting", "paused")]
     if not running:
         say("Down", f"nothing of the stack {name} is running")
@@ -42,25 +38,42 @@ def stop_order(running: list[Container]) -> list[list[Container]]:
     return [group for group in (forwarders, users, servers) if group]
 
 
-def destroy(name: str) -> int:
-    """Remove a stack; in prod its data volumes stay. The exit status."""
-    settings = load_stack_file(name)
+def destroy(name: str, *, yes: bool) -> int:
+    """Remove a stack; volumes that its state protects stay. The exit status.
+
+    Args:
+        name: the stack's name.
+        yes: do not ask for it again.
+    """
     stack = deployed(name)
     docker = docker_runner(stack.tools.docker)
+    keeps = stack.protects()
+    if not yes:
+        _ask(stack, keeps=keeps)
     if was_interrupted(stack):
         recover(stack, docker)
-    status = stack.run("destroy", "--yes", "--skip-preview", *(["--exclude-protected"] if settings.is_prod else []))
+    status = stack.run("destroy", "--yes", "--skip-preview", *(["--exclude-protected"] if keeps else []))
     if status != 0:
         raise SetupError(f"the stack {name} is not gone: pulumi ended with exit status {status}; what it says is above.")
-    _say_what_stays(name, stack.prefix, docker)
-    return 0
-
-
-def _say_what_stays(name: str, stack_prefix: str, docker: Docker) -> None:
     print()
-    if kept := list_volumes(docker, stack_prefix):
+    if kept := sorted(stack.held().volumes.values()):
         say("Destroy", f"kept, with their data: {', '.join(kept)}")
         say("Destroy", f"`make up STACK={name}` takes them up again; `docker volume rm` deletes them for good")
     else:
         say("Destroy", "no data volume is left")
     say("Destroy", f"settings and secrets stay in Pulumi.{name.rpartition('/')[2]}.yaml")
+    return 0
+
+
+def _ask(stack: Stack, *, keeps: bool) -> None:
+    """Ask for the stack's name.
+
+    Raises:
+        SetupError: it is not said, or nobody is there to say it.
+    """
+    volumes = ", ".join(sorted(stack.held().volumes.values())) or "none"
+    print(f"\n  This removes the stack {stack.name}, {'but for' if keeps else 'WITH'} its data volumes: {volumes}", flush=True)
+    if not sys.stdin.isatty():
+        raise SetupError(f"nothing was touched: nobody is there to ask. In a pipeline: make destroy STACK={stack.name} YES=1")
+    if input("  Its name, to go on: ").strip() != stack.name:
+        raise SetupError("nothing was touched: that is not the stack's name.")

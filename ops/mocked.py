@@ -20,6 +20,8 @@ if __name__ == "__main__":
     # The modules are those of the checkout that it is run in, which need not be this file's.
     sys.path[0] = str(Path.cwd())
 
+import secrets as randomness
+
 import pulumi
 from pulumi.runtime import config as pulumi_config
 from pulumi.runtime import mocks, rpc
@@ -27,10 +29,15 @@ from pulumi.runtime.settings import get_root_resource
 from pulumi.runtime.stack import Stack, run_pulumi_func
 
 from configs import preflight
+from configs.held import KEEPS_DATA, OWNER
 from configs.names import PROJECT
 
 #: What stands for a secret's value in what is printed.
 MASK = "[secret]"
+
+
+#: A stack that was deployed before: the first deployment makes a random owner.
+_DEPLOYED = {"owner": {"type": "pulumi:index:Stash", "outputs": {"input": {OWNER: "0123456789abcdef", KEEPS_DATA: False}}}}
 
 
 @dataclass(frozen=True)
@@ -62,17 +69,24 @@ class Run:
 class _Mocks(mocks.Mocks):
     """Docker, as far as outputs are asked for: an image has an ID; everything else has what it was given."""
 
+    def __init__(self, state: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.state = state
+
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
         more = {"imageId": f"sha256:{args.name}"} if args.typ.endswith(":RemoteImage") else {}
+        if args.typ == "pulumi:index:Stash":
+            more = {"output": args.inputs["input"]}
         return f"{args.name}-id", {**args.inputs, **more}
 
     def call(self, args: mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
-        raise AssertionError(f"the program calls a function: {args.token}")
+        assert args.token == "pulumi:pulumi:readStackResourceOutputs", f"the program calls a function: {args.token}"
+        return {"outputs": dict(self.state)}, []
 
 
 class _Monitor(mocks.MockMonitor):
-    def __init__(self, run: Run) -> None:
-        super().__init__(_Mocks())
+    def __init__(self, run: Run, docker: _Mocks) -> None:
+        super().__init__(docker)
         self._run = run
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802
@@ -102,6 +116,7 @@ def run_mocked(
     root: Path,
     preview: bool = False,
     run: Run | None = None,
+    state: Mapping[str, Any] | None = None,
 ) -> Run:
     """Run the program for a stack file.
 
@@ -113,6 +128,7 @@ def run_mocked(
         root: the checkout whose __main__.py is run; its modules must be those that are imported.
         preview: run as in a preview.
         run: where to record what it did, for a program that ends with an error.
+        state: what the stack's state holds: type and outputs of each resource, by URN; by default, an owner alone.
 
     Raises:
         pulumi.RunError: the program refuses the stack file.
@@ -123,10 +139,12 @@ def run_mocked(
     asyncio.set_event_loop(loop)
     with (
         _replaced(preflight, "inspect", lambda *_: engine or preflight.Engine()),
+        _replaced(randomness, "token_hex", lambda _: "fedcba9876543210"),
         # Mocks have no server for callbacks; that hooks are bound to their resources is seen in the requests.
         _replaced(pulumi.resource_hooks, "register_error_hook", _registered),
     ):
-        mocks.set_mocks(_Mocks(), project=PROJECT, stack=stack, preview=preview, monitor=_Monitor(run))
+        docker = _Mocks(_DEPLOYED if state is None else state)
+        mocks.set_mocks(docker, project=PROJECT, stack=stack, preview=preview, monitor=_Monitor(run, docker))
         pulumi_config.set_all_config({f"{PROJECT}:{key}": value for key, value in values.items()}, [f"{PROJECT}:{key}" for key in secrets])
         try:
             loop.run_until_complete(run_pulumi_func(lambda: _execute(run, root)))

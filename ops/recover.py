@@ -1,18 +1,22 @@
-"""Puts a stack right that an interrupted run left: its lock, what Docker has and Pulumi does not know, what Pulumi waits for."""
+"""Puts a stack right that an interrupted run left: its lock, and what the run was making when it ended.
+
+Acts on what Pulumi's state names as pending, where this state made it, and on nothing else: on the same engine may be a stack of the same
+name that another checkout made.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from ops.containers import CONTAINER_TYPE, Docker, Thing, list_containers, list_networks
+from configs.names import LABEL_OWNER
+from ops.containers import CONTAINER_TYPE, Docker, Thing
 from ops.setup.console import SetupError, say
 from ops.stack import Stack, at_work
 
 _LABEL = "Recovery"
-#: In the order in which they can be removed. Volumes hold data: making one that exists does no harm, so none is ever removed.
-_REMOVED_KINDS: Final = ("container", "network")
-_STATE_TYPES: Final = frozenset({CONTAINER_TYPE, "docker:index/network:Network"})
+#: Volumes hold data: making one that exists does no harm, so none is ever removed. In the order in which they can be.
+_REMOVED: Final = {CONTAINER_TYPE: "container", "docker:index/network:Network": "network"}
 
 
 def refuse_interrupted(stack: Stack) -> None:
@@ -49,29 +53,42 @@ def recover(stack: Stack, docker: Docker) -> bool:
     # Fails when there is nothing to cancel, which is as well.
     stack.try_("cancel", "--yes")
     deployment = stack.export()
-    remove(docker, leftovers([*_held(docker, stack.prefix), *list_networks(docker, stack.prefix)], deployment.get("resources") or ()))
-    if not deployment.get("pending_operations"):
+    pending = deployment.get("pending_operations") or ()
+    if not pending:
         return True
-    # What was being made when it was killed was removed above, or is a volume, which is made again without harm.
+    remove(docker, half_made(pending, stack.held().owner, docker))
+    # What was being made is gone now, or is a volume, which is made again without harm.
     status = stack.run("refresh", "--yes", "--skip-preview", "--clear-pending-creates", "--suppress-outputs")
     if status != 0:
         raise SetupError(f"`pulumi refresh` failed (exit status {status}); what it says is above.")
     return False
 
 
-def leftovers(found: Iterable[Thing], resources: Sequence[Mapping[str, Any]]) -> list[Thing]:
-    """What the engine holds of a stack and its state does not know, and may be removed: never a volume.
+def half_made(pending: Iterable[Mapping[str, Any]], owner: str, docker: Docker) -> list[Thing]:
+    """What a run was making when it ended, and this state made: never a volume.
 
     Args:
-        found: what carries the stack's label on the engine.
-        resources: the state's resources.
+        pending: the state's pending operations.
+        owner: the identifier that the state gives to what it makes; empty where it has made nothing.
+        docker: the docker command.
 
     Returns:
         containers first, since a network in use cannot be removed.
     """
-    known = {resource.get("id") for resource in resources if resource.get("type") in _STATE_TYPES}
-    unknown = [thing for thing in found if thing.kind in _REMOVED_KINDS and thing.id not in known]
-    return sorted(unknown, key=lambda thing: (_REMOVED_KINDS.index(thing.kind), thing.name))
+    wanted: dict[str, set[str]] = {kind: set() for kind in _REMOVED.values()}
+    for operation in pending:
+        resource = operation.get("resource") or {}
+        if operation.get("type") == "creating" and resource.get("type") in _REMOVED:
+            wanted[_REMOVED[resource["type"]]].add(str((resource.get("inputs") or {}).get("name")))
+    if not owner:
+        return []
+    ours = ["--no-trunc", "--filter", f"label={LABEL_OWNER}={owner}"]
+    found = []
+    for kind, listed, name in (("container", ("ps", "--all"), "{{.Names}}"), ("network", ("network", "ls"), "{{.Name}}")):
+        shown = docker([*listed, *ours, "--format", "{{.ID}} " + name]) if wanted[kind] else ""
+        things = (Thing(kind, *line.split(" ")) for line in shown.splitlines())
+        found += sorted((thing for thing in things if thing.name in wanted[kind]), key=lambda thing: thing.name)
+    return found
 
 
 def remove(docker: Docker, things: Sequence[Thing]) -> None:
@@ -85,8 +102,4 @@ def remove(docker: Docker, things: Sequence[Thing]) -> None:
     if networks:
         docker(["network", "rm", *(thing.id for thing in networks)])
     for thing in things:
-        say(_LABEL, f"removed the {thing.kind} {thing.name}, which Pulumi did not know of")
-
-
-def _held(docker: Docker, prefix: str) -> list[Thing]:
-    return [Thing("container", container.id, container.name) for container in list_containers(docker, prefix)]
+        say(_LABEL, f"removed the {thing.kind} {thing.name}, which was not made to its end")

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from configs.held import Held, held_of
 from configs.names import PROJECT, prefix
 from ops.prepare import Tools, prepare
 from ops.setup.console import ROOT, SetupError, cache_dir, say
@@ -82,6 +83,14 @@ class Stack:
         """The stack's deployment: resources and pending operations, secrets still encrypted."""
         exported = json.loads(self.ask("stack", "export"))
         return dict(exported.get("deployment") or {})
+
+    def held(self) -> Held:
+        """What the state holds."""
+        return held_of({str(resource["urn"]): resource for resource in self.export().get("resources") or ()})
+
+    def protects(self) -> bool:
+        """Whether the state protects anything from being destroyed."""
+        return any(resource.get("protect") for resource in self.export().get("resources") or ())
 
     def outputs(self, *, show_secrets: bool) -> dict[str, Any]:
         """The stack's outputs."""

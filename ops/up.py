@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.loader import load_stack_file
+from configs.names import DB_HOST
 from configs.secrets import DB_PASSWORD
 from configs.settings import StackSettings
 from ops.certs import ensure_certificates
@@ -47,11 +48,12 @@ def up(name: str) -> int:
     if interrupted and existed:
         refresh = recover(stack, docker)
     else:
-        found = list_containers(docker, stack.prefix) if existed else []
+        ours = stack.held().containers.values() if existed else ()
+        found = list_containers(docker, stack.prefix, ours)
         # A plan was made of the state as it was, and refuse_unplanned() has seen that Docker has what it says.
         refresh = existed and plan is None and needs_refresh(found, settings, stack.prefix)
         if refresh and start_stopped(docker, found):
-            refresh = needs_refresh(list_containers(docker, stack.prefix), settings, stack.prefix)
+            refresh = needs_refresh(list_containers(docker, stack.prefix, ours), settings, stack.prefix)
     if refresh:
         say("Refresh", "containers are missing, stopped or unhealthy: Pulumi looks at each before it changes any")
     print(flush=True)
@@ -83,7 +85,8 @@ def refuse_unplanned(stack: Stack, docker: Docker, plan: Path, *, interrupted: b
     Raises:
         SetupError: an earlier run did not end well, or Docker no longer has what Pulumi's state says.
     """
-    lost = ["an earlier run did not end well"] if interrupted else not_well(stack.export(), list_containers(docker, stack.prefix))
+    found = list_containers(docker, stack.prefix, stack.held().containers.values())
+    lost = ["an earlier run did not end well"] if interrupted else not_well(stack.export(), found)
     if lost:
         raise SetupError(
             f"{', '.join(lost)}: the plan {plan.name} knows nothing of that. `make up STACK={stack.name}` without it puts it right; "
@@ -179,7 +182,7 @@ def refuse_lost_password(stack: Stack, docker: Docker) -> None:
     Raises:
         SetupError: the database's volume is there, and its password is not.
     """
-    volume = f"{stack.prefix}-db"
+    volume = stack.held().volumes.get(f"{DB_HOST}-data", "")
     config = stack_config(stack.name, stack.root)
     if not missing_keys([DB_PASSWORD], config) or volume not in docker(["volume", "ls", "--quiet"]).split():
         return

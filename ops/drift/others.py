@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from configs.names import LABEL_STACK
+from configs.names import LABEL_OWNER, LABEL_STACK
 from ops.drift.deployed import Deployed, labels_of
 from ops.drift.engine import Engine, name_of
 from ops.drift.findings import EVERYTHING, Finding, Part, code
@@ -93,10 +93,14 @@ def check_unknown(deployed: Iterable[Deployed], engine: Engine, prefix: str) -> 
     names = {(one.kind, one.name) for one in deployed}
     held = [("container", i, name_of(one), one["Config"].get("Labels")) for i, one in engine.containers.items()]
     held += [("network", i, str(one["Name"]), one.get("Labels")) for i, one in engine.networks.items()]
+    owners = {(labels or {}).get(LABEL_OWNER) for _, identifier, _, labels in held if identifier in known}
     for kind, identifier, name, labels in sorted(held, key=lambda one: one[:3]):
         if identifier not in known and (kind, name) not in names and (labels or {}).get(LABEL_STACK) == prefix:
-            by_hand = (f"docker network rm {shlex.quote(name)}",) if kind == "network" else _remove(name)
-            said = f"The {kind} {code(name)} has the stack's label, and the stack did not make it."
+            if (labels or {}).get(LABEL_OWNER) in owners:
+                by_hand = (f"docker network rm {shlex.quote(name)}",) if kind == "network" else _remove(name)
+                said = f"The {kind} {code(name)} has the stack's label, and the stack does not know it."
+            else:
+                by_hand, said = (), f"The {kind} {code(name)} is of a stack of the same name that another checkout or login made."
             yield Finding(Part("unknown"), f"unknown-{kind}", said, name, by_hand=by_hand)
 
 

@@ -19,6 +19,9 @@ from tests.unit.stacks import settings_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
+#: The owner that the state holds, unless a test says otherwise.
+OWNER_ID = "0123456789abcdef"
+
 #: Found in what a secret must not be in.
 SECRET = "S3CR3Tcanary"
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pulumi
 import pytest
 
 from configs.images import candidates
-from configs.preflight import Engine
-from tests.program.harness import ROOT, SECRET, Run, raw_stack_file, run_program
+from configs.preflight import Engine, Volume
+from tests.program.harness import OWNER_ID, ROOT, SECRET, Run, raw_stack_file, run_program
 from tests.unit.stacks import node, stack
 
 FIVE = stack(
@@ -75,6 +74,7 @@ def test_urns_and_parents_of_dev_are_pinned(dev: Run) -> None:
         "orthanc-stack:index:StackNetwork$docker:index/network:Network::network-node.client",
         "orthanc-stack:index:StackNetwork$docker:index/network:Network::network-node.server",
         "orthanc-stack:index:StackNetwork::network",
+        "pulumi:index:Stash::owner",
     ]
 
 
@@ -131,7 +131,7 @@ def test_every_container(run: Run) -> None:
         assert inputs["cpuShares"] >= 256
         assert {"cpuPeriod", "cpuQuota"} <= set(request.replaceOnChanges), "the provider shows them as an update and never makes it"
         assert inputs.get("networkMode") is None
-        assert {label["label"] for label in inputs["labels"]} == {"orthanc-stack.stack", "orthanc-stack.role"}
+        assert {label["label"] for label in inputs["labels"]} == {"orthanc-stack.owner", "orthanc-stack.role", "orthanc-stack.stack"}
         assert inputs["envs"] == sorted(inputs["envs"])
         if container.name == "db-roles":
             assert (inputs["attach"], inputs["mustRun"], inputs["restart"]) == (True, False, "no")
@@ -164,14 +164,14 @@ def test_every_port_is_said_and_bound_to_loopback(run: Run) -> None:
             assert not container.inputs.get("ports"), "the database is on no port of the host"
 
 
-def test_volumes_are_kept_in_prod_and_their_labels_never_replace_them(dev: Run, prod: Run) -> None:
+def test_volumes_are_kept_in_prod_and_neither_labels_nor_a_renamed_stack_replace_them(dev: Run, prod: Run) -> None:
     for run, keep in ((dev, False), (prod, True)):
         volumes = run.of_type("Volume")
         assert [v.name for v in volumes] == ["client-data", "db-data", "server-data"]
         for volume in volumes:
             assert volume.request.protect is keep
             assert volume.request.retainOnDelete is keep
-            assert list(volume.request.ignoreChanges) == ["labels"]
+            assert list(volume.request.ignoreChanges) == ["labels", "name"]
 
 
 @pytest.mark.parametrize(
@@ -383,9 +383,9 @@ def test_a_preview_knows_the_whole_configuration() -> None:
 
 
 def test_a_refused_stack_file_registers_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    held: dict[str, Any] = {"orthanc-stack-x-db": "postgresql-16"}
+    held = {"orthanc-stack-x-db": Volume("postgresql-16", OWNER_ID)}
     with pytest.raises(pulumi.RunError, match=r"indexDb\.majorVersion = '17'[\s\S]*PostgreSQL 16 wrote"):
-        run_program(stack(node("a")), "x", Engine(formats=held))
+        run_program(stack(node("a")), "x", Engine(volumes=held))
 
 
 def test_the_program_is_a_table_of_contents() -> None:

@@ -176,15 +176,16 @@ class Stack:
         certificates: its certificates; those that are missing are made.
     """
 
-    def __init__(self, program: Path, like: str, **settings: Any) -> None:
+    def __init__(self, program: Path, like: str, *, name: str = "", **settings: Any) -> None:
         """Begin with the settings of dev or prod, on free ports.
 
         Args:
             program: the copy of the program.
             like: "dev" or "prod": whose stack file to begin with.
+            name: its name; by default one that nobody else has.
             settings: what to say otherwise.
         """
-        self.name = f"test-{like}-{randomness.token_hex(3)}"
+        self.name = name or f"test-{like}-{randomness.token_hex(3)}"
         self.prefix = names.prefix(self.name)
         self.program = program
         self.environment = {
@@ -296,6 +297,13 @@ class Stack:
         done = self._run(self._stack.refresh)
         assert done.ok, done.text
         return done
+
+    def rename(self, name: str) -> None:
+        """pulumi stack rename, which renames the stack file, too."""
+        done = self.command("stack", "rename", name)
+        assert done.ok, done.text
+        self.name, self.prefix = name, names.prefix(name)
+        self._stack = auto.Stack.select(name, self._workspace)
 
     def destroy(self, **options: Any) -> Done:
         """pulumi destroy."""

@@ -1,4 +1,4 @@
-"""What an interrupted run leaves: only what Pulumi does not know is removed, and never a volume."""
+"""What an interrupted run leaves: only what this state was making is removed, and never a volume."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,38 +16,56 @@ from configs.settings import NodeSettings, StackSettings
 from ops.containers import Container, Thing, list_containers
 from ops.lifecycle import stop_order
 from ops.prepare import Tools
-from ops.recover import leftovers, remove, was_interrupted
+from ops.recover import half_made, remove, was_interrupted
 from ops.setup.console import SetupError
 from ops.setup.state import State
 from ops.stack import Stack, write_marker
 from ops.up import needs_refresh, start_stopped
 
-KNOWN = Thing("container", "id-known", "s-db")
 LOST = Thing("container", "id-lost", "s-server")
 LOST_NETWORK = Thing("network", "id-net", "s-network")
-VOLUME = Thing("volume", "s-db", "s-db")
-STATE = [{"type": "docker:index/container:Container", "id": "id-known"}, {"type": "pulumi:pulumi:Stack"}]
 
 
-def test_only_what_the_state_does_not_know_is_removed() -> None:
-    assert leftovers([KNOWN, LOST], STATE) == [LOST]
+def creating(kind: str, name: str) -> dict[str, Any]:
+    """A pending operation, as a state holds it."""
+    return {"type": "creating", "resource": {"type": kind, "inputs": {"name": name}}}
 
 
-def test_containers_go_before_the_networks_that_they_use() -> None:
-    assert leftovers([LOST_NETWORK, LOST], STATE) == [LOST, LOST_NETWORK]
+PENDING = [
+    creating("docker:index/network:Network", "s-network"),
+    creating("docker:index/container:Container", "s-server"),
+    creating("docker:index/volume:Volume", "s-server"),
+]
 
 
-def test_a_volume_is_never_removed() -> None:
-    assert leftovers([VOLUME], []) == []
+class Engine:
+    """An engine with these things; each belongs to the owner "me" or to another one."""
+
+    def __init__(self, *things: tuple[Thing, str]) -> None:
+        self.things = things
+
+    def __call__(self, arguments: Sequence[str]) -> str:
+        kind = "network" if arguments[0] == "network" else "container"
+        (label,) = (argument for argument in arguments if argument.startswith("label="))
+        ours = [thing for thing, owner in self.things if thing.kind == kind and label == f"label=orthanc-stack.owner={owner}"]
+        return "".join(f"{thing.id} {thing.name}\n" for thing in ours)
 
 
-def test_a_known_network_stays() -> None:
-    assert leftovers([LOST_NETWORK], [{"type": "docker:index/network:Network", "id": "id-net"}]) == []
+def test_only_what_was_being_made_is_removed_and_containers_before_their_networks() -> None:
+    other = Thing("container", "id-other", "s-client")
+    assert half_made(PENDING, "me", Engine((LOST_NETWORK, "me"), (LOST, "me"), (other, "me"))) == [LOST, LOST_NETWORK]
 
 
-def test_an_identifier_counts_only_for_its_kind() -> None:
-    volume = {"type": "docker:index/volume:Volume", "id": "id-lost"}
-    assert leftovers([LOST], [volume]) == [LOST]
+def test_what_another_state_made_under_the_same_name_is_left_alone() -> None:
+    """S2: a second checkout of the same stack file, with a state of its own."""
+    assert half_made(PENDING, "me", Engine((LOST_NETWORK, "another"), (LOST, "another"))) == []
+    assert half_made(PENDING, "", Engine((LOST, ""))) == [], "a state that has made nothing has nothing to remove"
+
+
+def test_what_was_being_deleted_or_is_not_pending_is_left_alone() -> None:
+    deleting = [{**operation, "type": "deleting"} for operation in PENDING]
+    for pending in (deleting, []):
+        assert half_made(pending, "me", Engine((LOST, "me"))) == []
 
 
 def test_removal_stops_containers_first_and_keeps_their_volumes() -> None:

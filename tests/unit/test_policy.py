@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from configs.held import Held
 from configs.names import LABEL_ROLE
 from configs.settings import ImageSettings
 from images import ROLES, local_image
@@ -284,6 +285,9 @@ def test_the_command_runs_the_pack(command: str, monkeypatch: pytest.MonkeyPatch
 
         def marker(self) -> Path:
             return tmp_path / "marker"
+
+        def held(self) -> Held:
+            return Held()
 
         def run(self, *arguments: str, env: object = None) -> int:
             runs.append(arguments)

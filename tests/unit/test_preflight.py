@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 
-from configs import preflight
+from configs import names, preflight
+from configs.held import Held
 from configs.images import candidates
 from configs.loader import parse
-from configs.preflight import Engine
+from configs.preflight import Engine, Volume
 from tests.unit.stacks import node, only, settings_of, stack
+
+P = preflight.Stack("p", "p", Held(owner="me"))
 
 
 @pytest.fixture
@@ -39,10 +42,16 @@ def docker_that(folder: Path, *, prints: object = (), volumes: object = (), says
     return [str(command)]
 
 
-def checked(raw: dict[str, Any], engine: Engine) -> list[Any]:
+def state(stack: str = "x", **held: Any) -> preflight.Stack:
+    """A stack and what its state holds; its owner is "me"."""
+    return preflight.Stack(names.prefix(stack), names.first_prefix(stack), Held(**{"owner": "me", **held}))
+
+
+def checked(raw: dict[str, Any], engine: Engine, stack_x: preflight.Stack | None = None) -> list[Any]:
+    stack_x = stack_x or state()
     _, parts, problems = parse(raw)
     assert not problems
-    return preflight.check(parts, "orthanc-stack-x", engine)
+    return preflight.check(parts, stack_x, engine)
 
 
 def test_a_port_that_something_else_holds(taken_port: int) -> None:
@@ -66,7 +75,7 @@ def test_an_address_that_is_not_this_hosts() -> None:
 
 
 def test_a_volume_of_another_major_version() -> None:
-    engine = Engine(formats={"orthanc-stack-x-db": "postgresql-16"})
+    engine = Engine(volumes={"orthanc-stack-x-db": Volume("postgresql-16", "me")})
     problem = only(checked(stack(node("a")), engine))
     assert problem.path == "indexDb.majorVersion"
     assert "PostgreSQL 16 wrote" in problem.message
@@ -74,14 +83,52 @@ def test_a_volume_of_another_major_version() -> None:
 
 @pytest.mark.parametrize(("held", "wanted"), [("sqlite", "postgresql"), ("postgresql", "sqlite")])
 def test_a_node_whose_index_is_elsewhere(held: str, wanted: str) -> None:
-    engine = Engine(formats={"orthanc-stack-x-a": held})
+    engine = Engine(volumes={"orthanc-stack-x-a": Volume(held, "me")})
     problem = only(checked(stack(node("a", index=wanted)), engine))
     assert (problem.path, problem.value) == ("nodes[0].index", wanted)
     assert checked(stack(node("a", index=held)), engine) == []
 
 
-def test_a_volume_that_somebody_made_by_hand_is_taken_as_it_is() -> None:
-    assert checked(stack(node("a")), Engine(formats={"orthanc-stack-x-db": ""})) == []
+@pytest.mark.parametrize("found", [Volume(owner="another", stack="orthanc-stack-x"), Volume(stack="orthanc-stack-x"), Volume()])
+def test_a_volume_that_this_state_did_not_make(found: Volume) -> None:
+    engine = Engine(volumes={"orthanc-stack-x-a": found})
+    for me in ("me", ""):  # a first deployment has no owner yet, and neither has a volume without a label
+        problem = only(checked(stack(node("a")), engine, state(owner=me)))
+        assert (problem.path, problem.value) == ("nodes[0].name", "a")
+        assert "orthanc-stack-x-a, which" in problem.message
+    assert checked(stack(node("a"), adopt=["orthanc-stack-x-a"]), engine) == []
+
+
+def test_a_volume_from_before_there_were_owners_is_the_states_that_holds_it() -> None:
+    engine = Engine(volumes={"orthanc-stack-x-a": Volume(stack="orthanc-stack-x")})
+    assert checked(stack(node("a")), engine, state(volumes={"a-data": "orthanc-stack-x-a"})) == []
+
+
+def test_a_volume_that_another_state_made_in_the_place_of_one_that_is_held() -> None:
+    engine = Engine(volumes={"orthanc-stack-x-a": Volume(owner="another")})
+    assert only(checked(stack(node("a")), engine, state(volumes={"a-data": "orthanc-stack-x-a"}))).path == "nodes[0].name"
+
+
+def test_two_stacks_whose_names_would_meet_have_volumes_of_their_own() -> None:
+    """S1: a node room-archive of the stack ct, and a node archive of the stack ct-room."""
+    first, second = state("ct"), state("ct-room")
+    assert first.volume_of("room-archive") != second.volume_of("archive")
+    assert len({names.prefix(stack) for stack in ("a-b", "a_b", "a.b", "a.ub", "a..b", "ab")}) == 6
+    # Made by the newer ct; the first ct-room had one of this name, too.
+    engine = Engine(volumes={"orthanc-stack-ct-room-archive": Volume(owner="another", stack="orthanc-stack-ct")})
+    assert checked(stack(node("archive")), engine, second) == []
+
+
+def test_a_kept_volume_of_an_earlier_version_is_not_passed_over_in_silence() -> None:
+    old = "orthanc-stack-ct-room-a"
+    engine = Engine(volumes={old: Volume(stack="orthanc-stack-ct-room")})
+    assert old in only(checked(stack(node("a")), engine, state("ct-room"))).message
+    adopted = preflight.Stack(names.prefix("ct-room"), names.first_prefix("ct-room"), adopted=frozenset({old}))
+    assert adopted.volume_of("a") == old
+
+
+def test_a_renamed_stack_keeps_its_volumes() -> None:
+    assert state("new", volumes={"a-data": "orthanc-stack-old-a"}).volume_of("a") == "orthanc-stack-old-a"
 
 
 def test_locally_built_images_that_are_not_there() -> None:
@@ -92,7 +139,7 @@ def test_locally_built_images_that_are_not_there() -> None:
 
 def test_an_engine_that_is_not_there(tmp_path: Path) -> None:
     docker = docker_that(tmp_path, says="Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?\n", ends=1)
-    engine = preflight.inspect(settings_of(stack(node("a"))), "p", docker)
+    engine = preflight.inspect(settings_of(stack(node("a"))), P, docker)
     assert engine is not None
     problem = only(checked(stack(node("a")), engine))
     assert "Cannot connect to the Docker daemon" in problem.message
@@ -100,14 +147,19 @@ def test_an_engine_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_no_docker_command_is_no_error() -> None:
-    assert preflight.inspect(settings_of(stack(node("a"))), "p", ["docker-command-that-is-not-there"]) is None
+    assert preflight.inspect(settings_of(stack(node("a"))), P, ["docker-command-that-is-not-there"]) is None
 
 
 def test_what_the_engine_holds_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
+    labels = {names.LABEL_FORMAT: "postgresql-17", names.LABEL_OWNER: "o", names.LABEL_STACK: "p"}
     volumes = [
-        {"Name": "p-db", "Mountpoint": "/m", "Labels": {"orthanc-stack.data-format": "postgresql-17"}},
+        {
+            "Name": "p-db",
+            "Mountpoint": "/m",
+            "Labels": labels,
+        },
         {"Name": "p-a", "Mountpoint": "/m", "Labels": None},
     ]
     prints = [
@@ -116,21 +168,24 @@ def test_what_the_engine_holds_is_read(tmp_path: Path, monkeypatch: pytest.Monke
         {"State": {"Running": False}, "HostConfig": {"PortBindings": {"8042/tcp": [{"HostPort": "9000"}]}}},
     ]
     docker = docker_that(tmp_path, prints=prints, volumes=volumes, says="Error: No such object: p-b\n", ends=1)
-    assert preflight.inspect(settings_of(stack(node("a"))), "p", docker) == Engine(
+    assert preflight.inspect(settings_of(stack(node("a"))), P, docker) == Engine(
         local=True,
         images=frozenset({"orthanc-stack/orthanc:local-1"}),
         ports=frozenset({8000}),
-        formats={"p-db": "postgresql-17", "p-a": ""},
+        volumes={"p-db": Volume("postgresql-17", "o", "p"), "p-a": Volume()},
     )
 
 
-def test_the_ports_of_forwarders_are_the_stacks_own(tmp_path: Path) -> None:
+def test_the_containers_that_the_state_holds_are_asked_for_by_their_identifiers(tmp_path: Path) -> None:
+    """A second checkout's have the same names, and a renamed stack's have others. One that goes holds its ports until it is gone."""
     docker = tmp_path / "docker"
     docker.write_text(f"#!/bin/sh\necho \"$@\" >>'{tmp_path}/asked'; echo '[]'\n")
     docker.chmod(0o755)
-    preflight.inspect(settings_of(stack(node("a", forwardTo=["b"], metricsPort=9042), node("b", 1))), "p", [str(docker)])
+    held = {"a-container": "id-a", "a-forwarder-container": "id-f", "adminer-container": "id-ad", "gone-container": "id-gone"}
+    settings = settings_of(stack(node("a", forwardTo=["b"], metricsPort=9042), node("b", 1)))
+    preflight.inspect(settings, preflight.Stack("p", "p", Held(containers=held)), [str(docker)])
     (asked,) = [line.split() for line in (tmp_path / "asked").read_text().splitlines() if not line.startswith("volume")]
-    assert {"p-a", "p-b", "p-a-forwarder", "p-adminer"} <= set(asked)
+    assert [one for one in asked if one.startswith("id-")] == ["id-a", "id-f", "id-ad"]
 
 
 def test_a_metrics_port_that_something_else_holds(taken_port: int) -> None:
