@@ -48,14 +48,9 @@ def shown(output: pulumi.Output[Any]) -> pulumi.Output[Any]:
     return pulumi.Output(set(), output.future(), output.is_known(), output.is_secret())
 
 
-def host_of(address: str) -> str:
-    """Where the host itself reaches a port that it binds to an address."""
-    return "127.0.0.1" if address == "0.0.0.0" else address
-
-
-def url_of(address: str, port: int, *, tls: bool = False) -> str:
-    """The URL at which the host itself reaches a port that it binds to an address."""
-    host, scheme = host_of(address), "https" if tls else "http"
+def url_of(host: str, port: int, *, tls: bool = False) -> str:
+    """The URL of a port of a host, a name or an address of either kind."""
+    scheme = "https" if tls else "http"
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pulumi
 
-from components.base import ContainerSpec, File, Limits, Port, container, eager_probe, host_of, shown, url_of, volume
+from components.base import ContainerSpec, File, Limits, Port, container, eager_probe, shown, url_of, volume
 from components.tls import NodeTls, Trust
 from configs import names
 from configs.orthanc_options import OF_LINKS, overlay
@@ -91,6 +91,7 @@ class OrthancNodeArgs:
         peers: whom the node knows, and what each may ask of it.
         users: the users of its web interface and REST API, by name. The names are plain.
         address: the host's IP address that both ports are bound to.
+        host: where they are reached.
         http_port: the host's port for HTTP.
         dicom_port: the host's port for DICOM.
         commits: whether others ask it for storage commitment.
@@ -111,6 +112,7 @@ class OrthancNodeArgs:
     peers: Sequence[Peer[pulumi.Output[str]]]
     users: Mapping[str, User]
     address: str
+    host: str
     http_port: int
     dicom_port: int
     commits: bool
@@ -186,8 +188,8 @@ class OrthancNode(pulumi.ComponentResource):
             depends_on=list(args.after),
         )
         # By output of the container: these are true when it serves.
-        self.http_url = made.name.apply(lambda _: url_of(args.address, args.http_port, tls=bool(args.tls and args.tls.serves)))
-        self.dicom_host = made.name.apply(lambda _: host_of(args.address))
+        self.http_url = made.name.apply(lambda _: url_of(args.host, args.http_port, tls=bool(args.tls and args.tls.serves)))
+        self.dicom_host = made.name.apply(lambda _: args.host)
         self.dicom_port = made.name.apply(lambda _: args.dicom_port)
         # Not by output of the container, nor of anything else: whoever reads it is not replaced with this node, keeps nothing of this
         # stack from being destroyed, and may be made side by side with it.

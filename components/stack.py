@@ -91,6 +91,7 @@ def node_of(
         peers=peers_of(node, this.settings, endpoints),
         users=_users_of(this, node),
         address=this.settings.bind_of(node),
+        host=this.host_of(node),
         http_port=node.http_port,
         dicom_port=node.dicom_port,
         commits=commits(node, this.settings),
@@ -126,6 +127,7 @@ def adminer_of(this: Deployment, *, network: StackNetwork, images: StackImages) 
         networks=network.of(names.ADMINER),
         database_host=names.DB_HOST,
         address=settings.bind_of(settings.adminer),
+        host=this.host_of(settings.adminer),
         port=settings.adminer.port,
     )
     return Adminer(names.ADMINER, args)
@@ -191,6 +193,7 @@ def _forwarder_of(
         trust=_trust_of(this, node.name) if this.settings.tls_of(node) else None,
         delete_after=node.delete_after,
         address=this.settings.bind_of(node),
+        host=this.host_of(node),
         metrics_port=node.metrics_port,
         after=[nodes[node.name], *destinations.values()],
     )
