@@ -14,6 +14,7 @@ import pulumi_docker as docker
 
 from components.errors import on_error
 from configs import names
+from configs.engine import host_and_port
 
 #: Rotation, so that a chatty container does not fill the host's disk. Said for each container because a daemon's own log-opts would
 #: otherwise appear as drift [24].
@@ -50,8 +51,7 @@ def shown(output: pulumi.Output[Any]) -> pulumi.Output[Any]:
 
 def url_of(host: str, port: int, *, tls: bool = False) -> str:
     """The URL of a port of a host, a name or an address of either kind."""
-    scheme = "https" if tls else "http"
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+    return f"{'https' if tls else 'http'}://{host_and_port(host, port)}"
 
 
 def labels(mapping: Mapping[str, str]) -> list[tuple[str, str]]:

@@ -62,3 +62,8 @@ def reached_at(address: str, engine: str) -> str:
     if address not in _ANY_ADDRESS:
         return address
     return engine or ("::1" if address == "::" else "127.0.0.1")
+
+
+def host_and_port(host: str, port: int) -> str:
+    """A port of a host, a name or an address of either kind, as it is written in a URL: ``[::1]:4242``."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
