@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pulumi
 
-from components.base import ContainerSpec, Limits, Port, container, eager_probe
+from components.base import ContainerSpec, Limits, Port, container, eager_probe, url_of
 from components.ownership import Ownership
 
 _PORT = 8080
@@ -29,6 +29,7 @@ class AdminerArgs:
         networks: the networks that it is on: its own, for its port, and one with the database.
         database_host: the database server that its login page offers.
         address: the host's IP address that its port is bound to.
+        host: where the port is reached.
         port: the host's port.
     """
 
@@ -37,6 +38,7 @@ class AdminerArgs:
     networks: Sequence[pulumi.Input[str]]
     database_host: str
     address: str
+    host: str
     port: int
 
 
@@ -65,5 +67,5 @@ class Adminer(pulumi.ComponentResource):
             ),
             self,
         )
-        self.url = made.name.apply(lambda _: f"http://{args.address}:{args.port}")
+        self.url = made.name.apply(lambda _: url_of(args.host, args.port))
         self.register_outputs({"url": self.url})

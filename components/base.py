@@ -15,6 +15,7 @@ import pulumi_docker as docker
 from components.errors import on_error
 from components.ownership import Ownership, fresh_identifier
 from configs import names
+from configs.engine import host_and_port
 
 #: Rotation, so that a chatty container does not fill the host's disk. Said for each container because a daemon's own log-opts would
 #: otherwise appear as drift [24].
@@ -49,15 +50,9 @@ def shown(output: pulumi.Output[Any]) -> pulumi.Output[Any]:
     return pulumi.Output(set(), output.future(), output.is_known(), output.is_secret())
 
 
-def host_of(address: str) -> str:
-    """Where the host itself reaches a port that it binds to an address."""
-    return "127.0.0.1" if address == "0.0.0.0" else address
-
-
-def url_of(address: str, port: int, *, tls: bool = False) -> str:
-    """The URL at which the host itself reaches a port that it binds to an address."""
-    host, scheme = host_of(address), "https" if tls else "http"
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+def url_of(host: str, port: int, *, tls: bool = False) -> str:
+    """The URL of a port of a host, a name or an address of either kind."""
+    return f"{'https' if tls else 'http'}://{host_and_port(host, port)}"
 
 
 def eager_probe(command: str, *, seconds_to_start: int) -> docker.ContainerHealthcheckArgs:

@@ -49,6 +49,7 @@ class ForwarderArgs:
         trust: what the node is known by; None for a node without TLS.
         delete_after: seconds after its last image came that a series which every destination has confirmed is deleted; None for never.
         address: the host's IP address that the port is bound to.
+        host: where the port is reached.
         metrics_port: the host's port for status and metrics; None for none.
         after: what the container starts after and stops before, without being replaced with it: the node, its destinations.
     """
@@ -63,6 +64,7 @@ class ForwarderArgs:
     trust: Trust | None
     delete_after: int | None
     address: str
+    host: str
     metrics_port: int | None
     after: Sequence[pulumi.Resource] = ()
 
@@ -168,4 +170,4 @@ def _secret(args: ForwarderArgs) -> pulumi.Output[str]:
 def _metrics_url(args: ForwarderArgs, container_name: pulumi.Output[str]) -> pulumi.Output[str] | None:
     """By output of the container: it is true when the container serves."""
     port = args.metrics_port
-    return container_name.apply(lambda _: f"{url_of(args.address, port)}/metrics") if port else None
+    return container_name.apply(lambda _: f"{url_of(args.host, port)}/metrics") if port else None

@@ -11,7 +11,7 @@ from typing import Any
 
 import pulumi
 
-from components.base import ContainerSpec, File, Limits, Port, container, eager_probe, host_of, identifier_of, shown, url_of, volume
+from components.base import ContainerSpec, File, Limits, Port, container, eager_probe, identifier_of, shown, url_of, volume
 from components.ownership import Ownership
 from components.tls import NodeTls, Trust
 from configs import names
@@ -93,6 +93,7 @@ class OrthancNodeArgs:
         peers: whom the node knows, and what each may ask of it.
         users: the users of its web interface and REST API, by name. The names are plain.
         address: the host's IP address that both ports are bound to.
+        host: where they are reached.
         http_port: the host's port for HTTP.
         dicom_port: the host's port for DICOM.
         commits: whether others ask it for storage commitment.
@@ -113,6 +114,7 @@ class OrthancNodeArgs:
     peers: Sequence[Peer[pulumi.Output[str]]]
     users: Mapping[str, User]
     address: str
+    host: str
     http_port: int
     dicom_port: int
     commits: bool
@@ -205,8 +207,8 @@ class OrthancNode(pulumi.ComponentResource):
             depends_on=list(after),
         )
         # By output of the container: these are true when it serves.
-        self.http_url = made.name.apply(lambda _: url_of(args.address, args.http_port, tls=bool(args.tls and args.tls.serves)))
-        self.dicom_host = made.name.apply(lambda _: host_of(args.address))
+        self.http_url = made.name.apply(lambda _: url_of(args.host, args.http_port, tls=bool(args.tls and args.tls.serves)))
+        self.dicom_host = made.name.apply(lambda _: args.host)
         self.dicom_port = made.name.apply(lambda _: args.dicom_port)
         self.register_outputs({"dicomHost": self.dicom_host, "dicomPort": self.dicom_port, "httpUrl": self.http_url})
 

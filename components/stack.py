@@ -90,6 +90,7 @@ def node_of(
         peers=peers_of(node, this.settings, endpoints),
         users=_users_of(this, node),
         address=this.settings.bind_of(node),
+        host=this.host_of(node),
         http_port=node.http_port,
         dicom_port=node.dicom_port,
         commits=commits(node, this.settings),
@@ -135,6 +136,7 @@ def adminer_of(this: Deployment, *, network: StackNetwork, images: StackImages) 
         networks=network.of(names.ADMINER),
         database_host=names.DB_HOST,
         address=settings.bind_of(settings.adminer),
+        host=this.host_of(settings.adminer),
         port=settings.adminer.port,
     )
     return Adminer(names.ADMINER, args)
@@ -200,6 +202,7 @@ def _forwarder_of(
         trust=_trust_of(this, node.name) if this.settings.tls_of(node) else None,
         delete_after=node.delete_after,
         address=this.settings.bind_of(node),
+        host=this.host_of(node),
         metrics_port=node.metrics_port,
         after=[nodes[node.name], *destinations.values()],
     )

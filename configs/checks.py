@@ -12,8 +12,10 @@ from itertools import chain, islice
 from typing import NamedTuple
 
 from configs import names
+from configs.fields import RESERVED_NAMES
 from configs.orthanc_options import check_options, index_connections
 from configs.problems import MOST_PROBLEMS, Problem, nearest, visible
+from configs.promises import check_promises
 from configs.protection import check_protection
 from configs.settings import ModalitySettings, NodeSettings, StackSettings
 from configs.tls import check_tls
@@ -63,7 +65,6 @@ def check(parts: Parts) -> list[Problem]:
         _modalities,
         _loops,
         _forwarding,
-        _destinations,
         _host_ports,
         _connections,
         _each_node,
@@ -124,7 +125,11 @@ def _links(parts: Parts) -> Iterator[Problem]:
 
 
 def _modalities(parts: Parts) -> Iterator[Problem]:
+    own = parts.node_names | {names.forwarder_of(node.name) for _, node in parts.nodes} | RESERVED_NAMES
     for i, modality in parts.modalities:
+        if modality.host.lower() in own:
+            reason = "is the name of a container of this stack, and no device outside it: link its nodes by forwardTo, or correct it."
+            yield Problem(f"modalities[{i}].host", reason, modality.host)
         for j, name in enumerate(modality.nodes):
             if name not in parts.node_names:
                 path = f"modalities[{i}].nodes[{j}]"
@@ -179,32 +184,6 @@ def _forwarding(parts: Parts) -> Iterator[Problem]:
                 f"not so: {visible(', '.join(unsure))}. Keep the images forever, or change these links.",
                 node.keep,
             )
-        if node.orthanc.get("CheckRevisions") is True:
-            yield Problem(
-                f"{path}.orthanc.CheckRevisions",
-                "cannot be true at a node that forwards: its forwarder writes metadata without their revisions. Leave it out.",
-                True,
-            )
-
-
-def _destinations(parts: Parts) -> Iterator[Problem]:
-    """Options with which a node could not keep what it confirms to those that forward to it."""
-    for i, node in parts.nodes:
-        path, links = f"nodes[{i}].orthanc", parts.settings.links_to(node.name)
-        overwrite = node.orthanc.get("OverwriteInstances", True)
-        if links and overwrite not in (True, "Always"):
-            yield Problem(
-                f"{path}.OverwriteInstances",
-                "must be true at a node that others forward to: otherwise it answers with success, and stores nothing, when an image "
-                "comes again because its file here is broken or its content is new. Leave it out.",
-                overwrite,
-            )
-        if node.orthanc.get("StoreMD5ForAttachments") is False and any(link.confirm == "commitment" for link in links):
-            yield Problem(
-                f"{path}.StoreMD5ForAttachments",
-                "cannot be false at a node that others forward to: by it the node compares each file before it confirms it. Leave it out.",
-                False,
-            )
 
 
 def _host_ports(parts: Parts) -> Iterator[Problem]:
@@ -239,6 +218,7 @@ def _connections(parts: Parts) -> Iterator[Problem]:
 def _each_node(parts: Parts) -> Iterator[Problem]:
     for i, node in parts.nodes:
         yield from check_options(node.orthanc, f"nodes[{i}].orthanc")
+        yield from check_promises(node, parts.settings, f"nodes[{i}].orthanc")
         yield from check_protection(node, f"nodes[{i}]", strict=parts.settings.is_prod)
         yield from check_users(node.users, f"nodes[{i}].users")
 

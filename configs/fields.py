@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
+import socket
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
@@ -14,6 +16,11 @@ from configs.names import ADMINER, DB_HOST, DB_ROLES, FORWARDER_USER
 
 #: Names that the stack gives to containers of its own on the private networks, and the one that means itself in every container.
 RESERVED_NAMES = frozenset({ADMINER, DB_HOST, DB_ROLES, "localhost"})
+
+#: What /etc/hosts of a container names its own loopback by.
+_ITSELF = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"})
+#: "This network" and what is reserved, with the address of everybody in it (RFC 6890).
+_NOBODYS = (ipaddress.IPv4Network("0.0.0.0/8"), ipaddress.IPv4Network("240.0.0.0/4"))
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}[a-z0-9]|[a-z]")
 _USER = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
@@ -81,6 +88,32 @@ def _check_host(host: str) -> str:
     return host
 
 
+def unreachable(host: str) -> str:
+    """Why a container cannot reach a device by this name or address: it is the container itself, or nobody's; empty where it can."""
+    name = host.lower().removesuffix(".")
+    address = _ip_address(name)
+    if address is None:
+        with contextlib.suppress(OSError, ValueError):  # 0x7f000001 is an address, too, for whoever resolves it (inet_aton(3))
+            address = ipaddress.IPv4Address(socket.inet_aton(name))
+    if isinstance(address, ipaddress.IPv6Address):
+        address = address.ipv4_mapped or address
+    if name in _ITSELF or name.endswith(".localhost") or (address and (address.is_loopback or address.is_unspecified)):
+        return (
+            "means the node's own container, which calls it: write host.docker.internal for what runs on the Docker engine's machine, "
+            "else its own name or address."
+        )
+    # By IPv6, a link's own address means nothing without its interface; 169.254.x.y is found over the engine's machine.
+    if address and (address.is_multicast or any(address in net for net in _NOBODYS) or (address.version == 6 and address.is_link_local)):
+        return "is no address that a container can reach one device at: write the device's own."
+    return ""
+
+
+def _check_device_host(host: str) -> str:
+    if why := unreachable(_check_host(host)):
+        raise ValueError(why)
+    return host
+
+
 def _ip_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """An IP address; without a zone (fe80::1%eth0), which Docker does not take and no other machine knows."""
     try:
@@ -138,6 +171,7 @@ Port = Annotated[int, AfterValidator(_check_port)]
 UserName = Annotated[str, AfterValidator(_check_user)]
 BindAddress = Annotated[str, AfterValidator(_check_address)]
 Host = Annotated[str, AfterValidator(_check_host)]
+DeviceHost = Annotated[str, AfterValidator(_check_device_host)]
 Image = Annotated[str, AfterValidator(_check_image)]
 #: For lists: nothing stands in it twice.
 Distinct = AfterValidator(_check_distinct)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
+from configs.fields import unreachable
 from configs.problems import NO_VALUE, Problem, nearest, path_of
 from configs.settings import NodeSettings, StackSettings
 from configs.tls import needs_certificate
@@ -22,6 +26,7 @@ COMPUTED: Mapping[tuple[str, ...], str] = {
     ("DicomAet",): "set the node's aet",
     ("DicomPort",): "set the node's dicomPort",
     ("DicomServerEnabled",): "every node speaks DICOM",
+    ("HttpBindAddresses",): "set bind; inside its container, a node listens everywhere",
     ("HttpPort",): "set the node's httpPort",
     ("HttpServerEnabled",): "every node speaks HTTP",
     ("DicomModalities",): "set forwardTo of the nodes, or the stack's modalities",
@@ -79,7 +84,11 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "list": (list,),
     "object": (dict,),
     "text": (str,),
+    "text in any case": (str,),
 }
+_PEER = re.compile(r"[A-Za-z0-9_-]*")
+#: More words than this are not listed.
+_MOST_WORDS = 30
 
 
 @cache
@@ -139,21 +148,75 @@ def check_options(options: Mapping[str, Any], path: str) -> list[Problem]:
     problems = [
         Problem(f"{path}.{path_of(key)}", f"is computed and cannot be overridden: {instead}.")
         for key, instead in COMPUTED.items()
-        if _holds(options, key)
+        if _at(options, *key) is not NO_VALUE
     ]
-    known = _load("options")
     problems += _variables(options, (path,))
+    problems += _section(options, _load("options"), path, ())
+    return problems + [
+        problem
+        for section, peers in (("OrthancPeers", options.get("OrthancPeers")), ("DicomWeb.Servers", _at(options, "DicomWeb", "Servers")))
+        for problem in _peers(peers, f"{path}.{section}")
+    ]
+
+
+def words_of(option: str) -> tuple[str, ...]:
+    """The words that Orthanc takes for an option."""
+    return tuple(_load("options")[option].partition(", one of ")[2].split())
+
+
+def _section(options: Mapping[str, Any], known: Mapping[str, Any], path: str, keys: tuple[str, ...]) -> Iterator[Problem]:
+    """What is wrong with a section, whose keys and what Orthanc takes for each are known."""
     for name, value in options.items():
-        if (name,) in COMPUTED:
+        if (*keys, name) in COMPUTED:
             continue
-        if name not in known:
-            problems.append(Problem(f"{path}.{name}", f"is not an option of Orthanc.{nearest(name, known)}"))
-        elif not _is_a(value, _TYPES[known[name]]):
-            shown = value if isinstance(value, (str, int, float, bool)) else NO_VALUE
-            problems.append(Problem(f"{path}.{name}", f"is not of the type that Orthanc wants: {known[name]}.", shown))
-        elif known[name] == "integer" and not 0 <= value <= _MAX_INTEGER:
-            problems.append(Problem(f"{path}.{name}", f"is out of range; Orthanc's integers are 0 to {_MAX_INTEGER}.", value))
-    return problems + _check_section(options.get("PostgreSQL"), f"{path}.PostgreSQL")
+        wanted = known.get(name, known.get("*"))
+        if wanted is None:
+            yield Problem(f"{path}.{name}", f"is not an option of Orthanc{''.join(f', in {key}' for key in keys)}.{nearest(name, known)}")
+        elif isinstance(wanted, str):
+            yield from _value(value, wanted, f"{path}.{name}")
+        elif isinstance(value, Mapping):
+            yield from _section(value, wanted, f"{path}.{name}", (*keys, name))
+        else:
+            yield from _value(value, "object", f"{path}.{name}")
+
+
+def _value(value: object, wanted: str, path: str) -> Iterator[Problem]:
+    """What is wrong with a value, by a line of options.yaml."""
+    kind, _, rest = wanted.partition(", ")
+    shown = value if isinstance(value, (str, int, float, bool)) else NO_VALUE
+    if not _is_a(value, _TYPES[kind]):
+        yield Problem(path, f"is not of the type that Orthanc wants: {kind}.", shown)
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            if not isinstance(item, str) or not item:
+                yield Problem(f"{path}[{i}]", "is not text, or is empty: Orthanc wants a list of text.")
+    elif isinstance(value, str) and rest:
+        words = rest.removeprefix("one of ").split()
+        if value not in words and not (kind == "text in any case" and value.upper() in map(str.upper, words)):
+            known = f"There are: {', '.join(words)}." if len(words) < _MOST_WORDS else f"Such as: {', '.join(words[1:4])}."
+            yield Problem(path, f"is none of the words that Orthanc takes there. {known}", value)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        low, high = map(int, rest.split(" to ")) if rest else (0, _MAX_INTEGER)
+        if not low <= value <= high:
+            yield Problem(path, f"is out of range; Orthanc takes {low} to {high}.", value)
+
+
+def _peers(peers: object, path: str) -> Iterator[Problem]:
+    """Other web servers that Orthanc calls: one that is its own container, or that Orthanc ends at (WebServiceParameters.cpp)."""
+    for name, peer in peers.items() if isinstance(peers, Mapping) else ():
+        if isinstance(peer, Mapping):
+            url = peer.get("Url") or peer.get("URL")
+        else:
+            url = peer[0] if isinstance(peer, list) and len(peer) in (1, 3) else None
+        if not _PEER.fullmatch(str(name)):
+            yield Problem(f"{path}.{name}", "is no name of a server; Orthanc takes letters, digits, '-' and '_'.")
+        if not isinstance(url, str) or not url.startswith(("http://", "https://")):
+            wanted = "[URL], [URL, user, password] or {Url: …}, and the URL begins with http:// or https://"
+            yield Problem(f"{path}.{name}", f"is not what Orthanc takes for a server: {wanted}.")
+            continue
+        with contextlib.suppress(ValueError):  # brackets that hold no address
+            if why := unreachable(urlsplit(url).hostname or ""):
+                yield Problem(f"{path}.{name}", why)
 
 
 def _variables(value: object, place: tuple[str | int, ...]) -> Iterator[Problem]:
@@ -171,18 +234,6 @@ def _variables(value: object, place: tuple[str | int, ...]) -> Iterator[Problem]
         yield Problem(path_of(place), "holds '${', which begins a variable of Orthanc's environment; write the value itself.", value)
 
 
-def _check_section(section: object, path: str) -> list[Problem]:
-    """What is wrong with the PostgreSQL section: the plugin, too, stops at a number that is written as text."""
-    if not isinstance(section, Mapping):
-        return []
-    ours = _load("postgresql")["PostgreSQL"]
-    return [
-        Problem(f"{path}.{name}", f"is not of the type that the index plugin wants: that of {ours[name]!r}.", value)
-        for name, value in section.items()
-        if name in ours and ("PostgreSQL", name) not in COMPUTED and not _is_like(value, ours[name])
-    ]
-
-
 def index_connections(node: NodeSettings, settings: StackSettings) -> int:
     """How many connections a node keeps open to PostgreSQL."""
     section = options_of(node, settings).get("PostgreSQL", {})
@@ -190,17 +241,14 @@ def index_connections(node: NodeSettings, settings: StackSettings) -> int:
     return count if isinstance(count, int) else 0
 
 
-def _holds(options: Mapping[str, Any], key: tuple[str, ...]) -> bool:
+def _at(options: Mapping[str, Any], *keys: str) -> Any:
+    """What stands at a place; NO_VALUE where nothing does."""
     current: Any = options
-    for part in key:
+    for part in keys:
         if not isinstance(current, Mapping) or part not in current:
-            return False
+            return NO_VALUE
         current = current[part]
-    return True
-
-
-def _is_like(value: object, ours: object) -> bool:
-    return type(value) is type(ours) and (type(value) is not int or 0 <= value <= _MAX_INTEGER)
+    return current
 
 
 def _is_a(value: object, types: tuple[type, ...]) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 
 from configs import names
 from configs.checks import HostPort, Parts, host_ports
+from configs.engine import engine_url, host_in, is_local
 from configs.held import Held
 from configs.images import candidates
 from configs.problems import Problem
@@ -86,6 +86,7 @@ class Engine:
         reachable: whether there is an engine, as far as could be found out.
         error: what the docker command said, if it is not.
         local: whether the engine is this machine's own, so that its ports are this machine's ports.
+        host: the host of an engine elsewhere; empty for this machine.
         images: the locally built images that it holds.
         ports: the host's ports that running containers of the stack hold, which it has and keeps.
         volumes: those volumes that exist of the ones that the stack wants, by name.
@@ -94,6 +95,7 @@ class Engine:
     reachable: bool = True
     error: str = ""
     local: bool = False
+    host: str = ""
     images: frozenset[str] = frozenset()
     ports: frozenset[int] = frozenset()
     volumes: Mapping[str, Volume] = field(default_factory=dict)
@@ -129,10 +131,10 @@ def inspect(settings: StackSettings, stack: Stack, docker: Sequence[str]) -> Eng
     errors = [line for line in said if "no such" not in line.lower() and not line.startswith("WARNING")]
     if errors:
         return Engine(reachable=False, error=errors[0])
-    return _engine([thing for printed, _ in answers for thing in json.loads(printed or "[]")], _is_local(docker))
+    return _engine([thing for printed, _ in answers for thing in json.loads(printed or "[]")], engine_url(docker))
 
 
-def _engine(found: Sequence[Mapping[str, Any]], local: bool) -> Engine:
+def _engine(found: Sequence[Mapping[str, Any]], url: str) -> Engine:
     images: set[str] = set()
     ports: set[int] = set()
     volumes: dict[str, Volume] = {}
@@ -146,13 +148,7 @@ def _engine(found: Sequence[Mapping[str, Any]], local: bool) -> Engine:
         elif thing.get("State", {}).get("Running"):
             bindings = thing["HostConfig"].get("PortBindings") or {}
             ports.update(int(b["HostPort"]) for bound in bindings.values() for b in bound or () if b.get("HostPort"))
-    return Engine(local=local, images=frozenset(images), ports=frozenset(ports), volumes=volumes)
-
-
-def _is_local(docker: Sequence[str]) -> bool:
-    """Whether the engine listens on a socket of this machine. A context that is not the default one may be anywhere."""
-    host = docker[2] if "--host" in docker else os.environ.get("DOCKER_HOST", "unix://")
-    return host.startswith(("unix://", "npipe://")) and "--context" not in docker and not os.environ.get("DOCKER_CONTEXT")
+    return Engine(local=is_local(url), host=host_in(url), images=frozenset(images), ports=frozenset(ports), volumes=volumes)
 
 
 def check(parts: Parts, stack: Stack, engine: Engine) -> list[Problem]:

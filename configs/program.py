@@ -13,12 +13,14 @@ from pulumi.runtime import config as pulumi_config
 
 from components.ownership import Ownership, owner_of
 from configs import names, preflight
+from configs.engine import is_loopback, reached_at
 from configs.held import Held, held_of
 from configs.images import ImageChoice, choose
 from configs.loader import load, stack_file_name
 from configs.problems import SettingsError, report
+from configs.promises import unlike_ends
 from configs.protection import PROTECTIONS
-from configs.settings import StackSettings
+from configs.settings import AdminerSettings, NodeSettings, StackSettings
 from configs.tls import CA_CERTIFICATE, parties_of
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ class Deployment:
         secret: reads one secret of the stack, by its key.
         certificates: the certificates of whoever speaks TLS, by name.
         authority: the certificate of the authority that made them; empty where the stack file holds none.
+        engine_host: the host of an engine elsewhere; empty for this machine.
     """
 
     settings: StackSettings
@@ -52,6 +55,11 @@ class Deployment:
     secret: Callable[[str], pulumi.Output[str]]
     certificates: Mapping[str, Certificate]
     authority: str
+    engine_host: str
+
+    def host_of(self, part: NodeSettings | AdminerSettings) -> str:
+        """Where a part's ports are reached."""
+        return reached_at(self.settings.bind_of(part), self.engine_host)
 
 
 def begin() -> Deployment:
@@ -87,6 +95,9 @@ def begin() -> Deployment:
     _warn_of_plain(settings)
     keeps_data = settings.is_prod or (held.keeps_data and not settings.release_data)
     _warn_of_release(settings, held)
+    for difference in unlike_ends(settings):
+        pulumi.log.warn(difference)
+    _warn_of_loopback(settings, engine.host)
     own = names.own(config)
     return Deployment(
         settings,
@@ -97,6 +108,7 @@ def begin() -> Deployment:
         pulumi.Config().require_secret,
         _certificates(settings, own, name),
         own.get(CA_CERTIFICATE, ""),
+        engine.host,
     )
 
 
@@ -143,6 +155,17 @@ def _certificates(settings: StackSettings, own: Mapping[str, str], stack: str) -
     for party, day in soon_over(found, datetime.now(UTC)).items():
         pulumi.log.warn(f"{party}: its certificate ends on {day}, and then this stack is refused. Renew it: make certs STACK={stack}")
     return found
+
+
+def _warn_of_loopback(settings: StackSettings, engine: str) -> None:
+    """Addresses that are right on the engine's machine alone."""
+    parts: list[NodeSettings | AdminerSettings] = [*settings.nodes, *([settings.adminer] if settings.adminer else [])]
+    bound = {settings.bind_of(part) for part in parts}
+    if engine and (loopback := sorted(filter(is_loopback, bound))):
+        pulumi.log.warn(
+            f"The engine is at {engine}, and ports are bound to {', '.join(loopback)} there: these addresses open on that machine alone. "
+            f"For others, set bind; for yourself, ssh -L <port>:{loopback[0]}:<port> {engine}"
+        )
 
 
 def _warn_of_plain(settings: StackSettings) -> None:

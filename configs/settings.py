@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from configs.fields import AeTitle, BindAddress, Distinct, Host, Image, NodeName, Port, Settings, from_list
+from configs.fields import AeTitle, BindAddress, DeviceHost, Distinct, Host, Image, NodeName, Port, Settings, from_list
 from configs.links import Keep, Links, LinkSettings, seconds_to_keep
 from configs.users import Users
 
@@ -165,9 +165,9 @@ class ModalitySettings(Settings):
 
     name: NodeName = Field(description="the device's name in each node's DicomModalities, unique among nodes and modalities.")
     aet: AeTitle = Field(description="the device's AE title, unique among nodes and modalities.")
-    host: Host = Field(
+    host: DeviceHost = Field(
         description="the device's host name or IP address as the nodes' containers reach it; host.docker.internal is the machine "
-        "that runs the Docker engine."
+        "that runs the Docker engine, and localhost the container itself, which is refused."
     )
     port: Port = Field(description="the device's DICOM port, 1 to 65535.")
     nodes: Annotated[tuple[str, ...], BeforeValidator(from_list), Distinct, Field(min_length=1, max_length=MAX_NODES)] = Field(

@@ -22,6 +22,7 @@ from configs.loader import parse
 from configs.names import PROJECT
 from configs.orthanc_options import COMPUTED
 from configs.problems import path_of, report
+from configs.promises import RULES
 from configs.protection import PROTECTIONS
 from configs.settings import StackSettings
 
@@ -78,6 +79,13 @@ def _settings_page() -> str:
         "| option | instead |",
         "|---|---|",
         *(f"| `{path_of(key)}` | {instead} |" for key, instead in sorted(COMPUTED.items())),
+        "",
+        "What Orthanc takes for each is in `configs/orthanc/options.yaml`; with anything else it would not start, and it is refused.",
+        "These end what a link promises, and are refused where it does:",
+        "",
+        "| option | where | not | because |",
+        "|---|---|---|---|",
+        *(f"| `{rule.option}` | {rule.at} | {rule.wrong} | {rule.because} |" for rule in sorted(RULES, key=lambda rule: rule.option)),
         "",
         "These protect a node. In prod, another value is refused, unless the node's `unsafe` names the option:",
         "",

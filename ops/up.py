@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from configs.engine import host_and_port
 from configs.loader import load_stack_file
 from configs.names import DB_HOST
 from configs.secrets import DB_PASSWORD
@@ -163,7 +164,7 @@ def start_stopped(docker: Docker, found: Sequence[Container]) -> bool:
 def summary(outputs: Mapping[str, Any], name: str) -> str:
     """Where the stack's users find it."""
     nodes = sorted((outputs.get("nodes") or {}).items())
-    rows = [(node, at["httpUrl"], at["aet"], f"{at['dicomHost']}:{at['dicomPort']}") for node, at in nodes]
+    rows = [(node, at["httpUrl"], at["aet"], host_and_port(at["dicomHost"], at["dicomPort"])) for node, at in nodes]
     lines = [table(("node", "web address", "AE title", "DICOM"), rows), ""]
     if outputs.get("adminerUrl"):
         lines.append(f"  Adminer    {outputs['adminerUrl']}")

@@ -12,6 +12,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from configs import names
+from configs.engine import host_and_port
 from configs.loader import parse, said
 from configs.secrets import DB_PASSWORD, forwarder_key, node_db_key, user_key
 from configs.settings import StackSettings
@@ -89,8 +90,7 @@ class Node:
     def published(self, port: int) -> str:
         """Where the host publishes a port of it: ``127.0.0.1:4242``; empty where that is not known."""
         address, external = self.ports.get(port, ("", 0))
-        host = f"[{address}]" if ":" in address else address
-        return f"{host}:{external}" if external else ""
+        return host_and_port(address, external) if external else ""
 
     @property
     def secrets(self) -> set[str]:

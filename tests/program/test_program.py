@@ -401,3 +401,37 @@ def test_durations_are_written_as_docker_gives_them_back(dev: Run) -> None:
             minutes, _, seconds = written.rpartition("m")
             assert int(seconds.removesuffix("s")) < 60, written
             assert written == (f"{minutes}m{seconds}" if minutes else seconds)
+
+
+@pytest.mark.parametrize(
+    ("bind", "engine", "host", "told"),
+    [
+        ("127.0.0.1", "", "127.0.0.1", False),
+        ("0.0.0.0", "", "127.0.0.1", False),
+        ("::", "", "[::1]", False),
+        ("fd00::7", "", "[fd00::7]", False),
+        ("0.0.0.0", "docker7", "docker7", False),
+        ("::", "fd00::9", "[fd00::9]", False),
+        ("127.0.0.1", "docker7", "127.0.0.1", True),
+    ],
+)
+def test_addresses_can_be_opened_from_where_they_are_read(
+    bind: str, engine: str, host: str, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr("pulumi.log.warn", warnings.append)
+    raw = stack(node("a", forwardTo=["b"], metricsPort=9100), node("b", 1), bind=bind, adminer={"port": 8080})
+    outputs = run_program(raw, "x", Engine(host=engine)).outputs
+    a = outputs["nodes"]["a"]
+    assert outputs["adminerUrl"] == f"http://{host}:8080"
+    assert (a["httpUrl"], a["metricsUrl"]) == (f"http://{host}:8000", f"http://{host}:9100/metrics")
+    assert a["dicomHost"] == host.strip("[]")
+    assert [text for text in warnings if "open on that machine alone" in text] == warnings
+    assert len(warnings) == told
+
+
+def test_a_preview_tells_of_a_link_whose_ends_accept_other_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr("pulumi.log.warn", warnings.append)
+    run_program(stack(node("a", forwardTo=["b"], orthanc={"UnknownSopClassAccepted": True}), node("b", 1)), "x", preview=True)
+    assert ["UnknownSopClassAccepted" in text for text in warnings] == [True]

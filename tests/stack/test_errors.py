@@ -95,7 +95,8 @@ def test_a_port_that_is_stolen_after_the_check(impatient: Path) -> None:
 
 
 def test_a_container_that_never_becomes_healthy(impatient: Path) -> None:
-    with one_node(impatient, orthanc={"DefaultEncoding": "Klingon"}) as stack:
+    # Which names of tags there are, only Orthanc knows.
+    with one_node(impatient, orthanc={"ExtraMainDicomTags": {"Study": ["Klingon"]}}) as stack:
         done = stack.try_up()
         assert_refused(done, f"lone: the container {stack.prefix}-lone failed at its create", "    | ", "Uncaught exception, stopping now")
         # Corrected, the same command puts it right.

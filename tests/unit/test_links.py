@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from configs.names import forwarder_of, record_number
 from configs.orthanc_options import options_of
+from configs.promises import RULES, unlike_ends
 from configs.secrets import is_secret_key, secret_keys
 from configs.settings import NodeSettings, StackSettings
 from configs.wiring import PERMISSIONS, DicomEndpoint, mermaid, peers_of
@@ -174,15 +175,73 @@ def test_the_forwarders_user_and_options() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "wrong", "right"),
-    [("OverwriteInstances", (False, "Never", "IfChanged"), "Always"), ("StoreMD5ForAttachments", (False,), True)],
+    ("option", "wrong", "right", "at"),
+    [
+        ("StoreDicom", False, True, "ab"),
+        ("ReadOnly", True, False, "ab"),
+        ("SyncStorageArea", False, True, "ab"),
+        ("DicomCheckModalityHost", True, False, "ab"),
+        ("OverwriteInstances", False, "Always", "ab"),
+        ("OverwriteInstances", "Never", True, "ab"),
+        ("OverwriteInstances", "IfChanged", True, "b"),
+        ("StoreMD5ForAttachments", False, True, "b"),
+        ("IngestTranscoding", "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.70", "b"),
+        ("MaximumStorageMode", "Recycle", "Reject", "ab"),
+        ("JobsHistorySize", 0, 10, "a"),
+        ("JobsHistorySize", 9, 10, "a"),
+        ("DicomEchoChecksFind", True, False, "a"),
+        ("CheckRevisions", True, False, "a"),
+    ],
 )
-def test_a_destination_can_keep_what_it_confirms(option: str, wrong: tuple[object, ...], right: object) -> None:
-    for value in wrong:
-        raw = stack(node("a", forwardTo=["b"]), node("b", 1, orthanc={option: value}))
-        assert list(problems_of(raw)) == [f"nodes[1].orthanc.{option}"]
-        assert problems_of({**raw, "nodes": raw["nodes"][1:]}) == {}
-    assert problems_of(stack(node("a", forwardTo=["b"]), node("b", 1, orthanc={option: right}))) == {}
+def test_no_option_ends_what_a_link_promises(option: str, wrong: object, right: object, at: str) -> None:
+    def refused(value: object, **link: str) -> str:
+        """Where it is: at the sender a, the destination b, at c, which is on no link."""
+        found = ""
+        for i, name in enumerate("abc"):
+            nodes = [node("a", forwardTo=[{"to": "b", **link}]), node("b", 1), node("c", 2)]
+            nodes[i]["orthanc"] = {option: value}
+            problems = problems_of(stack(*nodes))
+            assert list(problems) in ([], [f"nodes[{i}].orthanc.{option}"])
+            found += name if problems else ""
+        return found
+
+    assert refused(wrong) == at
+    assert refused(right) == ""
+    # One that is only asked what it has does not promise to keep it.
+    assert refused(wrong, confirm="query") == at.replace("b", "" if option in ("StoreMD5ForAttachments", "MaximumStorageMode") else "b")
+
+
+def test_each_option_of_the_rules_is_tried() -> None:
+    (marks,) = test_no_option_ends_what_a_link_promises.pytestmark  # type: ignore[attr-defined]
+    assert {case[0] for case in marks.args[1]} == {rule.option for rule in RULES}
+
+
+SYNTAX = "1.2.840.10008.1.2"
+
+
+@pytest.mark.parametrize(
+    ("sender", "destination", "told"),
+    [
+        ({}, {}, ""),
+        ({"UnknownSopClassAccepted": True}, {}, "UnknownSopClassAccepted"),
+        ({"UnknownSopClassAccepted": True}, {"UnknownSopClassAccepted": True}, ""),
+        ({}, {"UnknownSopClassAccepted": True}, ""),
+        ({}, {"AcceptedSopClasses": ["1.2.3"]}, "AcceptedSopClasses"),
+        ({"AcceptedSopClasses": ["1.2.3", "1.2.4"]}, {"AcceptedSopClasses": ["1.2.3"]}, "AcceptedSopClasses"),
+        ({"AcceptedSopClasses": ["1.2.3"]}, {"AcceptedSopClasses": ["1.2.*"]}, ""),
+        ({"AcceptedSopClasses": ["1.2.3"]}, {}, ""),
+        ({}, {"RejectedSopClasses": ["1.2.3"]}, "RejectedSopClasses"),
+        ({"RejectedSopClasses": ["1.2.*"]}, {"RejectedSopClasses": ["1.2.3"]}, ""),
+        ({}, {"AcceptedTransferSyntaxes": [SYNTAX, f"{SYNTAX}.1"]}, "AcceptedTransferSyntaxes"),
+        ({"AcceptedTransferSyntaxes": [f"{SYNTAX}.1"]}, {"AcceptedTransferSyntaxes": [f"{SYNTAX}.?"]}, ""),
+        ({}, {"AcceptedTransferSyntaxes": ["*"]}, ""),
+    ],
+)
+def test_ends_that_accept_other_images(sender: dict[str, object], destination: dict[str, object], told: str) -> None:
+    settings = settings_of(stack(node("a", orthanc=sender, forwardTo=["b"]), node("b", 1, orthanc=destination), node("c", 2)))
+    found = unlike_ends(settings)
+    assert len(found) == bool(told)
+    assert all(text.startswith("a -> b: a accepts images that b refuses") and told in text for text in found)
 
 
 def test_each_forwarder_has_a_password() -> None:

@@ -43,6 +43,8 @@ def test_the_summary_says_where_the_stack_is_found_and_no_password() -> None:
         assert wanted in text
     assert "built here from Debian's packages: orthanc-stack/orthanc:local-1, a:1" in text
     assert "Geheim123" not in text
+    server = {"aet": "SERVER", "httpUrl": "http://[fd00::7]:8042", "dicomHost": "fd00::7", "dicomPort": 4242}
+    assert " [fd00::7]:4242" in summary({"nodes": {"server": server}}, "dev")
 
 
 def test_the_users_shell_gets_what_changed_and_the_stack() -> None:

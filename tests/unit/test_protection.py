@@ -12,7 +12,7 @@ from tests.unit.stacks import node, problems_of, settings_of, stack
 WEAK = {
     "DeidentifyLogs": False,
     "DicomCheckCalledAet": False,
-    "DicomTlsMinimumProtocolVersion": 0,
+    "DicomTlsMinimumProtocolVersion": 3,
     "ExecuteLuaEnabled": True,
     "HttpsVerifyPeers": False,
     "LimitFindInstances": 0,
