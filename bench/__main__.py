@@ -1,4 +1,4 @@
-"""``python -m bench [deploy|scale|dicom|ingest|forward|backlog|security|report|all] [--runs N]``: measures, and writes docs/bench/.
+"""``python -m bench [deploy|scale|dicom|ingest|forward|backlog|security|report|all …] [--runs N]``: measures, and writes docs/bench/.
 
 With ``--short FOLDER``, a few images and one run of everything, into that folder: that each suite runs, for the tests.
 """
@@ -26,16 +26,16 @@ from ops.setup.state import State
 def main() -> int:
     """Run what the command line asks for; the exit status."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("what", nargs="?", default="all", choices=[*SUITES, "report", "all"], help="all when left out")
+    parser.add_argument("what", nargs="*", default="all", choices=[*SUITES, "report", "all"], help="all when left out")
     parser.add_argument("--runs", type=int, default=5, help="repetitions of each measurement (5)")
     parser.add_argument("--short", type=Path, metavar="FOLDER", help="only see that all of it runs: little of everything, into this folder")
     arguments = parser.parse_args()
     if arguments.runs < 1:
         parser.error("--runs is at least 1")
-    suites = SUITES if arguments.what == "all" else (arguments.what,)
+    suites = SUITES if "all" in arguments.what else tuple(suite for suite in SUITES if suite in arguments.what)
     folder = arguments.short or FOLDER
     try:
-        if arguments.what != "report":
+        if suites:
             _measure(suites, 1 if arguments.short else arguments.runs, arguments.short)
         report.write(folder)
     except (BenchError, SettingsError, SetupError) as error:

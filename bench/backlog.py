@@ -19,7 +19,7 @@ def measure(session: Session) -> None:
     """Each once."""
     results = session.results("backlog")
     with running(session, "backlog") as stack:
-        for images in session.size(BACKLOGS, (10, 20)):
+        for images in session.size(BACKLOGS, (10, 300)):
             _backlog(stack, images, results)
 
 

@@ -20,7 +20,7 @@ def measure(session: Session, runs: int) -> None:
     settings: dict[str, Any] = {"environment": "dev", "images": {"source": "auto"}, "nodes": []}
     stack: PulumiStack | None = None
     program = copy_program(session.folder / "scale")
-    for count in session.size(NODES, (2, 4)):
+    for count in session.size(NODES, (2, 3)):
         held = len(settings["nodes"])
         settings["nodes"] += [_node(session, number, first=held + 1) for number in range(held + 1, count + 1)]
         if stack is None:
