@@ -49,8 +49,7 @@ def test_compose_waits_for_what_pulumi_waits_for(services: dict[str, Any]) -> No
 
 
 def test_limits_and_rights_are_the_same(services: dict[str, Any]) -> None:
-    server, db = services["server"], services["db"]
-    assert server["ulimits"] == {"data": {"soft": 8 << 30, "hard": 8 << 30}}
+    db = services["db"]
     assert (db["cpu_quota"], db["cpu_period"]) == (150_000, 100_000)
     assert db["cap_drop"] == ["ALL"]
     assert "SETUID" in db["cap_add"]

@@ -19,13 +19,6 @@ from configs.secrets import secret_keys
 from tests.program.harness import ROOT, run_program
 from tests.unit.stacks import settings_of
 
-_RECORD = """
-import json, sys
-from pathlib import Path
-from ops.mocked import run_mocked
-run = run_mocked(*json.loads(sys.argv[1]), "x", root=Path.cwd())
-print(json.dumps({one.name: one.inputs for one in run.resources.values() if one.type.endswith(":Container")}))
-"""
 _HARDENED = ("capabilities", "cpuShares", "memory", "memorySwap", "securityOpts", "ulimits")
 
 
@@ -37,6 +30,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def settings(folder: Path) -> dict[str, Any]:
     return dev_settings(Session(folder))
+
+
+_RECORD = """
+import json, sys
+from pathlib import Path
+from ops.mocked import run_mocked
+run = run_mocked(*json.loads(sys.argv[1]), "x", root=Path.cwd())
+print(json.dumps({one.name: one.inputs for one in run.resources.values() if one.type.endswith(":Container")}))
+"""
 
 
 def containers(program: Path, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
