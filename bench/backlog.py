@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Final
 
-from bench.forward import Stack, empty, fill, memory_of, running
 from bench.phantom import SMALL, Phantom
 from bench.results import Results, Row
 from bench.session import BenchError, Session
+from bench.stack import Stack, empty, fill, memory_of, running
 
-#: Images of the backlogs that are compared with each other: BENCH_BACKLOG makes the larger one smaller.
-BACKLOGS: Final = (1_000, int(os.environ.get("BENCH_BACKLOG", "100000")))
+#: Images of the backlogs that are compared with each other.
+BACKLOGS: Final = (1_000, 100_000)
 _PATIENCE_SECONDS: Final = 7200
 
 
 def measure(session: Session) -> None:
     """Each once."""
-    results = Results("backlog")
-    with running(session, "backlog-project") as stack:
-        for images in BACKLOGS:
+    results = session.results("backlog")
+    with running(session, "backlog") as stack:
+        for images in session.size(BACKLOGS, (10, 300)):
             _backlog(stack, images, results)
 
 

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,137 +17,135 @@ import yaml
 
 from bench.pulumi_stack import PulumiStack
 from bench.session import PREFIX, BenchError, run
-from ops.setup.console import ROOT, cache_dir
+from configs.preflight import Engine
+from ops.mocked import Run, run_mocked
+from ops.setup.console import cache_dir
 
 #: In Debian's package docker-compose.
 _PLUGIN: Final = "usr/libexec/docker/cli-plugins/docker-compose"
 _CACHED: Final = "docker-compose-debian"
 
 
-def render(resources: Sequence[Mapping[str, Any]], project: str) -> dict[str, Any]:
+def render(program: Run, project: str) -> dict[str, Any]:
     """A compose file of what the program registers.
 
     Files become `configs` with their content in them, which compose, like the provider, copies into the container before it starts.
 
     Args:
-        resources: as bench.record prints them.
+        program: what the program registered.
         project: compose's project name.
     """
-    by_name = {resource["name"]: resource for resource in resources}
-    containers = [resource for resource in resources if resource["type"] == "Container"]
-    service_of = {resource["name"]: str(resource["inputs"]["hostname"]) for resource in containers}
+    made: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in ("RemoteImage", "Network", "Volume", "Container")}
+    for urn, resource in program.resources.items():
+        if resource.type.startswith("docker:"):
+            # The protocol knows no integers; Docker wants nothing else.
+            inputs = json.loads(json.dumps(resource.inputs), parse_float=lambda number: int(float(number)))
+            made[resource.type.rpartition(":")[2]][urn] = inputs
+    # By the ID that ops.mocked gives each.
+    images = {f"sha256:{program.resources[urn].name}": inputs["name"] for urn, inputs in made["RemoteImage"].items()}
+    containers = made["Container"]
     configs: dict[str, Any] = {}
-    services = {
-        service_of[container["name"]]: _service(container["inputs"], configs)
-        | _depends_on([service_of[name] for name in container["dependencies"] if name in service_of], by_name, service_of)
-        for container in containers
-    }
+    services = {}
+    for urn, inputs in containers.items():
+        before = sorted(_dependencies(program, urn) & containers.keys())
+        depends_on = {containers[other]["hostname"]: {"condition": _done(containers[other])} for other in before}
+        service = _service(inputs | {"image": images[inputs["image"]]}, configs)
+        services[inputs["hostname"]] = service | ({"depends_on": depends_on} if depends_on else {})
     return {
         "name": project,
         "services": services,
-        "networks": {_one(r)["name"]: _network(r) for r in resources if r["type"] == "Network"},
-        "volumes": {_one(r)["name"]: _named(r) for r in resources if r["type"] == "Volume"},
+        "networks": {inputs["name"]: _network(inputs) for inputs in made["Network"].values()},
+        "volumes": {inputs["name"]: _volume(inputs) for inputs in made["Volume"].values()},
         "configs": configs,
     }
 
 
-def _one(resource: Mapping[str, Any]) -> Mapping[str, Any]:
-    inputs: Mapping[str, Any] = resource["inputs"]
-    return inputs
+def _dependencies(program: Run, urn: str) -> set[str]:
+    """What a resource waits for. A child is registered after its parent, and so after what its parent waits for."""
+    resource = program.resources.get(urn)
+    return set(resource.request.dependencies) | _dependencies(program, resource.parent) if resource else set()
 
 
-def _named(resource: Mapping[str, Any]) -> dict[str, Any]:
-    return {"name": resource["inputs"]["name"], "labels": _labels(resource["inputs"])}
+def _done(inputs: Mapping[str, Any]) -> str:
+    return "service_healthy" if inputs.get("healthcheck") else "service_completed_successfully"
 
 
-def _network(resource: Mapping[str, Any]) -> dict[str, Any]:
-    inputs = _one(resource)
-    options = {"driver_opts": inputs["options"]} if inputs.get("options") else {}
-    return _named(resource) | {"driver": inputs["driver"], "internal": inputs["internal"]} | options
+def _all_translated(kind: str, rest: Mapping[str, Any]) -> None:
+    """Whoever translates takes from the inputs what it knows: what is left stops the bench, so that nothing is left out in silence."""
+    if rest:
+        raise BenchError(f"the program says {', '.join(sorted(rest))} of a {kind}: bench/compose.py does not translate it; add it there")
 
 
-def _labels(inputs: Mapping[str, Any]) -> dict[str, str]:
-    return {label["label"]: label["value"] for label in inputs.get("labels") or ()}
+def _labels(labels: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    return {label["label"]: label["value"] for label in labels}
 
 
-#: What _service() translates; anything else in a container's inputs stops the bench, so that nothing is left out in silence.
-_TRANSLATED: Final = (
-    "capabilities",
-    "command",
-    "cpuPeriod",
-    "cpuQuota",
-    "cpuShares",
-    "destroyGraceSeconds",
-    "entrypoints",
-    "envs",
-    "healthcheck",
-    "hostname",
-    "hosts",
-    "image",
-    "labels",
-)
-_TRANSLATED_TOO: Final = (
-    "logDriver",
-    "logOpts",
-    "memory",
-    "memorySwap",
-    "name",
-    "networksAdvanced",
-    "ports",
-    "readOnly",
-    "restart",
-    "securityOpts",
-    "tmpfs",
-    "uploads",
-    "user",
-    "volumes",
-)
+def _volume(inputs: dict[str, Any]) -> dict[str, Any]:
+    volume = {"name": inputs.pop("name"), "labels": _labels(inputs.pop("labels"))}
+    _all_translated("volume", inputs)
+    return volume
+
+
+def _network(inputs: dict[str, Any]) -> dict[str, Any]:
+    network = {
+        "name": inputs.pop("name"),
+        "labels": _labels(inputs.pop("labels")),
+        "driver": inputs.pop("driver"),
+        "internal": inputs.pop("internal"),
+        "driver_opts": inputs.pop("options", {}),
+    }
+    _all_translated("network", inputs)
+    return network
+
+
 #: How the provider itself waits and removes: `--wait`, depends_on and `down --volumes` here.
 _OF_THE_PROVIDER: Final = ("attach", "mustRun", "removeVolumes", "wait", "waitTimeout")
-_KNOWN: Final = frozenset((*_TRANSLATED, *_TRANSLATED_TOO, *_OF_THE_PROVIDER))
 
 
-def _service(inputs: Mapping[str, Any], configs: dict[str, Any]) -> dict[str, Any]:
-    if unknown := {key for key, value in inputs.items() if value is not None} - _KNOWN:
-        raise BenchError(f"the program says {sorted(unknown)} of a container, which bench/compose.py does not translate")
-    capabilities = inputs.get("capabilities") or {}
+def _service(inputs: dict[str, Any], configs: dict[str, Any]) -> dict[str, Any]:
+    rest = {key: value for key, value in inputs.items() if key not in _OF_THE_PROVIDER}
+    hostname, memory, swap = rest.pop("hostname"), rest.pop("memory"), rest.pop("memorySwap")
+    capabilities, check, shm = rest.pop("capabilities"), rest.pop("healthcheck", None), rest.pop("shmSize", None)
     service: dict[str, Any] = {
-        "image": inputs["image"],
+        "image": rest.pop("image"),
         "pull_policy": "never",
-        "container_name": inputs["name"],
-        "hostname": inputs["hostname"],
-        "entrypoint": inputs.get("entrypoints"),
-        "command": _escaped(inputs.get("command")),
-        "environment": _escaped(inputs.get("envs")),
-        "networks": {n["name"]: {"aliases": n["aliases"]} for n in inputs["networksAdvanced"]},
-        "ports": [f"{p['ip']}:{p['external']}:{p['internal']}/{p['protocol']}" for p in inputs.get("ports") or ()],
-        "volumes": [f"{v['volumeName']}:{v['containerPath']}" for v in inputs.get("volumes") or ()],
-        "extra_hosts": [f"{h['host']}:{h['ip']}" for h in inputs.get("hosts") or ()],
-        "cap_add": [name.removeprefix("CAP_") for name in capabilities.get("adds") or ()],
-        "cap_drop": capabilities.get("drops") or [],
-        "user": inputs.get("user"),
-        "read_only": inputs["readOnly"] or None,
-        "tmpfs": [f"{path}:{options}" for path, options in (inputs.get("tmpfs") or {}).items()],
-        "security_opt": inputs["securityOpts"],
-        "mem_limit": f"{inputs['memory']}m",
-        "memswap_limit": f"{inputs['memorySwap']}m",
-        "cpu_shares": inputs["cpuShares"],
-        "cpu_period": inputs.get("cpuPeriod"),
-        "cpu_quota": inputs.get("cpuQuota"),
-        "labels": _labels(inputs),
-        "logging": {"driver": inputs["logDriver"], "options": inputs["logOpts"]},
-        "restart": inputs["restart"],
-        "stop_grace_period": f"{inputs['destroyGraceSeconds']}s",
-        "configs": [_config(inputs["hostname"], file, configs) for file in inputs.get("uploads") or ()],
-    }
-    if check := inputs.get("healthcheck"):
-        service["healthcheck"] = {
+        "container_name": rest.pop("name"),
+        "hostname": hostname,
+        "entrypoint": _escaped(rest.pop("entrypoints", ())),
+        "command": _escaped(rest.pop("command", ())),
+        "environment": _escaped(rest.pop("envs", ())),
+        "networks": {n["name"]: {"aliases": n["aliases"]} for n in rest.pop("networksAdvanced")},
+        "ports": [f"{p['ip']}:{p['external']}:{p['internal']}/{p['protocol']}" for p in rest.pop("ports", ())],
+        "volumes": [f"{v['volumeName']}:{v['containerPath']}" for v in rest.pop("volumes", ())],
+        "extra_hosts": [f"{h['host']}:{h['ip']}" for h in rest.pop("hosts", ())],
+        "cap_add": [name.removeprefix("CAP_") for name in capabilities.get("adds", ())],
+        "cap_drop": capabilities["drops"],
+        "ulimits": {u["name"]: {"soft": u["soft"], "hard": u["hard"]} for u in rest.pop("ulimits", ())},
+        "user": rest.pop("user", None),
+        "read_only": rest.pop("readOnly"),
+        "tmpfs": [f"{path}:{options}" for path, options in rest.pop("tmpfs", {}).items()],
+        "security_opt": rest.pop("securityOpts"),
+        "shm_size": shm and f"{shm}m",
+        "mem_limit": f"{memory}m",
+        "memswap_limit": f"{swap}m",
+        "cpu_shares": rest.pop("cpuShares"),
+        "cpu_period": rest.pop("cpuPeriod", None),
+        "cpu_quota": rest.pop("cpuQuota", None),
+        "labels": _labels(rest.pop("labels")),
+        "logging": {"driver": rest.pop("logDriver"), "options": rest.pop("logOpts")},
+        "restart": rest.pop("restart"),
+        "stop_grace_period": f"{rest.pop('destroyGraceSeconds')}s",
+        "configs": [_config(hostname, file, configs) for file in rest.pop("uploads", ())],
+        "healthcheck": check
+        and {
             "test": _escaped(check["tests"]),
             "interval": check["interval"],
             "timeout": check["timeout"],
             "start_period": check["startPeriod"],
             "retries": check["retries"],
-        }
+        },
+    }
+    _all_translated("container", rest)
     return {key: value for key, value in service.items() if value not in (None, [], {})}
 
 
@@ -163,24 +160,14 @@ def _escape(text: str) -> str:
     return text.replace("$", "$$")
 
 
-def _escaped(texts: Sequence[str] | None) -> list[str] | None:
-    return None if texts is None else [_escape(text) for text in texts]
+def _escaped(texts: Sequence[str]) -> list[str]:
+    return [_escape(text) for text in texts]
 
 
-def _depends_on(services: Sequence[str], by_name: Mapping[str, Any], service_of: Mapping[str, str]) -> dict[str, Any]:
-    once = {service for name, service in service_of.items() if not by_name[name]["inputs"].get("healthcheck")}
-    conditions = {
-        service: {"condition": "service_completed_successfully" if service in once else "service_healthy"} for service in sorted(services)
-    }
-    return {"depends_on": conditions} if conditions else {}
-
-
-def recorded(stack: PulumiStack) -> list[dict[str, Any]]:
-    """What the program asks of Docker for a stack file; in a process of its own."""
-    env = stack.env | {"BENCH_SECRETS": json.dumps(stack.secrets), "PYTHONPATH": f"{stack.program}{os.pathsep}{ROOT}"}
-    command = [sys.executable, "-m", "bench.record", stack.name, str(stack.program)]
-    loaded: list[dict[str, Any]] = json.loads(run(command, cwd=stack.program, env=env))
-    return loaded
+def _recorded(stack: PulumiStack) -> Run:
+    """What the program asks of Docker for a stack."""
+    held = frozenset(run(["docker", "images", "--format", "{{.Repository}}:{{.Tag}}"]).split())
+    return run_mocked(stack.settings or {}, stack.secrets, stack.name, Engine(images=held), root=stack.program)
 
 
 @dataclass(frozen=True)
@@ -215,7 +202,7 @@ class Compose:
 
 def compose_of(stack: PulumiStack, command: Sequence[str]) -> Compose:
     """The compose project that deploys what a stack file asks for."""
-    rendered = render(recorded(stack), stack.prefix)
+    rendered = render(_recorded(stack), stack.prefix)
     file = stack.session.folder / f"compose-{stack.name}.yaml"
     file.write_text(yaml.safe_dump(rendered, sort_keys=False), encoding="utf-8")
     return Compose(command, file, [name for name, service in rendered["services"].items() if "healthcheck" in service])

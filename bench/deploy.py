@@ -16,23 +16,20 @@ from bench.session import BenchError, Session
 _WAY: Final = {"network-db": "", "db-container": "db", "db-roles": "db-roles", "server-container": "server"}
 
 
-def measure(session: Session, runs: int, compose: list[str], *, results: Results | None = None) -> None:
+def measure(session: Session, runs: int, compose: list[str]) -> None:
     """Deploy, again with nothing to do, preview, remove; in turns, each time with a new stack and new volumes.
 
     Args:
         session: the run of the bench.
         runs: how often.
         compose: docker compose.
-        results: where the rows go.
     """
-    results = results or Results("deploy")
+    results = session.results("deploy")
     program = copy_program(session.folder / "deploy")
     empty = PulumiStack(session, empty_program(session.folder / "empty"))
     empty.up()
-    # Once without being measured: files that are read for the first time, Python's compiled modules, and compose's file.
-    _pulumi(PulumiStack(session, program, dev_settings(session)), empty, None, 0)
-    _compose(PulumiStack(session, program, dev_settings(session)), compose, None, 0)
-    for run in range(1, runs + 1):
+    # Run 0 is not measured: files that are read for the first time, Python's compiled modules, and compose's file.
+    for run in range(session.size(0, 1), runs + 1):
         # Who begins changes, so that neither always finds the machine as the other left it.
         for turn in ("pulumi", "compose") if run % 2 else ("compose", "pulumi"):
             stack = PulumiStack(session, program, dev_settings(session))
@@ -43,13 +40,13 @@ def measure(session: Session, runs: int, compose: list[str], *, results: Results
     empty.destroy()
 
 
-def _pulumi(stack: PulumiStack, empty: PulumiStack, results: Results | None, run: int) -> None:
+def _pulumi(stack: PulumiStack, empty: PulumiStack, results: Results, run: int) -> None:
     with docker_events() as docker:
         first = stack.up()
     again, preview = _no_op(stack.up), _no_op(stack.preview)
     empty_up, empty_preview = _no_op(empty.up), _no_op(empty.preview)
     stack.destroy()
-    if results is None:
+    if not run:
         return
     results.add(Row("first up", "pulumi", "", run, first.seconds, "s"))
     for phase, seconds in first.phases(_WAY, docker, stack.prefix).items():
@@ -70,7 +67,7 @@ def _no_op(operation: Callable[[], Timed]) -> Timed:
     return timed
 
 
-def _compose(stack: PulumiStack, command: list[str], results: Results | None, run: int) -> None:
+def _compose(stack: PulumiStack, command: list[str], results: Results, run: int) -> None:
     project = compose_of(stack, command)
     try:
         started = time.time()
@@ -80,7 +77,7 @@ def _compose(stack: PulumiStack, command: list[str], results: Results | None, ru
         again, quick = project.up(), project.up(wait=False)
     finally:
         project.down()
-    if results is None:
+    if not run:
         return
     results.add(Row("first up", "compose", "", run, first, "s"))
     for phase, seconds in _compose_phases(docker, stack.prefix, started, first).items():

@@ -18,70 +18,47 @@ import pydicom
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE
 
-from bench.orthanc import Node, nodes_of, store_side_by_side, upload
+from bench.orthanc import Node, store_side_by_side, upload
 from bench.phantom import CT, Phantom
-from bench.pulumi_stack import PulumiStack, copy_program, dev_settings
-from bench.results import Results, Row
-from bench.session import BenchError, Session, run
+from bench.results import Row
+from bench.session import BenchError, Session
+from bench.stack import running
 
 IMAGES: Final = 300
 JOBS: Final = (1, 4)
-#: The stack that this project replaces had none of these settings: Orthanc's defaults, and two connections to its index.
-_SEED_OPTIONS: Final = {"MaximumPduLength": 16384}
-_SEED_SERVER: Final = {"PostgreSQL": {"IndexConnectionsCount": 2}}
-_TRANSPORT: Final = '_TRANSPORT = {"TCP_BUFFER_LENGTH": "1048576", "TCP_NODELAY": "1"}'
 #: pynetdicom installs one of the same name beside Python.
 _DCMTK_STORESCU: Final = shutil.which(
     "storescu", path=os.pathsep.join(f for f in os.environ.get("PATH", "").split(os.pathsep) if not f.startswith(sys.prefix))
 )
-_WITHOUT: Final = "_TRANSPORT: dict[str, str] = {}"
 
 
-def measure(session: Session, runs: int, *, images: int = IMAGES, results: Results | None = None) -> None:
+def measure(session: Session, runs: int) -> None:
     """Send the series in turns through both stacks, which run at the same time; the server is empty before each."""
-    results = results or Results("dicom")
+    results, images = session.results("dicom"), session.size(IMAGES, 8)
     phantom = Phantom(CT)
     files = [phantom.file(0, i) for i in range(images)]
     folder = session.folder / "series"
     folder.mkdir()
     for i, file in enumerate(files):
         (folder / f"{i:04}.dcm").write_bytes(file)
-    stacks = {"project": _project(session), "seed": seed_stack(session, "dicom-seed")}
-    nodes = {}
-    for system, stack in stacks.items():
-        stack.up()
+    with running(session, "dicom") as project, running(session, "dicom", "seed") as seed:
         # What is measured is the transfer, asked for by hand.
-        run(["docker", "stop", f"{stack.prefix}-client-forwarder"])
-        nodes[system] = nodes_of(stack.outputs())
-    for number in range(1, runs + 1):
-        for system, of in nodes.items():
-            client, server = of["client"], of["server"]
-            for sender, seconds in _outside(client, folder, images):
-                results.add(Row("C-STORE", system, f"{sender} to client", number, images / seconds, "images/s"))
-            identifiers = _fill(client, files)
-            for jobs in JOBS:
+        project.stop()
+        seed.stop()
+        for number in range(1, runs + 1):
+            for system, stack in {"project": project, "seed": seed}.items():
+                client, server = stack.client, stack.server
+                for sender, seconds in _outside(client, folder, images):
+                    results.add(Row("C-STORE", system, f"{sender} to client", number, images / seconds, "images/s"))
+                identifiers = _fill(client, files)
+                for jobs in JOBS:
+                    server.empty()
+                    seconds = _forward(client, identifiers, jobs)
+                    if (held := server.instances()) != images:
+                        raise BenchError(f"{system}: {held} of {images} images arrived")
+                    way = f"client to server, {jobs} {'job' if jobs == 1 else 'jobs'}"
+                    results.add(Row("C-STORE", system, way, number, images / seconds, "images/s"))
                 server.empty()
-                seconds = _forward(client, identifiers, jobs)
-                if (held := server.instances()) != images:
-                    raise BenchError(f"{system}: {held} of {images} images arrived")
-                way = f"client to server, {jobs} {'job' if jobs == 1 else 'jobs'}"
-                results.add(Row("C-STORE", system, way, number, images / seconds, "images/s"))
-            server.empty()
-    for stack in stacks.values():
-        stack.destroy()
-
-
-def _project(session: Session) -> PulumiStack:
-    return PulumiStack(session, copy_program(session.folder / "dicom-project"), dev_settings(session))
-
-
-def seed_stack(session: Session, folder: str) -> PulumiStack:
-    """The same stack with the settings taken away that make transfers faster; its program in a folder of this name."""
-    program = copy_program(session.folder / folder, replace={"components/orthanc_node.py": {_TRANSPORT: _WITHOUT}})
-    settings = dev_settings(session)
-    for node in settings["nodes"]:
-        node["orthanc"] = _SEED_OPTIONS | (_SEED_SERVER if node["name"] == "server" else {})
-    return PulumiStack(session, program, settings)
 
 
 def _fill(client: Node, files: Sequence[bytes]) -> list[str]:

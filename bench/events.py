@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.session import BenchError
+
 #: The Docker engine writes an event within milliseconds; this is how long one may be waited for.
 _SETTLE_SECONDS = 0.3
 
@@ -71,13 +73,15 @@ class Timed:
         """Whether nothing changed; a program without resources prints no count at all."""
         return set(self.changes) <= {"unchanged"}
 
-    def resource(self, name: str) -> tuple[float, float] | None:
+    def resource(self, name: str) -> tuple[float, float]:
         """When the engine began to create a resource, and when it was done; by its logical name."""
         times: dict[str, float] = {}
         for seen, line in self.lines:
             if (found := _STATE.match(line)) and found["name"] == name:
                 times.setdefault(found["state"], seen)
-        return (times["creating"], times["created"]) if len(times) == 2 else None
+        if len(times) != 2:
+            raise BenchError(f"pulumi did not say that it made {name}: bench/deploy.py waits for it, and the program has it no longer")
+        return times["creating"], times["created"]
 
     def _when(self, pattern: str) -> float:
         """When a line that begins like this was printed; the command's end where none was."""
@@ -97,10 +101,7 @@ class Timed:
         for phase, until in began_with.items():
             spent[phase], at = max(0.0, until - at), max(at, until)
         for name, part in parts.items():
-            times = self.resource(name)
-            if times is None:
-                continue
-            began, done = times
+            began, done = self.resource(name)
             spent["between resources"] = spent.get("between resources", 0.0) + max(0.0, began - at)
             ready = docker.ready(f"{prefix}-{part}") if part else None
             label = part or name.partition("-")[0]
@@ -125,14 +126,6 @@ class DockerEvents:
         """When a container was healthy for the first time, or, where it has no health check, when it had ended."""
         actions = {action: seen for seen, name, action in reversed(self.seen) if name == container}
         return actions.get("health_status: healthy", actions.get("die"))
-
-    def started(self, container: str) -> float | None:
-        """When a container was started."""
-        return next((seen for seen, name, action in self.seen if name == container and action == "start"), None)
-
-    def last_ready(self, prefix: str) -> float:
-        """When the last container of a stack became healthy."""
-        return max(seen for seen, name, action in self.seen if name.startswith(prefix) and action == "health_status: healthy")
 
     def note(self, line: str) -> None:
         """Keep one event, as the docker command prints it."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from bench.orthanc import Node, nodes_of, upload
+from bench.orthanc import Node, upload
 from bench.phantom import CT, SMALL, Kind, Phantom
-from bench.pulumi_stack import PulumiStack, copy_program, dev_settings
+from bench.pulumi_stack import PulumiStack
 from bench.results import Results, Row
 from bench.session import BenchError, Session
+from bench.stack import running
 from configs.loader import parse
 from configs.orthanc_options import index_connections
 
@@ -24,31 +25,21 @@ _RUNS_OF_OTHERS: Final = 3
 _PER_SERIES: Final = 100
 
 
-def measure(session: Session, runs: int, *, scale: float = 1.0, results: Results | None = None) -> None:
-    """Upload to the server of a dev stack.
-
-    Args:
-        session: the run of the bench.
-        runs: how often each.
-        scale: 0.1 sends a tenth of the images.
-        results: where the rows go.
-    """
-    results = results or Results("ingest")
-    stack = PulumiStack(session, copy_program(session.folder / "ingest"), dev_settings(session))
-    chosen = _connections(stack)
-    sender = _Sender(results, scale)
-    others = [count for count in CONNECTIONS if count != chosen]
-    for count in (chosen, *others):
-        _set_connections(stack, count)
-        server = nodes_of(stack.outputs())["server"]
-        for run in range(1, (runs if count == chosen else min(runs, _RUNS_OF_OTHERS)) + 1):
-            if count == chosen:
-                for kind in COUNTS:
-                    for clients in CLIENTS:
-                        sender.send(server, count, kind, clients, run)
-            else:
-                sender.send(server, count, SMALL, CLIENTS[-1], run)
-    stack.destroy()
+def measure(session: Session, runs: int) -> None:
+    """Upload to the server of a dev stack."""
+    sender = _Sender(session.results("ingest"), session.size(1.0, 0.01))
+    with running(session, "ingest") as stack:
+        chosen = _connections(stack.project)
+        others = [count for count in session.size(CONNECTIONS, CONNECTIONS[-1:]) if count != chosen]
+        for count in (chosen, *others):
+            _set_connections(stack.project, count)
+            for run in range(1, (runs if count == chosen else min(runs, _RUNS_OF_OTHERS)) + 1):
+                if count == chosen:
+                    for kind in COUNTS:
+                        for clients in CLIENTS:
+                            sender.send(stack.server, count, kind, clients, run)
+                else:
+                    sender.send(stack.server, count, SMALL, CLIENTS[-1], run)
 
 
 class _Sender:

@@ -5,22 +5,22 @@ from __future__ import annotations
 from typing import Any, Final
 
 from bench.pulumi_stack import PulumiStack, copy_program
-from bench.results import Results, Row
+from bench.results import Row
 from bench.session import BenchError, Session
 
 NODES: Final = (2, 10, 25, 50)
 
 
-def measure(session: Session, runs: int, *, nodes: tuple[int, ...] = NODES, results: Results | None = None) -> None:
+def measure(session: Session, runs: int) -> None:
     """Deploy more and more nodes by editing only the stack file, and measure at each step.
 
     Nodes with their index in SQLite, one container each, in pairs: the second of a pair forwards to the first.
     """
-    results = results or Results("scale")
+    results = session.results("scale")
     settings: dict[str, Any] = {"environment": "dev", "images": {"source": "auto"}, "nodes": []}
     stack: PulumiStack | None = None
     program = copy_program(session.folder / "scale")
-    for count in nodes:
+    for count in session.size(NODES, (2, 3)):
         held = len(settings["nodes"])
         settings["nodes"] += [_node(session, number, first=held + 1) for number in range(held + 1, count + 1)]
         if stack is None:

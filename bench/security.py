@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from bench.dicom import send
-from bench.forward import PER_SERIES, Stack, cpu_seconds, empty, running, until
 from bench.orthanc import Node, store_side_by_side, upload
 from bench.phantom import CT, SMALL, Phantom
-from bench.results import Results, Row
+from bench.results import Row
 from bench.session import BenchError, Session
+from bench.stack import PER_SERIES, Stack, cpu_seconds, empty, running, until
 
 #: CT images of a run: so many that 5 % of the shortest transfer is longer than a process takes to start.
 IMAGES: Final = 2_000
@@ -50,22 +50,14 @@ WITHOUT_HARDENING: Final = {
 }
 
 
-def measure(session: Session, runs: int, *, images: int = IMAGES, uploads: int = UPLOADS, results: Results | None = None) -> None:
-    """All ways through all three stacks, run after run; each run begins with another one.
-
-    Args:
-        session: the run of the bench.
-        runs: how often.
-        images: CT images of each transfer.
-        uploads: small images of each upload.
-        results: where the rows go.
-    """
-    sender = _Sender(session, results or Results("security"), images, uploads)
+def measure(session: Session, runs: int) -> None:
+    """All ways through all three stacks, run after run; each run begins with another one."""
+    sender = _Sender(session)
     with contextlib.ExitStack() as made:
         stacks = {
-            PROJECT: made.enter_context(running(session, "security-project")),
-            TLS: made.enter_context(running(session, "security-tls", tls=True)),
-            BARE: made.enter_context(running(session, "security-bare", replace=WITHOUT_HARDENING)),
+            PROJECT: made.enter_context(running(session, "security")),
+            TLS: made.enter_context(running(session, "security", "tls", tls=True)),
+            BARE: made.enter_context(running(session, "security", "bare", replace=WITHOUT_HARDENING)),
         }
         for stack in stacks.values():
             stack.stop()
@@ -102,13 +94,13 @@ class _Way:
 class _Sender:
     """Sends the same images by each way."""
 
-    def __init__(self, session: Session, results: Results, images: int, uploads: int) -> None:
-        self._results = results
-        self._images = images
+    def __init__(self, session: Session) -> None:
+        self._results = session.results("security")
+        self._images, uploads = session.size((IMAGES, UPLOADS), (10, 10))
         self._small = list(_files(Phantom(SMALL), uploads))
         self._folder = session.folder / "security"
         self._folder.mkdir()
-        for i, file in enumerate(_files(Phantom(CT), images)):
+        for i, file in enumerate(_files(Phantom(CT), self._images)):
             (self._folder / f"{i:05}.dcm").write_bytes(file)
 
     def send(self, system: str, stack: Stack, run: int) -> None:

@@ -14,13 +14,17 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Final, TypeVar
 
+from bench.results import FOLDER, Results
 from configs.names import PROJECT
 
 #: Every container, volume and network of the bench begins with it; the number of the bench's process follows.
 PREFIX: Final = f"{PROJECT}-bench-"
 _REMOVE: Final = (("container", ("rm", "--force", "--volumes")), ("network", ("network", "rm")), ("volume", ("volume", "rm", "--force")))
+
+
+T = TypeVar("T")
 
 
 class BenchError(Exception):
@@ -41,13 +45,27 @@ def run(command: Sequence[str], *, cwd: Path | None = None, env: dict[str, str] 
 
 
 class Session:
-    """Names, ports and a folder that are nobody else's."""
+    """Names, ports and a folder that are nobody else's.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: what the stacks are made in.
+        short: where the short form's figures go; None for all of it, into docs/bench/.
+    """
+
+    def __init__(self, folder: Path, short: Path | None = None) -> None:
         self.folder = folder
+        self._short = short
         self.passphrase = secrets.token_hex(12)
         self._ports: set[int] = set()
         self._stacks = 0
+
+    def size(self, whole: T, short: T) -> T:
+        """How much is measured: in the short form, what just shows that each figure comes."""
+        return short if self._short else whole
+
+    def results(self, suite: str) -> Results:
+        """Where the rows of a suite go."""
+        return Results(suite, self._short or FOLDER)
 
     def stack_name(self) -> str:
         """The name of a new stack: its containers are orthanc-stack-bench-<pid>-<number>-…"""
@@ -68,13 +86,13 @@ class Session:
 
 
 @contextlib.contextmanager
-def session() -> Iterator[Session]:
+def session(short: Path | None = None) -> Iterator[Session]:
     """A session; at its end, however it comes, everything of it is gone."""
     _remove_left_overs()
     folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        yield Session(folder)
+        yield Session(folder, short)
     finally:
         # A second interrupt must not stop the removal.
         impatient = signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from bench.pulumi_stack import copy_program, dev_settings
 from bench.security import WITHOUT_HARDENING
 from bench.session import BenchError, Session
-from configs.names import PROJECT
 from configs.secrets import secret_keys
 from tests.program.harness import ROOT, run_program
 from tests.unit.stacks import settings_of
@@ -34,17 +32,25 @@ def settings(folder: Path) -> dict[str, Any]:
     return dev_settings(Session(folder))
 
 
+_RECORD = """
+import json, sys
+from pathlib import Path
+from ops.mocked import run_mocked
+run = run_mocked(*json.loads(sys.argv[1]), "x", root=Path.cwd())
+print(json.dumps({one.name: one.inputs for one in run.resources.values() if one.type.endswith(":Container")}))
+"""
+
+
 def containers(program: Path, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The inputs of the containers that a copy of the program asks for, by name."""
-    values = {f"{PROJECT}:{key}": value for key, value in settings.items()}
-    (program / "Pulumi.x.yaml").write_text(yaml.safe_dump({"config": values}))
     secrets = {key: f"pw{key}" for key in secret_keys(settings_of(dict(settings)))}
-    # Without a docker command the engine is not looked at.
-    env = os.environ | {"BENCH_SECRETS": json.dumps(secrets), "PYTHONPATH": f"{program}{os.pathsep}{ROOT}", "PATH": ""}
-    command = [sys.executable, "-m", "bench.record", "x", str(program)]
+    # In a process of its own, which imports the copy's modules.
+    env = os.environ | {"PYTHONPATH": f"{program}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-c", _RECORD, json.dumps([settings, secrets])]
     done = subprocess.run(command, cwd=program, env=env, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
-    return {one["name"]: one["inputs"] for one in json.loads(done.stdout) if one["type"] == "Container"}
+    loaded: dict[str, dict[str, Any]] = json.loads(done.stdout)
+    return loaded
 
 
 def configuration(inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,173 @@
+"""Stacks like dev that suites send images through, whose forwarder is reached from here."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from bench.orthanc import Node, nodes_of, upload
+from bench.phantom import Phantom
+from bench.pulumi_stack import PulumiStack, copy_program, dev_settings
+from bench.session import BenchError, Session, run
+
+PER_SERIES: Final = 100
+_PATIENCE_SECONDS: Final = 7200
+#: The stack that this project replaces had none of these settings: Orthanc's defaults, and two connections to its index.
+_SEED_OPTIONS: Final = {"MaximumPduLength": 16384}
+_SEED_SERVER: Final = {"PostgreSQL": {"IndexConnectionsCount": 2}}
+_TRANSPORT: Final = '_TRANSPORT = {"TCP_BUFFER_LENGTH": "1048576", "TCP_NODELAY": "1"}'
+_WITHOUT: Final = "_TRANSPORT: dict[str, str] = {}"
+#: Where a container's processor time is, and its units in a second: control groups of version 2 with and without systemd, of version 1.
+_CPU_FILES: Final = (
+    ("system.slice/docker-{}.scope/cpu.stat", 1e6),
+    ("docker/{}/cpu.stat", 1e6),
+    ("cpuacct/docker/{}/cpuacct.usage", 1e9),
+)
+_OPENER: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running stack like dev, whose forwarder is reached from here.
+
+    Attributes:
+        project: the stack.
+        client: the node that forwards.
+        server: its destination.
+        status_url: where the forwarder says how it is.
+        workstation: with TLS, the certificate and the key of its device; else None.
+    """
+
+    project: PulumiStack
+    client: Node
+    server: Node
+    status_url: str
+    workstation: Path | None = None
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its containers begin with."""
+        return self.project.prefix
+
+    @property
+    def forwarder(self) -> str:
+        """The forwarder's container."""
+        return f"{self.prefix}-client-forwarder"
+
+    def status(self) -> dict[str, Any]:
+        """How its only link is."""
+        with _OPENER.open(self.status_url, timeout=60) as answer:
+            link: dict[str, Any] = json.load(answer)["links"][0]
+        return link
+
+    def start(self) -> None:
+        """Start the forwarder; returns when it answers."""
+        run(["docker", "start", self.forwarder])
+        for _ in range(600):
+            try:
+                self.status()
+            except OSError:
+                time.sleep(0.05)
+            else:
+                return
+        raise BenchError("the forwarder does not answer")
+
+    def stop(self) -> None:
+        """Stop the forwarder."""
+        run(["docker", "stop", self.forwarder])
+
+
+#: Stacks that are kept, by kind.
+_KEPT: Final[dict[str, Stack]] = {}
+
+
+@contextlib.contextmanager
+def running(
+    session: Session, suite: str, kind: str = "project", *, tls: bool = False, replace: Mapping[str, Mapping[str, str]] | None = None
+) -> Iterator[Stack]:
+    """A stack like dev, empty; destroyed afterwards, but for the short form, which keeps it for the next suite.
+
+    Args:
+        session: the run of the bench.
+        suite: whose it is.
+        kind: what distinguishes it from the suite's other stacks; "seed" is the same with the settings taken away that make transfers
+            faster.
+        tls: with TLS everywhere.
+        replace: texts of its program to replace, by file.
+    """
+    stack = _KEPT.pop(kind, None) or _make(session, f"{suite}-{kind}", tls=tls, seed=kind == "seed", replace=replace)
+    empty(stack)
+    stack.start()
+    yield stack
+    if session.size(whole=True, short=False):
+        stack.project.destroy()
+    else:
+        _KEPT[kind] = stack
+
+
+def _make(session: Session, folder: str, *, tls: bool, seed: bool, replace: Mapping[str, Mapping[str, str]] | None) -> Stack:
+    settings = dev_settings(session, tls=tls)
+    for node in settings["nodes"] if seed else ():
+        node["orthanc"] = _SEED_OPTIONS | (_SEED_SERVER if node["name"] == "server" else {})
+    next(node for node in settings["nodes"] if node["name"] == "client")["metricsPort"] = session.free_port()
+    if seed:
+        replace = {"components/orthanc_node.py": {_TRANSPORT: _WITHOUT}}
+    project = PulumiStack(session, copy_program(session.folder / folder, replace=replace), settings)
+    project.up()
+    outputs = project.outputs()
+    nodes = nodes_of(outputs)
+    return Stack(
+        project=project,
+        client=nodes["client"],
+        server=nodes["server"],
+        status_url=outputs["nodes"]["client"]["metricsUrl"].replace("/metrics", "/status"),
+        workstation=project.identity("workstation") if tls else None,
+    )
+
+
+def cpu_seconds(container: str) -> float:
+    """The processor time of all of a container's processes until now, health checks as well."""
+    identifier = run(["docker", "inspect", "--format", "{{.Id}}", container]).strip()
+    for path, unit in _CPU_FILES:
+        file = Path("/sys/fs/cgroup", path.format(identifier))
+        if file.exists():
+            return int(file.read_text().replace("usage_usec", "").split()[0]) / unit
+    raise BenchError(f"the engine's control group of {container} is not where it was looked for")
+
+
+def memory_of(container: str) -> float:
+    """Resident memory of a container's first process, in MiB."""
+    pid = run(["docker", "inspect", "--format", "{{.State.Pid}}", container]).strip()
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
+    return int(status["VmRSS"].split()[0]) / 1024
+
+
+def until(stack: Stack, delivered: int, every: float = 0.2) -> dict[str, Any]:
+    """Ask the forwarder until it has delivered so many images, with so many seconds between two questions, which cost it something."""
+    end = time.monotonic() + _PATIENCE_SECONDS
+    while (said := stack.status())["delivered"] < delivered:
+        if time.monotonic() > end:
+            raise BenchError(f"not delivered: {said}")
+        time.sleep(every)
+    return said
+
+
+def empty(stack: Stack) -> None:
+    """Delete everything at both nodes."""
+    stack.client.empty()
+    stack.server.empty()
+
+
+def fill(client: Node, phantom: Phantom, images: int, first_series: int) -> None:
+    """Put series into a node by HTTP, some thousand images at a time."""
+    for start in range(0, images, 2000):
+        numbers = range(start, min(images, start + 2000))
+        done = upload(client, [phantom.file(first_series + i // PER_SERIES, first_series * PER_SERIES + i) for i in numbers], 4)
+        if done.errors:
+            raise BenchError(f"the client refused an upload: {done.errors[0]}")

@@ -1,0 +1,90 @@
+"""`make bench` runs: each suite, in its short form, on real stacks, gives each of its figures. What they are is not looked at."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from bench.results import FOLDER, Row, read
+from bench.session import PREFIX, things
+from tests.stack.harness import ROOT, need_pulumi
+
+#: By suite: measure -> the systems that it is measured on.
+FIGURES = {
+    "deploy": {
+        "first up": {"pulumi", "compose"},
+        "first up, phase": {"pulumi", "compose"},
+        "no-op up": {"pulumi", "compose", "empty program"},
+        "no-op preview": {"pulumi", "empty program"},
+    },
+    "scale": {"growing up": {"pulumi"}, "no-op up": {"pulumi"}, "no-op preview": {"pulumi"}},
+    "dicom": {"C-STORE": {"project", "seed"}},
+    "ingest": {"ingest": {"1 connections", "16 connections"}, "ingest errors": {"1 connections", "16 connections"}},
+    "forward": {
+        "idle": {"forwarder", "client's Orthanc"},
+        "latency": {"forwarder"},
+        "backlog": {"by hand", "forwarder", "seed, by hand"},
+    },
+    "backlog": {"backlog, size": {"forwarder"}, "backlog, memory": {"forwarder"}, "backlog, part": {"forwarder"}},
+    "security": {measure: {"project", "TLS", "not hardened"} for measure in ("upload", "C-STORE", "backlog", "CPU")},
+}
+
+
+def _documented() -> dict[Path, str]:
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in FOLDER.rglob("*") if path.is_file()}
+
+
+@dataclass
+class Short:
+    """What `make bench` wrote in its short form: raw rows and a page in each folder."""
+
+    folders: list[Path]
+
+    def rows(self, suite: str) -> list[Row]:
+        return [row for folder in self.folders for row in read(suite, folder)]
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Short:
+    """Two runs side by side, each with some of the suites: they mostly wait, and both together take little longer than one."""
+    need_pulumi()
+    before = _documented()
+    made = {what: tmp_path_factory.mktemp("bench") for what in ("deploy scale", "dicom ingest forward backlog security")}
+    commands = [[sys.executable, "-m", "bench", *what.split(), "--short", str(folder)] for what, folder in made.items()]
+    running = [subprocess.Popen(one, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for one in commands]
+    said = [one.communicate(timeout=900)[0] for one in running]
+    assert [one.returncode for one in running] == [0, 0], "\n".join(said)
+    assert _documented() == before, "the short form wrote into docs/bench/"
+    left = [name for one in running for kind in ("container", "network", "volume") for name in things(kind, f"{PREFIX}{one.pid}-")]
+    assert left == [], "the bench left something behind"
+    return Short(list(made.values()))
+
+
+@pytest.mark.parametrize("suite", FIGURES)
+def test_each_suite_gives_its_figures(short: Short, suite: str) -> None:
+    found: dict[str, set[str]] = {}
+    for row in short.rows(suite):
+        assert row.value >= 0, row
+        found.setdefault(row.measure, set()).add(row.system)
+    assert found == FIGURES[suite]
+
+
+def test_both_first_ups_are_followed_from_phase_to_phase(short: Short) -> None:
+    phases = {(row.system, row.parameter) for row in short.rows("deploy") if row.measure == "first up, phase"}
+    assert {(system, part) for system in ("pulumi", "compose") for part in ("db", "db-roles", "server")} <= phases
+
+
+def test_nothing_was_lost_on_the_way(short: Short) -> None:
+    assert [row for row in short.rows("ingest") if "holds" in row.note or (row.measure == "ingest errors" and row.value)] == []
+
+
+def test_the_page_holds_each_goal_against_a_figure(short: Short) -> None:
+    pages = [(folder / "README.md").read_text() for folder in short.folders]
+    goals = "".join(page.partition("## Goals")[2].partition("## ")[0] for page in pages)
+    assert goals.count("met") == 19
+    assert "nan" not in "".join(pages)
