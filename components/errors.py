@@ -25,8 +25,9 @@ _HINTS = (
     ("address already in use", _PORT_TAKEN),
     (
         "is already in use by container",
-        "A container of this name exists that is not in this stack's state. `make up` clears what an interrupted "
-        "run left; a stack of the same name under another login is its own: rename this one.",
+        "A container of this name exists that this stack's state does not hold, and it is left alone. An interrupted run's own is cleared "
+        "by `make up`. Another checkout's or login's is a stack of its own: use its state (the same `pulumi login`, or a copy of its "
+        ".pulumi-state/), or rename this one.",
     ),
     ("healthy state", "The container did not become healthy. Its log, above, says why; docker inspect shows its health check."),
     ("context deadline exceeded", "The container did not end in time. Its log, above, says why."),

@@ -100,11 +100,14 @@ def test_a_stack_lives_in_a_bucket(checkout: Path, stack: str, tmp_path: Path) -
         assert server.requests("GET")
         assert asked
         assert {method for method, _ in asked} <= {"GET", "HEAD"}
-        refused = ops(checkout, env | {"PULUMI_BACKEND_URL": server.url}, "destroy", stack)
+        refused = ops(checkout, env | {"PULUMI_BACKEND_URL": server.url}, "destroy", stack, "--yes")
         assert refused.returncode != 0
         assert state.read_bytes() == before
     with s3.serving(tmp_path) as server:
-        gone = ops(checkout, env | {"PULUMI_BACKEND_URL": server.url}, "destroy", stack)
+        asked_for = ops(checkout, env | {"PULUMI_BACKEND_URL": server.url}, "destroy", stack)
+        assert (asked_for.returncode, "nobody is there to ask" in asked_for.stdout) == (1, True), asked_for.stdout
+        assert state.read_bytes() == before
+        gone = ops(checkout, env | {"PULUMI_BACKEND_URL": server.url}, "destroy", stack, "--yes")
         assert gone.returncode == 0, gone.stdout
     assert docker("ps", "-aq", "--filter", f"label={names.LABEL_STACK}={names.prefix(stack)}") == ""
 
