@@ -17,7 +17,7 @@ from configs import names
 _FIRST_WITH_VERSIONED_DATA = 18
 
 #: PostgreSQL's entry point begins as root: it owns the new volume's folder to postgres, and becomes postgres.
-_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID")
+_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "SETGID", "SETUID")
 
 #: The user of both images that the server becomes.
 _OS_USER = "postgres"
@@ -29,9 +29,10 @@ _CERTIFICATE_FILE = "/etc/orthanc-stack/db.pem"
 _TRUST_FILE = "/etc/orthanc-stack/db-trust.pem"
 _KEY_FILE = "/run/secrets/db-key.pem"
 _HBA_FILE = "/etc/orthanc-stack/pg_hba.conf"
-#: PostgreSQL wants the key to be its own, and nobody else to read it; what is written into a container is root's.
-_KEY = "/run/postgresql/server.key"
-_WITH_KEY = f'install -o {_OS_USER} -m 0600 {_KEY_FILE} {_KEY} && exec docker-entrypoint.sh "$@"'
+#: PostgreSQL wants the key to be its own, and nobody else to read it; what is written into a container is root's. In a folder that is
+#: root's, and by two commands: in /run/postgresql, or with another owner's mode to set, it would need the capability FOWNER.
+_KEY = "/run/db-key.pem"
+_WITH_KEY = f'install -m 0600 {_KEY_FILE} {_KEY} && chown {_OS_USER} {_KEY} && exec docker-entrypoint.sh "$@"'
 #: What the images' own says, but for those who come without TLS.
 _HBA = "local all all trust\nhostssl all all all scram-sha-256\n"
 
@@ -127,7 +128,7 @@ class OrthancIndexDb(pulumi.ComponentResource):
                 entrypoint=["sh", "-ec", _WITH_KEY, "sh"] if args.tls else None,
                 command=["postgres", *(f"-c{option}" for option in _options(args))],
                 environment={"POSTGRES_PASSWORD_FILE": _PASSWORD_FILE, "POSTGRES_USER": names.DB_SUPERUSER},
-                # 0444: the image's entry point reads it once more after it has become postgres.
+                # 0444: this project's image reads it after it has become postgres; upstream's, before.
                 files=[File(path=_PASSWORD_FILE, content=password), *_tls_files(args.tls)],
                 volumes=[(data.name, _mount_path(args.major_version))],
                 capabilities=_CAPABILITIES,

@@ -201,6 +201,8 @@ class OrthancNode(pulumi.ComponentResource):
                 healthcheck=eager_probe("/probes/test-aliveness.py", seconds_to_start=90),
                 # Orthanc ends its associations and saves its jobs.
                 grace_seconds=60,
+                # In upstream's image, what the entry point writes to is another user's: /etc/hostid, the folder of plugins.
+                capabilities=("DAC_OVERRIDE",),
                 data_bytes=_DATA_BYTES,
             ),
             self,
@@ -264,7 +266,10 @@ def _public(name: str, args: OrthancNodeArgs) -> pulumi.Output[dict[str, Any]]:
 
 
 def _as_file(configuration: Mapping[str, Any]) -> str:
-    return json.dumps(configuration, sort_keys=True, indent=1)
+    """As JSON without a `$`: upstream's entry point puts variables in before it reads it (generateConfiguration.py), also for `$NAME`, so
+    that the AE title `CT$1` would be `CT`. Orthanc itself knows `${NAME}` alone, which the settings refuse.
+    """
+    return json.dumps(configuration, sort_keys=True, indent=1).replace("$", r"\u0024")
 
 
 def _revision(made_of: Sequence[Any]) -> str:

@@ -42,10 +42,10 @@ class ImageSettings(Settings):
     )
     orthanc: Image = Field(default="orthancteam/orthanc:26.8.1", description="the registry's image of Orthanc, with an exact tag.")
     postgres: Image = Field(
-        default="postgres:17.9",
+        default="postgres:17.11",
         description="the registry's image of PostgreSQL, with an exact tag that begins with indexDb.majorVersion.",
     )
-    adminer: Image = Field(default="adminer:5.5.1", description="the registry's image of Adminer, with an exact tag.")
+    adminer: Image = Field(default="adminer:6.0.1", description="the registry's image of Adminer, with an exact tag.")
 
 
 #: MiB. Below 256, an Orthanc or a PostgreSQL that serves nobody is killed as soon as somebody asks it something.

@@ -1,4 +1,4 @@
-"""`make test`: the set-up, then the tests in five tiers, with their counts."""
+"""`make test`: the set-up, then the tests in six tiers, with their counts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ops.setup.console import ROOT, SetupError, say
 from ops.table import table
 
 #: In the order in which they run: what fails fast first.
-TIERS = ("unit", "program", "toolchain", "stack", "faults")
+TIERS = ("unit", "program", "toolchain", "contract", "stack", "faults")
 #: The tiers that deploy nothing.
 _WITHOUT_DOCKER = frozenset({"unit", "program"})
 _NO_TESTS_COLLECTED = 5
@@ -54,7 +54,7 @@ def run_tests(stack: str, tiers: Sequence[str] = TIERS) -> int:
     tools = prepare(stack, engine=with_docker, state=False)
     if with_docker:
         ensure_images(load_stack_file(stack), tools, docker_runner(tools.docker))
-        _ensure_browser()
+        _ensure_packages()
     counts = [_run(tier, artifacts) for tier in tiers]
     text, status = report(counts)
     print(f"\n{text}")
@@ -100,15 +100,13 @@ def _extra() -> list[str]:
     return os.environ.get("PYTEST_ARGS", "").split()
 
 
-def _ensure_browser() -> None:
-    """Chromium and its driver, for the tests that look at web pages."""
-    missing = [package for package, command in (("chromium", "chromium"), ("chromium-driver", "chromedriver")) if not shutil.which(command)]
+def _ensure_packages() -> None:
+    """Chromium and its driver for the tests that look at web pages, a C compiler for the page of the contract image."""
+    wanted = (("chromium", "chromium"), ("chromium-driver", "chromedriver"), ("gcc", "cc"))
+    missing = [package for package, command in wanted if not shutil.which(command)]
     if not missing:
-        say("Browser", "chromium and chromedriver")
+        say("Tests", "chromium, chromedriver, cc")
     elif apt.can_install():
-        apt.install("Browser", missing, "the tests that look at web pages")
+        apt.install("Tests", missing, "the tests of web pages")
     else:
-        say(
-            "Browser",
-            f"{' and '.join(missing)} missing: tests that look at web pages are skipped (sudo apt-get install {' '.join(missing)})",
-        )
+        say("Tests", f"{' and '.join(missing)} missing: tests of web pages are skipped (sudo apt-get install {' '.join(missing)})")

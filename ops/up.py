@@ -22,6 +22,7 @@ from ops.setup.console import SetupError, say
 from ops.stack import Stack
 from ops.table import table
 from ops.verify import report, verify
+from ops.watch import watching
 
 #: What Pulumi is told to hold the program to; the folder is the project's. It costs half a second of a core, most of it Python's start.
 #: Its own exceptions are for plain `pulumi` (docs/policy.md): these commands make none.
@@ -58,9 +59,11 @@ def up(name: str) -> int:
     if refresh:
         say("Refresh", "containers are missing, stopped or unhealthy: Pulumi looks at each before it changes any")
     print(flush=True)
-    # Without --suppress-outputs the topology's graph would scroll the errors away.
+    # Without --suppress-outputs the topology's graph would scroll the errors away; without --non-interactive, Pulumi draws on a terminal
+    # over what others write, the watch above all.
     options = [*(["--refresh", "--run-program"] if refresh else []), *(["--plan", str(plan)] if plan else [])]
-    status = stack.run("up", "--yes", "--skip-preview", "--suppress-outputs", *POLICIES, *options)
+    with watching(stack.tools.docker, stack.prefix, stack.name):
+        status = stack.run("up", "--yes", "--skip-preview", "--non-interactive", "--suppress-outputs", *POLICIES, *options)
     if status != 0:
         hint = (
             f" If it says that something is not as planned, the stack has changed since: make preview STACK={name} PLAN=1" if plan else ""

@@ -110,10 +110,11 @@ initialise() {
 if [[ $(id -u) == 0 ]]; then
     mkdir -p "$PGDATA"
     find "$PGDATA" /run/postgresql ! -user postgres -exec chown postgres:postgres {} +
-    chmod 0700 "$PGDATA" # the server refuses a folder that others can read
     exec env HOME=/var/lib/postgresql setpriv --reuid postgres --regid postgres --init-groups "$0" "$@"
 fi
 
+# The server refuses a folder that others can read. Its owner needs no capability (FOWNER) for it; another --user may not.
+chmod 0700 "$PGDATA" || :
 if [[ ! -s $PGDATA/PG_VERSION && -e $building/orthanc-stack-complete ]]; then
     finish
 elif [[ ! -s $PGDATA/PG_VERSION ]]; then

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,10 +48,9 @@ class Dev:
         return self.stack.node("client")
 
 
-@pytest.fixture(scope="session")
-def dev(program: Path) -> Iterator[Dev]:
-    """The stack that most tests share."""
-    stack = Stack(program, "dev")
+def deployed_like_dev(program: Path, **settings: Any) -> Iterator[Dev]:
+    """Deploy a stack like dev, with these settings said otherwise, and remove it afterwards."""
+    stack = Stack(program, "dev", **settings)
     for node in stack.settings["nodes"]:
         node["users"] = USERS
     everything = ["echo", "store", "find", "get", "move", "worklist", "commit"]
@@ -61,6 +61,12 @@ def dev(program: Path) -> Iterator[Dev]:
         yield Dev(stack, stack.up())
     finally:
         stack.remove()
+
+
+@pytest.fixture(scope="session")
+def dev(program: Path) -> Iterator[Dev]:
+    """The stack that most tests share."""
+    yield from deployed_like_dev(program)
 
 
 @pytest.fixture(scope="session")

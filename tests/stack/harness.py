@@ -394,8 +394,10 @@ class Stack:
         return docker("network", "ls", "--quiet", "--filter", f"label={names.LABEL_STACK}={self.prefix}").split()
 
     def sql(self, query: str, *, database: str, role: str = names.DB_SUPERUSER, password: str = "") -> str:
-        """What psql inside the database's container answers; over TCP where a password is given."""
-        login = ["-h", "127.0.0.1"] if password else ["-h", "/var/run/postgresql"]
+        """What psql inside the database's container answers; over TCP where a password is given: not at 127.0.0.1, where upstream's image
+        trusts everybody.
+        """
+        login = ["-h", names.DB_HOST] if password else ["-h", "/var/run/postgresql"]
         return docker(
             *["exec", "--user", "postgres", "--env", f"PGPASSWORD={password}", f"{self.prefix}-db", "psql", *login],
             *["-U", role, "-d", database, "-AtXqc", query],

@@ -26,7 +26,7 @@ from ops.setup.debian_base import apt_sources
 from ops.setup.images import ensure_local_images
 
 #: The capabilities that are left; all others are dropped.
-CAPABILITIES = {"orthanc": (), "postgres": ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "SETGID"), "adminer": ()}
+CAPABILITIES = {"orthanc": (), "postgres": ("CHOWN", "DAC_OVERRIDE", "SETUID", "SETGID"), "adminer": ()}
 #: images/README.md tells why it is this address.
 ADMINER_PROBE = "exit(@file_get_contents('http://127.0.0.1:8080/')===false?1:0);"
 PROBE = "/probes/test-aliveness.py"

@@ -275,7 +275,7 @@ def test_the_command_runs_the_pack(command: str, monkeypatch: pytest.MonkeyPatch
     module = {"preview": preview, "up": up}[command]
 
     class Stack:
-        tools, prefix = SimpleNamespace(docker=("docker",)), "s"
+        tools, prefix, name = SimpleNamespace(docker=("docker",)), "s", "dev"
 
         def __init__(self, *_: object) -> None:
             pass
