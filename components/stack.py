@@ -15,6 +15,7 @@ from components.orthanc_node import IndexDatabase, OrthancNode, OrthancNodeArgs,
 from components.stack_images import StackImages, StackImagesArgs
 from components.tls import Identity, NodeTls, Trust
 from configs import names, secrets
+from configs.images import is_alpine
 from configs.networks import networks_of
 from configs.orthanc_options import options_of
 from configs.program import Deployment
@@ -48,9 +49,11 @@ def index_db_of(this: Deployment, *, network: StackNetwork, images: StackImages)
         stack=this.prefix,
         image=images.id_of("postgres"),
         limits=_limits_of(settings.index_db, shares=_DB_SHARES),
+        start_seconds=settings.index_db.start_timeout,
         networks=network.of(names.DB_HOST),
         admin_networks=network.of(names.DB_ROLES),
         major_version=settings.index_db.major_version,
+        alpine=is_alpine(this.images.postgres),
         max_connections=settings.index_db.max_connections,
         password=this.secret(secrets.DB_PASSWORD),
         node_passwords={node.name: this.secret(secrets.node_db_key(node.name)) for node in settings.index_nodes},
@@ -85,6 +88,7 @@ def node_of(
         stack=this.prefix,
         image=images.id_of("orthanc"),
         limits=_limits_of(node, shares=_NODE_SHARES),
+        start_seconds=node.start_timeout,
         networks=network.of(node.name),
         endpoint=endpoints[node.name],
         options=options_of(node, this.settings),

@@ -17,7 +17,7 @@ from typing import Any
 
 from configs import names
 from configs.checks import HostPort, Parts, host_ports
-from configs.images import candidates
+from configs.images import candidates, choose, is_alpine
 from configs.problems import Problem
 from configs.settings import StackSettings
 
@@ -114,23 +114,28 @@ def check(parts: Parts, prefix: str, engine: Engine) -> list[Problem]:
     return problems
 
 
-def _expected_formats(settings: StackSettings, prefix: str) -> dict[str, tuple[str, str]]:
+def _expected_formats(settings: StackSettings, prefix: str, images: frozenset[str] = frozenset()) -> dict[str, tuple[str, str]]:
     """For each volume of a stack: the setting that its data must fit, and the data format that this setting means."""
     formats: dict[str, tuple[str, str]] = {f"{prefix}-{n.name}": (f"nodes[{i}].index", n.index) for i, n in enumerate(settings.nodes)}
     if settings.index_nodes:
-        formats[f"{prefix}-db"] = ("indexDb.majorVersion", names.postgresql_format(settings.index_db.major_version))
+        alpine = is_alpine(choose(settings.images, images).postgres)
+        formats[f"{prefix}-db"] = ("indexDb.majorVersion", names.postgresql_format(settings.index_db.major_version, alpine=alpine))
     return formats
 
 
 def _formats(settings: StackSettings, prefix: str, engine: Engine) -> list[Problem]:
     problems = []
-    for volume, (path, wanted) in sorted(_expected_formats(settings, prefix).items()):
+    for volume, (path, wanted) in sorted(_expected_formats(settings, prefix, engine.images).items()):
         held = engine.formats.get(volume) or wanted
         if held == wanted:
             continue
         if volume == f"{prefix}-db":
+            (_, was, *of), (_, major, *_) = held.split("-"), wanted.split("-")
+            if was == major:
+                problems.append(_other_library(volume, "Alpine's" if of else "Debian's", choose(settings.images, engine.images).postgres))
+                continue
             message = (
-                f"does not fit the data in the volume {volume}, which PostgreSQL {held.rpartition('-')[2]} wrote. Another major version "
+                f"does not fit the data in the volume {volume}, which PostgreSQL {was} wrote. Another major version "
                 "cannot read it: set it back; to upgrade, dump the databases with the old version and restore them into a new volume."
             )
         else:
@@ -138,8 +143,18 @@ def _formats(settings: StackSettings, prefix: str, engine: Engine) -> list[Probl
                 f"does not fit the volume {volume}, whose index is in {held}: the images in it would be on the disk and no longer found. "
                 "Set it back; to change over, add a node with another name and send the images to it."
             )
-        problems.append(Problem(path, message, wanted.rpartition("-")[2]))
+        problems.append(Problem(path, message, wanted.removeprefix("postgresql-").removesuffix("-alpine")))
     return problems
+
+
+def _other_library(volume: str, was: str, image: str) -> Problem:
+    return Problem(
+        "images.postgres",
+        f"does not fit the data in the volume {volume}, which was made under {was} PostgreSQL. Alpine's C library sorts text otherwise "
+        "than Debian's: the same indexes would find some things no more, and others twice. Set it back; to change over, dump the databases "
+        "under the old image and restore them into a new volume.",
+        image,
+    )
 
 
 def _try_port(wanted: HostPort) -> Problem | None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pulumi
 from pulumi.runtime import config as pulumi_config
 
-from configs import names, preflight
+from configs import names, preflight, starts
 from configs.images import ImageChoice, choose
 from configs.loader import load, stack_file_name
 from configs.problems import SettingsError, report
 from configs.protection import PROTECTIONS
 from configs.settings import StackSettings
 from configs.tls import CA_CERTIFICATE, parties_of
+from configs.unseen import check_unseen
 
 if TYPE_CHECKING:
     from configs.certificates import Certificate
@@ -58,12 +59,19 @@ def begin() -> Deployment:
         settings, parts = load(config, filter(pulumi_config.is_config_secret, config), name)
     except SettingsError as error:
         raise pulumi.RunError(str(error)) from None
+    # What the stack's state holds before this run.
+    held_volumes: frozenset[str] = frozenset()
+    last_outputs: Mapping[str, Any] = {}
     engine = preflight.inspect(settings, prefix, docker)
     if engine is None:
-        pulumi.log.warn("There is no docker command: ports and existing volumes are not checked against the engine.")
-        engine = preflight.Engine()
-    elif problems := preflight.check(parts, prefix, engine):
+        pulumi.log.warn("There is no docker command: ports are not checked against the engine, nor whether a container is starting still.")
+    problems = check_unseen(settings, held_volumes, last_outputs) if engine is None else preflight.check(parts, prefix, engine)
+    if problems:
         raise pulumi.RunError(report(problems, stack_file_name(name)))
+    if engine and not pulumi.runtime.is_dry_run():
+        still = starts.await_starts(starts.limits_of(settings, prefix), docker, pulumi.log.info)
+        if still:
+            raise pulumi.RunError(still)
     for node in settings.nodes:
         for option in node.unsafe:
             pulumi.log.warn(f"{node.name}: {option} is weakened on purpose (unsafe): {PROTECTIONS[option].against}.")
@@ -72,7 +80,7 @@ def begin() -> Deployment:
     return Deployment(
         settings,
         prefix,
-        choose(settings.images, engine.images),
+        choose(settings.images, engine.images if engine else None, last_outputs.get("images")),
         pulumi.Config().require_secret,
         _certificates(settings, own, name),
         own.get(CA_CERTIFICATE, ""),

@@ -26,7 +26,7 @@ from pulumi.runtime import mocks, rpc
 from pulumi.runtime.settings import get_root_resource
 from pulumi.runtime.stack import Stack, run_pulumi_func
 
-from configs import preflight
+from configs import preflight, starts
 from configs.names import PROJECT
 
 #: What stands for a secret's value in what is printed.
@@ -123,6 +123,7 @@ def run_mocked(
     asyncio.set_event_loop(loop)
     with (
         _replaced(preflight, "inspect", lambda *_: engine or preflight.Engine()),
+        _replaced(starts, "await_starts", lambda *_: None),
         # Mocks have no server for callbacks; that hooks are bound to their resources is seen in the requests.
         _replaced(pulumi.resource_hooks, "register_error_hook", _registered),
     ):

@@ -39,8 +39,11 @@ def containers(program: Path, settings: Mapping[str, Any]) -> dict[str, dict[str
     values = {f"{PROJECT}:{key}": value for key, value in settings.items()}
     (program / "Pulumi.x.yaml").write_text(yaml.safe_dump({"config": values}))
     secrets = {key: f"pw{key}" for key in secret_keys(settings_of(dict(settings)))}
-    # Without a docker command the engine is not looked at.
-    env = os.environ | {"BENCH_SECRETS": json.dumps(secrets), "PYTHONPATH": f"{program}{os.pathsep}{ROOT}", "PATH": ""}
+    # An engine that holds nothing.
+    docker = program / "docker"
+    docker.write_text("#!/bin/sh\necho '[]'\n")
+    docker.chmod(0o755)
+    env = os.environ | {"BENCH_SECRETS": json.dumps(secrets), "PYTHONPATH": f"{program}{os.pathsep}{ROOT}", "PATH": str(program)}
     command = [sys.executable, "-m", "bench.record", "x", str(program)]
     done = subprocess.run(command, cwd=program, env=env, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
