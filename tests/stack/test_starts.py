@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from tests.stack.harness import Stack, docker, eventually
-from tests.unit.pki import Authority
 
 DATABASE = "orthanc_lone"
 _HOLD = "BEGIN; LOCK TABLE globalproperties IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(300)"
@@ -98,17 +97,21 @@ class TestAStartThatFailed:
 
 def test_a_database_with_tls_that_failed_is_still_a_failure(program: Path) -> None:
     """It says its entry point and its command: what the provider compares after a failure finds it unchanged, and made `up` green."""
-    stack = Stack(program, "dev", nodes=[], modalities=[], indexDb={"tls": True, "startTimeout": 10})
+    stack = Stack(program, "dev", nodes=[], modalities=[], indexDb={"tls": True})
     stack.settings.pop("adminer")
     stack.add_node("lone")
+    database = f"{stack.prefix}-db"
     try:
-        stack.preview()
-        right, stack.secrets["tlsKey.db"] = stack.secrets["tlsKey.db"], Authority("elsewhere").issue("db").key
+        stack.up()
+        image, volume = docker("inspect", "--format", "{{.Image}} {{(index .Mounts 0).Name}}", database).split()
+        stack.sql("ALTER SYSTEM SET shared_preload_libraries = 'nobody_has_it'", database="postgres")
+        stack.settings["indexDb"] |= {"maxConnections": 120, "startTimeout": 8}
         for _ in range(2):
             done = stack.try_up()
             assert not done.ok, done.text
-            assert "db: the container" in done.text
-        stack.secrets["tlsKey.db"] = right
+            assert f"db: the container {database} failed at its create" in done.text
+            assert 'could not access file "nobody_has_it"' in done.text
+        docker("run", "--rm", "--volume", f"{volume}:/data", "--entrypoint", "rm", image, "/data/postgresql.auto.conf")
         stack.settings["indexDb"]["startTimeout"] = 60
         stack.up()
     finally:
