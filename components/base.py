@@ -76,10 +76,23 @@ def eager_probe(command: str, *, seconds_to_start: int) -> docker.ContainerHealt
     )
 
 
+def patience(start_seconds: int) -> int:
+    """How long failures are not counted at a start that may be slow: PostgreSQL's first initdb, Orthanc's upgrade of an index.
+
+    An hour at least: another limit is then not another health check, which would replace a container in the middle of its upgrade.
+    """
+    return max(3600, start_seconds)
+
+
 def _duration(seconds: int) -> str:
     """A duration as Docker gives it back, 1m30s for 90s: any other form would be a difference after a refresh, and a new container."""
     minutes, rest = divmod(seconds, 60)
-    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s" if minutes else f"{rest}s"
+
+
+#: How long a container may take to become healthy unless it is said otherwise.
+START_SECONDS = 120
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +149,8 @@ class ContainerSpec:
         grace_seconds: how long it may take to stop before it is killed [1].
         entrypoint: instead of the image's own; the image's command is then left out, too.
         command: instead of the image's own.
+        start_seconds: how long it may take to become healthy, or, without a health check, to end.
+        shm: MiB of /dev/shm; None for the engine's default, 64.
         environment: public variables; secrets go into files [16, 17].
         files: files to write into it.
         volumes: its volumes by output, with where each is mounted.
@@ -158,6 +173,8 @@ class ContainerSpec:
     grace_seconds: int
     entrypoint: Sequence[str] | None = None
     command: Sequence[str] | None = None
+    start_seconds: int = START_SECONDS
+    shm: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     files: Sequence[File] = ()
     volumes: Sequence[tuple[pulumi.Input[str], str]] = ()
@@ -167,11 +184,6 @@ class ContainerSpec:
     capabilities: Sequence[str] = ()
     hosts: Sequence[tuple[str, str]] = ()
     data_bytes: int | None = None
-
-
-#: How long a container may take to become healthy: PostgreSQL's first initdb on a slow disk, Orthanc's schema upgrade of a small index.
-#: Longer than that is not an error of the container, but of the deployment: raise it with the resource's custom timeouts.
-START_SECONDS = 120
 
 
 def container(logical_name: str, spec: ContainerSpec, parent: pulumi.Resource, **extra: Any) -> docker.Container:
@@ -192,7 +204,7 @@ def container(logical_name: str, spec: ContainerSpec, parent: pulumi.Resource, *
             "must_run": True,
             "restart": "unless-stopped",
             "wait": True,
-            "wait_timeout": START_SECONDS,
+            "wait_timeout": spec.start_seconds,
         }
     )
     return docker.Container(
@@ -225,6 +237,7 @@ def container(logical_name: str, spec: ContainerSpec, parent: pulumi.Resource, *
         read_only=spec.read_only_but is not None,
         tmpfs=dict(spec.read_only_but) if spec.read_only_but else None,
         security_opts=list(_SECURITY_OPTS),
+        shm_size=spec.shm,
         memory=spec.limits.memory,
         # The same, so none of it is swap: a node that swaps serves nobody, and patients' names would be on the host's disk.
         memory_swap=spec.limits.memory,
@@ -242,10 +255,12 @@ def container(logical_name: str, spec: ContainerSpec, parent: pulumi.Resource, *
         opts=child(
             parent,
             delete_before_replace=True,
-            # Edits of these are otherwise shown as an update and never made [2].
-            replace_on_changes=["healthcheck", "tmpfs", "init", "rm", "cpuPeriod", "cpuQuota"],
+            # Edits of these are otherwise shown as an update and never made [2]. The last one stands for a start that failed: without it, a
+            # container that says both entry point and command would get an empty update, and `up` would be green.
+            replace_on_changes=["healthcheck", "tmpfs", "init", "rm", "cpuPeriod", "cpuQuota", "#initerror"],
             hooks=on_error(),
-            custom_timeouts=pulumi.CustomTimeouts(create=f"{START_SECONDS}s") if runs_once else None,
+            # The provider's own limit is 20 minutes. It is for the whole creation: a minute for what comes before the wait.
+            custom_timeouts=pulumi.CustomTimeouts(create=f"{spec.start_seconds + (0 if runs_once else 60)}s"),
             **extra,
         ),
         **lifetime,

@@ -29,7 +29,12 @@ _HINTS = (
         "by `make up`. Another checkout's or login's is a stack of its own: use its state (the same `pulumi login`, or a copy of its "
         ".pulumi-state/), or rename this one.",
     ),
-    ("healthy state", "The container did not become healthy. Its log, above, says why; docker inspect shows its health check."),
+    (
+        "healthy state",
+        "The container was not healthy within its startTimeout. Its log, above, says why; docker inspect shows its health check. If it is "
+        "only slow (an index is upgraded), leave it alone: it goes on, and the next `up` waits for it. A longer startTimeout may be set "
+        "meanwhile, and interrupts nothing.",
+    ),
     ("context deadline exceeded", "The container did not end in time. Its log, above, says why."),
     ("non-overlapping IPv4 address pool", _NO_RANGE),
     ("predefined address pools have been fully subnetted", _NO_RANGE),  # newer engines

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pulumi
 
-from components.base import ContainerSpec, File, Limits, container, eager_probe, volume
+from components.base import ContainerSpec, File, Limits, container, eager_probe, patience, volume
 from components.ownership import Ownership
 from components.tls import Identity
 from configs import names
@@ -35,6 +35,10 @@ _KEY = "/run/db-key.pem"
 _WITH_KEY = f'install -m 0600 {_KEY_FILE} {_KEY} && chown {_OS_USER} {_KEY} && exec docker-entrypoint.sh "$@"'
 #: What the images' own says, but for those who come without TLS.
 _HBA = "local all all trust\nhostssl all all all scram-sha-256\n"
+
+#: A client that the network has lost keeps its session, and with it Orthanc's lock on its index: a node that replaces it would wait for
+#: the kernel's two hours. So: asked after 5 s of silence, given up 10 s later; the last, in ms, is for what was sent and not acknowledged.
+_CUT_OFF = ("tcp_keepalives_idle=5", "tcp_keepalives_interval=5", "tcp_keepalives_count=2", "tcp_user_timeout=15000")
 
 _PASSWORD_FILE = "/run/secrets/postgres-password"
 _ROLES_SCRIPT = "/usr/local/bin/ensure-roles"
@@ -63,10 +67,12 @@ class OrthancIndexDbArgs:
         stack: whose it is.
         image: the image's ID.
         data: the name of its volume on the engine.
-        limits: what the server may use of the machine.
+        limits: what the server may use of the machine; a quarter of its memory may be shared memory (/dev/shm).
+        start_seconds: how long it may take to become healthy.
         networks: the networks that the server is on: one for each node, one for its administration.
         admin_networks: those of them that what makes the roles is on.
         major_version: PostgreSQL's major version; decides where the image keeps its data. Plain: it steers the program.
+        alpine: whether the image is Alpine's, which sorts text otherwise than Debian's. Plain.
         max_connections: PostgreSQL's max_connections.
         password: the superuser's password.
         nodes: the nodes that get a database. The names are plain.
@@ -78,9 +84,11 @@ class OrthancIndexDbArgs:
     image: pulumi.Input[str]
     data: str
     limits: Limits
+    start_seconds: int
     networks: Sequence[pulumi.Input[str]]
     admin_networks: Sequence[pulumi.Input[str]]
     major_version: int
+    alpine: bool
     max_connections: int
     password: pulumi.Input[str]
     nodes: Mapping[str, DatabaseOwner]
@@ -111,7 +119,7 @@ class OrthancIndexDb(pulumi.ComponentResource):
             f"{name}-data",
             stack=args.stack,
             name=args.data,
-            data_format=names.postgresql_format(args.major_version),
+            data_format=names.postgresql_format(args.major_version, alpine=args.alpine),
             keep=args.keep_data,
             parent=self,
         )
@@ -126,6 +134,9 @@ class OrthancIndexDb(pulumi.ComponentResource):
                 networks=args.networks,
                 limits=args.limits,
                 entrypoint=["sh", "-ec", _WITH_KEY, "sh"] if args.tls else None,
+                start_seconds=args.start_seconds,
+                # Parallel queries and VACUUM (PARALLEL) run out of Docker's 64 MB. It is no memory beside the limit's.
+                shm=args.limits.memory // 4,
                 command=["postgres", *(f"-c{option}" for option in _options(args))],
                 environment={"POSTGRES_PASSWORD_FILE": _PASSWORD_FILE, "POSTGRES_USER": names.DB_SUPERUSER},
                 # 0444: this project's image reads it after it has become postgres; upstream's, before.
@@ -133,7 +144,9 @@ class OrthancIndexDb(pulumi.ComponentResource):
                 volumes=[(data.name, _mount_path(args.major_version))],
                 capabilities=_CAPABILITIES,
                 # Over TCP: while the image makes its first cluster, a temporary server answers on the socket alone.
-                healthcheck=eager_probe(f"pg_isready -q -h 127.0.0.1 -U {names.DB_SUPERUSER}", seconds_to_start=60),
+                healthcheck=eager_probe(
+                    f"pg_isready -q -h 127.0.0.1 -U {names.DB_SUPERUSER}", seconds_to_start=patience(args.start_seconds)
+                ),
                 # A fast shutdown writes a checkpoint; killed before its end, the next start has to recover from the log.
                 grace_seconds=90,
             ),
@@ -165,6 +178,7 @@ class OrthancIndexDb(pulumi.ComponentResource):
                     *([File(path=_TRUST_FILE, content=args.tls.trust.pem)] if args.tls else []),
                 ],
                 healthcheck=None,
+                start_seconds=args.start_seconds,
                 grace_seconds=10,
             ),
             self,
@@ -175,7 +189,7 @@ class OrthancIndexDb(pulumi.ComponentResource):
 
 def _options(args: OrthancIndexDbArgs) -> list[str]:
     tls = ["ssl=on", f"ssl_cert_file={_CERTIFICATE_FILE}", f"ssl_key_file={_KEY}", f"hba_file={_HBA_FILE}"] if args.tls else []
-    return [f"max_connections={args.max_connections}", *tls]
+    return [f"max_connections={args.max_connections}", *_CUT_OFF, *tls]
 
 
 def _tls_files(tls: Identity | None) -> list[File]:

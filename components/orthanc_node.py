@@ -11,7 +11,7 @@ from typing import Any
 
 import pulumi
 
-from components.base import ContainerSpec, File, Limits, Port, container, eager_probe, identifier_of, shown, url_of, volume
+from components.base import ContainerSpec, File, Limits, Port, container, eager_probe, identifier_of, patience, shown, url_of, volume
 from components.ownership import Ownership
 from components.tls import NodeTls, Trust
 from configs import names
@@ -87,6 +87,7 @@ class OrthancNodeArgs:
         image: the image's ID.
         data: the name of its volume on the engine.
         limits: what its container may use of the machine.
+        start_seconds: how long it may take to become healthy.
         networks: the networks that it is on: its own, one for each link, one with its database.
         endpoint: where the other nodes reach this one.
         options: Orthanc's options that do not depend on the topology. Plain: they are laid under what is computed here.
@@ -108,6 +109,7 @@ class OrthancNodeArgs:
     image: pulumi.Input[str]
     data: str
     limits: Limits
+    start_seconds: int
     networks: Sequence[pulumi.Input[str]]
     endpoint: DicomEndpoint[pulumi.Output[str]]
     options: Mapping[str, Any]
@@ -184,6 +186,7 @@ class OrthancNode(pulumi.ComponentResource):
                 image=args.image,
                 networks=args.networks,
                 limits=args.limits,
+                start_seconds=args.start_seconds,
                 environment=_TRANSPORT,
                 files=[
                     File(path="/etc/orthanc/orthanc.json", content=self._configuration.apply(_as_file)),
@@ -198,7 +201,7 @@ class OrthancNode(pulumi.ComponentResource):
                 ],
                 hosts=[_ENGINE_HOST],
                 # The image's own probe reads the user from the configuration: no password on a command line.
-                healthcheck=eager_probe("/probes/test-aliveness.py", seconds_to_start=90),
+                healthcheck=eager_probe("/probes/test-aliveness.py", seconds_to_start=patience(args.start_seconds)),
                 # Orthanc ends its associations and saves its jobs.
                 grace_seconds=60,
                 # In upstream's image, what the entry point writes to is another user's: /etc/hostid, the folder of plugins.

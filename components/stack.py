@@ -15,6 +15,7 @@ from components.orthanc_node import IndexDatabase, OrthancNode, OrthancNodeArgs,
 from components.stack_images import StackImages, StackImagesArgs
 from components.tls import Identity, NodeTls, Trust
 from configs import names, secrets
+from configs.images import is_alpine
 from configs.networks import networks_of
 from configs.orthanc_options import options_of
 from configs.program import Deployment
@@ -49,9 +50,11 @@ def index_db_of(this: Deployment, nodes: Mapping[str, OrthancNode], *, network: 
         image=images.id_of("postgres"),
         data=this.volume_of(names.DB_HOST),
         limits=_limits_of(settings.index_db, shares=_DB_SHARES),
+        start_seconds=settings.index_db.start_timeout,
         networks=network.of(names.DB_HOST),
         admin_networks=network.of(names.DB_ROLES),
         major_version=settings.index_db.major_version,
+        alpine=is_alpine(this.images.postgres),
         max_connections=settings.index_db.max_connections,
         password=this.secret(secrets.DB_PASSWORD),
         nodes={
@@ -84,6 +87,7 @@ def node_of(
         image=images.id_of("orthanc"),
         data=this.volume_of(node.name),
         limits=_limits_of(node, shares=_NODE_SHARES),
+        start_seconds=node.start_timeout,
         networks=network.of(node.name),
         endpoint=endpoints[node.name],
         options=options_of(node, this.settings),

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 from configs.names import ADMINER, DB_HOST, DB_ROLES, FORWARDER_USER
@@ -23,6 +23,9 @@ _ITSELF = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "ip6
 _NOBODYS = (ipaddress.IPv4Network("0.0.0.0/8"), ipaddress.IPv4Network("240.0.0.0/4"))
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}[a-z0-9]|[a-z]")
+#: What a duration's unit stands for.
+SECONDS: Mapping[str, int] = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_START = re.compile(r"([0-9]{1,6})([smh])")
 _USER = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 #: RFC 1123, section 2.1: labels of 1 to 63, and the last one not a number, so that 10.0.0.256 is not a name.
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
@@ -65,6 +68,14 @@ def _check_port(port: int) -> int:
     if not 1 <= port <= 65535:
         raise ValueError("is out of range; a port is 1 to 65535.")
     return port
+
+
+def _seconds_to_start(value: Any) -> Any:
+    match = _START.fullmatch(value) if isinstance(value, str) else None
+    seconds = int(match[1]) * SECONDS[match[2]] if match else value
+    if type(seconds) is not int or not 5 <= seconds <= 86_400:
+        raise ValueError("is no time from 5s to 24h; write seconds (300), or a number and s, m or h (5m).")
+    return seconds
 
 
 def _check_user(user: str) -> str:
@@ -165,6 +176,12 @@ def from_list(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+#: How long a container may take to start, in seconds once it is read.
+StartTimeout = Annotated[
+    int,
+    BeforeValidator(_seconds_to_start),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 5, "maximum": 86_400}, {"type": "string", "pattern": "^[0-9]{1,6}[smh]$"}]}),
+]
 NodeName = Annotated[str, AfterValidator(_check_name)]
 AeTitle = Annotated[str, AfterValidator(_check_aet)]
 Port = Annotated[int, AfterValidator(_check_port)]

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from configs.fields import Settings, from_list, from_name
+from configs.fields import SECONDS, Settings, from_list, from_name
 
 _KEEP = re.compile(r"forever|until-confirmed(?: after (?P<count>[0-9]{1,6})(?P<unit>[smhd]))?")
-_SECONDS: Mapping[str, int] = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def _check_pattern(pattern: str) -> str:
@@ -35,7 +33,7 @@ def seconds_to_keep(keep: str) -> int | None:
     match = _KEEP.fullmatch(keep)
     if match is None or keep == "forever":
         return None
-    return int(match["count"]) * _SECONDS[match["unit"]] if match["count"] else 0
+    return int(match["count"]) * SECONDS[match["unit"]] if match["count"] else 0
 
 
 Patterns = Annotated[

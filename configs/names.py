@@ -107,6 +107,11 @@ def sqlite_format() -> str:
     return "sqlite"
 
 
-def postgresql_format(major_version: int | None = None) -> str:
-    """The data format of the database's volume, or, without a version, of a node's volume with the index in PostgreSQL."""
-    return "postgresql" if major_version is None else f"postgresql-{major_version}"
+def postgresql_format(major_version: int | None = None, *, alpine: bool = False) -> str:
+    """The data format of the database's volume, or, without a version, of a node's volume with the index in PostgreSQL.
+
+    Args:
+        major_version: of PostgreSQL.
+        alpine: made under Alpine's image of it; otherwise under Debian's, as everything before there was this mark.
+    """
+    return "postgresql" if major_version is None else f"postgresql-{major_version}{'-alpine' if alpine else ''}"

@@ -18,7 +18,7 @@ from configs import names
 from configs.checks import HostPort, Parts, host_ports
 from configs.engine import engine_url, host_in, is_local
 from configs.held import Held
-from configs.images import candidates
+from configs.images import candidates, choose, is_alpine
 from configs.problems import Problem
 from configs.settings import StackSettings
 
@@ -166,11 +166,12 @@ def check(parts: Parts, stack: Stack, engine: Engine) -> list[Problem]:
     return problems
 
 
-def _data_parts(settings: StackSettings) -> dict[str, tuple[str, str]]:
+def _data_parts(settings: StackSettings, images: frozenset[str] = frozenset()) -> dict[str, tuple[str, str]]:
     """What has a data volume, by name: the setting that its data must fit, and the format that this setting means."""
     parts: dict[str, tuple[str, str]] = {node.name: (f"nodes[{i}].index", node.index) for i, node in enumerate(settings.nodes)}
     if settings.index_nodes:
-        parts[names.DB_HOST] = ("indexDb.majorVersion", names.postgresql_format(settings.index_db.major_version))
+        alpine = is_alpine(choose(settings.images, images).postgres)
+        parts[names.DB_HOST] = ("indexDb.majorVersion", names.postgresql_format(settings.index_db.major_version, alpine=alpine))
     return parts
 
 
@@ -183,7 +184,7 @@ _WHOSE = """It may hold patients' images, and is left alone.
 def _owners(settings: StackSettings, stack: Stack, engine: Engine) -> list[Problem]:
     """Volumes that exist and are not this stack's: the images in them would be shown here, and deleted with this stack."""
     problems = []
-    for part, (path, _) in sorted(_data_parts(settings).items()):
+    for part, (path, _) in sorted(_data_parts(settings, engine.images).items()):
         place = f"{path.partition('.')[0]}.name" if part != names.DB_HOST else "indexDb"
         for volume in sorted({stack.volume_of(part), stack.first_volume_of(part)}):
             found = engine.volumes.get(volume)
@@ -196,14 +197,18 @@ def _owners(settings: StackSettings, stack: Stack, engine: Engine) -> list[Probl
 
 def _formats(settings: StackSettings, stack: Stack, engine: Engine) -> list[Problem]:
     problems = []
-    for part, (path, wanted) in sorted(_data_parts(settings).items()):
+    for part, (path, wanted) in sorted(_data_parts(settings, engine.images).items()):
         volume = stack.volume_of(part)
         held = engine.volumes.get(volume, Volume()).format or wanted
         if held == wanted:
             continue
         if part == names.DB_HOST:
+            (_, was, *of), (_, major, *_) = held.split("-"), wanted.split("-")
+            if was == major:
+                problems.append(_other_library(volume, "Alpine's" if of else "Debian's", choose(settings.images, engine.images).postgres))
+                continue
             message = (
-                f"does not fit the data in the volume {volume}, which PostgreSQL {held.rpartition('-')[2]} wrote. Another major version "
+                f"does not fit the data in the volume {volume}, which PostgreSQL {was} wrote. Another major version "
                 "cannot read it: set it back; to upgrade, dump the databases with the old version and restore them into a new volume."
             )
         else:
@@ -211,8 +216,18 @@ def _formats(settings: StackSettings, stack: Stack, engine: Engine) -> list[Prob
                 f"does not fit the volume {volume}, whose index is in {held}: the images in it would be on the disk and no longer found. "
                 "Set it back; to change over, add a node with another name and send the images to it."
             )
-        problems.append(Problem(path, message, wanted.rpartition("-")[2]))
+        problems.append(Problem(path, message, wanted.removeprefix("postgresql-").removesuffix("-alpine")))
     return problems
+
+
+def _other_library(volume: str, was: str, image: str) -> Problem:
+    return Problem(
+        "images.postgres",
+        f"does not fit the data in the volume {volume}, which was made under {was} PostgreSQL. Alpine's C library sorts text otherwise "
+        "than Debian's: the same indexes would find some things no more, and others twice. Set it back; to change over, dump the databases "
+        "under the old image and restore them into a new volume.",
+        image,
+    )
 
 
 def _try_port(wanted: HostPort) -> Problem | None:

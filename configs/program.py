@@ -12,7 +12,7 @@ import pulumi
 from pulumi.runtime import config as pulumi_config
 
 from components.ownership import Ownership, owner_of
-from configs import names, preflight
+from configs import names, preflight, starts
 from configs.engine import is_loopback, reached_at
 from configs.held import Held, held_of
 from configs.images import ImageChoice, choose
@@ -22,6 +22,7 @@ from configs.promises import unlike_ends
 from configs.protection import PROTECTIONS
 from configs.settings import AdminerSettings, NodeSettings, StackSettings
 from configs.tls import CA_CERTIFICATE, parties_of
+from configs.unseen import check_unseen
 
 if TYPE_CHECKING:
     from configs.certificates import Certificate
@@ -85,10 +86,14 @@ def begin() -> Deployment:
     )
     engine = preflight.inspect(settings, stack, docker)
     if engine is None:
-        pulumi.log.warn("There is no docker command: ports and existing volumes are not checked against the engine.")
-        engine = preflight.Engine()
-    elif problems := preflight.check(parts, stack, engine):
+        pulumi.log.warn("There is no docker command: ports are not checked against the engine, nor whether a container is starting still.")
+    problems = check_unseen(settings, held.volumes, held.outputs) if engine is None else preflight.check(parts, stack, engine)
+    if problems:
         raise pulumi.RunError(report(problems, stack_file_name(name)))
+    if engine and not pulumi.runtime.is_dry_run():
+        still = starts.await_starts(starts.limits_of(settings, stack.prefix), docker, pulumi.log.info)
+        if still:
+            raise pulumi.RunError(still)
     for node in settings.nodes:
         for option in node.unsafe:
             pulumi.log.warn(f"{node.name}: {option} is weakened on purpose (unsafe): {PROTECTIONS[option].against}.")
@@ -97,18 +102,19 @@ def begin() -> Deployment:
     _warn_of_release(settings, held)
     for difference in unlike_ends(settings):
         pulumi.log.warn(difference)
-    _warn_of_loopback(settings, engine.host)
+    host = engine.host if engine else ""
+    _warn_of_loopback(settings, host)
     own = names.own(config)
     return Deployment(
         settings,
         owner_of(stack.prefix, held.owner, keep=keeps_data),
         stack.volume_of,
         keeps_data,
-        choose(settings.images, engine.images),
+        choose(settings.images, engine.images if engine else None, held.outputs.get("images")),
         pulumi.Config().require_secret,
         _certificates(settings, own, name),
         own.get(CA_CERTIFICATE, ""),
-        engine.host,
+        host,
     )
 
 

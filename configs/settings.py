@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from configs.fields import AeTitle, BindAddress, DeviceHost, Distinct, Host, Image, NodeName, Port, Settings, from_list
+from configs.fields import AeTitle, BindAddress, DeviceHost, Distinct, Host, Image, NodeName, Port, Settings, StartTimeout, from_list
 from configs.links import Keep, Links, LinkSettings, seconds_to_keep
 from configs.users import Users
 
@@ -75,7 +75,12 @@ class IndexDbSettings(Settings):
     memory: Memory = Field(
         default=2048,
         description="MiB that PostgreSQL's container may use, 256 to 1048576, without swap; beyond it, it is killed and started again. "
-        "128 are its shared buffers; each connection takes 5 to 15.",
+        "128 are its shared buffers; each connection takes 5 to 15; a quarter of it may be /dev/shm, for parallel queries.",
+    )
+    start_timeout: StartTimeout = Field(
+        default=120,
+        description="how long PostgreSQL may take until it serves, in seconds, or as 10m or 2h: 5 seconds to 24 hours. Making the nodes' "
+        "roles gets as long. Beyond it `up` fails, and the next `up` waits again.",
     )
     cpus: Cpus | None = Field(
         default=None, description="how many CPUs' time PostgreSQL gets at most, 0.1 to 1024; as much as there is when left out."
@@ -129,6 +134,11 @@ class NodeSettings(Settings):
         default=2048,
         description="MiB that the node's container may use, 256 to 1048576, without swap; beyond it, it is killed and started again. "
         "docs/containers.md says how to size it.",
+    )
+    start_timeout: StartTimeout = Field(
+        default=120,
+        description="how long the node may take until it serves, in seconds, or as 10m or 2h: 5 seconds to 24 hours. An upgrade of a large "
+        "index takes minutes. Beyond it `up` fails, the node goes on, and the next `up` waits again.",
     )
     cpus: Cpus | None = Field(
         default=None, description="how many CPUs' time the node gets at most, 0.1 to 1024; as much as there is when left out."

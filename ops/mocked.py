@@ -28,7 +28,7 @@ from pulumi.runtime import mocks, rpc
 from pulumi.runtime.settings import get_root_resource
 from pulumi.runtime.stack import Stack, run_pulumi_func
 
-from configs import preflight
+from configs import preflight, starts
 from configs.held import KEEPS_DATA, OWNER
 from configs.names import PROJECT
 
@@ -140,6 +140,7 @@ def run_mocked(
     with (
         _replaced(preflight, "inspect", lambda *_: engine or preflight.Engine()),
         _replaced(randomness, "token_hex", lambda _: "fedcba9876543210"),
+        _replaced(starts, "await_starts", lambda *_: None),
         # Mocks have no server for callbacks; that hooks are bound to their resources is seen in the requests.
         _replaced(pulumi.resource_hooks, "register_error_hook", _registered),
     ):

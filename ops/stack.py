@@ -86,7 +86,8 @@ class Stack:
 
     def held(self) -> Held:
         """What the state holds."""
-        return held_of({str(resource["urn"]): resource for resource in self.export().get("resources") or ()})
+        resources = self.export().get("resources") or ()
+        return held_of({str(resource["urn"]): resource for resource in resources if not resource.get("delete")})
 
     def protects(self) -> bool:
         """Whether the state protects anything from being destroyed."""

@@ -21,7 +21,7 @@ _EVERYBODYS: Final = frozenset({"image", "networksAdvanced", "uploads"})
 _TOLD: Final[Mapping[str, frozenset[str]]] = {
     "node": frozenset({"ports", "memory", "memorySwap", "cpuPeriod", "cpuQuota"}),
     "forwarder": frozenset({"ports"}),
-    "db": frozenset({"memory", "memorySwap", "cpuPeriod", "cpuQuota"}),
+    "db": frozenset({"memory", "memorySwap", "shmSize", "cpuPeriod", "cpuQuota"}),
     "db-roles": frozenset(),
     "adminer": frozenset({"ports"}),
 }
@@ -178,7 +178,7 @@ def _database(change: Change) -> Part:
     if step and step.old and step.new:
         old, new = step.old.inputs, step.new.inputs
         told += _told("indexDb.maxConnections", _connections(old), _connections(new))
-        told += _told("indexDb.memory", old.get("memory"), new.get("memory"), say("in place: the container goes on"))
+        told += _told("indexDb.memory", old.get("memory"), new.get("memory"))
         told += _told("indexDb.cpus", _cpus(old), _cpus(new))
     told += [*_rest_of(change, names.DB_HOST), *_rest_of(change, names.DB_ROLES)]
     component = change.components.get((DATABASE, names.DB_HOST))

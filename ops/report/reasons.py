@@ -41,6 +41,12 @@ def reasons(change: Change, secrets: Sequence[SecretFile]) -> tuple[Reason, ...]
 def _of(change: Change, name: str, step: Step, secrets: Sequence[str]) -> Iterator[Because]:
     causes = set(step.causes) or change.differing(step)
     kind = role(step)
+    if "#initerror" in causes:
+        yield Because(say("its last start failed"))
+        # What the provider had not read then is no change.
+        causes -= {"#initerror", "entrypoints", "command", "networkDatas"}
+        if not causes:
+            return
     if "uploads" in causes:
         yield from files_of(change, name, kind) or [Because(_secret(secrets))]
     if "ports" in causes:
@@ -56,7 +62,10 @@ def _of(change: Change, name: str, step: Step, secrets: Sequence[str]) -> Iterat
         yield Because(say("PostgreSQL is started with other settings"))
     if causes & {"cpuPeriod", "cpuQuota"}:
         yield Because(say("its ", Code("cpus"), " change"))
-    told = {"uploads", "ports", "image", "networksAdvanced", "volumes", "cpuPeriod", "cpuQuota", *(["command"] if kind == "db" else [])}
+    if "shmSize" in causes:
+        yield Because(say("its ", Code("memory"), " changes, and with it its ", Code("/dev/shm")))
+    told = {"uploads", "ports", "image", "networksAdvanced", "volumes", "cpuPeriod", "cpuQuota", "shmSize"}
+    told |= {"command"} if kind == "db" else set()
     for key in sorted(causes - told):
         yield Because(say("Docker's ", Code(key), " changes"))
     if not causes:

@@ -260,6 +260,20 @@ def test_a_link_concerns_the_networks_of_its_ends_alone(five: Run) -> None:
     assert moved == ["mr-room-container", "research-container"]
 
 
+def test_starts_have_the_time_that_the_stack_file_gives() -> None:
+    raw = stack(node("a", startTimeout="2h"), node("b", 1, forwardTo=["a"]), indexDb={"startTimeout": "5m"})
+    run = run_program(raw, "x")
+    waits = {name: run.one(f"{name}-container").inputs["waitTimeout"] for name in ("a", "b", "b-forwarder", "db")}
+    assert waits == {"a": 7200, "b": 120, "b-forwarder": 120, "db": 300}
+    # Within an hour, another limit is not another health check, which would replace the container.
+    checks = {name: run.one(f"{name}-container").inputs["healthcheck"]["startPeriod"] for name in ("a", "b", "db")}
+    assert checks == {"a": "2h0m0s", "b": "1h0m0s", "db": "1h0m0s"}
+    # The provider gives up a creation after 20 minutes, unless it is said otherwise.
+    limits = {name: run.one(name).request.customTimeouts.create for name in ("a-container", "db-roles")}
+    assert limits == {"a-container": "7260s", "db-roles": "300s"}
+    assert all("#initerror" in container.request.replaceOnChanges for container in run.of_type("Container"))
+
+
 def test_limits_are_what_the_stack_file_says() -> None:
     run = run_program(stack(node("a", memory=4096, cpus=1.5), node("b", 1), indexDb={"memory": 1024, "cpus": 2}), "x")
     keys = ("memory", "memorySwap", "cpuPeriod", "cpuQuota")

@@ -42,13 +42,8 @@ ROOT = Path(__file__).resolve().parents[2]
 _PROGRAM = ("__main__.py", "Pulumi.yaml", "Pulumi.dev.yaml", "Pulumi.prod.yaml", "components", "configs", "forwarder", "images", "policy")
 
 
-def copy_program(folder: Path, *, start_seconds: int | None = None) -> Path:
-    """Copy the program into a folder, so that stack files of the tests' own lie beside it and nobody edits it meanwhile.
-
-    Args:
-        folder: an empty one.
-        start_seconds: how long a container may take to become healthy, when that is not what the program says.
-    """
+def copy_program(folder: Path) -> Path:
+    """Copy the program into an empty folder, so that stack files of the tests' own lie beside it and nobody edits it meanwhile."""
     for part in _PROGRAM:
         source = ROOT / part
         if source.is_dir():
@@ -61,11 +56,6 @@ def copy_program(folder: Path, *, start_seconds: int | None = None) -> Path:
     if set(candidates()) <= set(held):  # as `make up` decides where no registry answers; dev's "auto" decides it by itself
         production = folder / "Pulumi.prod.yaml"
         production.write_text(production.read_text().replace("source: registry", "source: local"))
-    if start_seconds is not None:
-        base = folder / "components" / "base.py"
-        text = base.read_text()
-        assert "\nSTART_SECONDS = 120\n" in text, "components/base.py says START_SECONDS in another way: correct copy_program()"
-        base.write_text(text.replace("\nSTART_SECONDS = 120\n", f"\nSTART_SECONDS = {start_seconds}\n"))
     (folder / "state").mkdir()
     return folder
 

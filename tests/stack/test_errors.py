@@ -13,16 +13,10 @@ from typing import Any
 import pytest
 
 from tests.stack.conftest import Dev
-from tests.stack.harness import Done, Stack, copy_program, eventually
+from tests.stack.harness import Done, Stack, eventually
 
-#: How long a container may take to become healthy here; the program's own time would be two minutes a test.
+#: How long a container may take to become healthy here; by default it would be two minutes a test.
 START_SECONDS = 20
-
-
-@pytest.fixture(scope="module")
-def impatient(tmp_path_factory: pytest.TempPathFactory, program: Path) -> Path:
-    """The program with less time for a container to become healthy."""
-    return copy_program(tmp_path_factory.mktemp("impatient"), start_seconds=START_SECONDS)
 
 
 @contextmanager
@@ -30,7 +24,8 @@ def one_node(program: Path, **node: Any) -> Iterator[Stack]:
     """A stack of one node that keeps its index in SQLite, unless it is said otherwise; not deployed."""
     stack = Stack(program, "dev", nodes=[], modalities=[])
     stack.settings.pop("adminer")
-    stack.add_node("lone", **({"index": "sqlite"} | node))
+    stack.settings["indexDb"] = {"startTimeout": START_SECONDS}
+    stack.add_node("lone", **({"index": "sqlite", "startTimeout": START_SECONDS} | node))
     try:
         yield stack
     finally:
@@ -45,16 +40,16 @@ def assert_refused(done: Done, *said: str) -> None:
         assert words in done.text, f"{words!r} is not in what it prints:\n{done.text}"
 
 
-def test_no_engine(impatient: Path) -> None:
-    with one_node(impatient) as stack:
+def test_no_engine(program: Path) -> None:
+    with one_node(program) as stack:
         stack.variable("DOCKER_HOST", "unix:///nonexistent/docker.sock")
         started = time.monotonic()
         assert_refused(stack.try_up(), "the Docker engine", "is not reached", "/nonexistent/docker.sock", "Start it")
         assert time.monotonic() - started < 30
 
 
-def test_a_missing_image(impatient: Path) -> None:
-    with one_node(impatient) as stack:
+def test_a_missing_image(program: Path) -> None:
+    with one_node(program) as stack:
         # A registry on this machine's port 1: there is none, and the refusal comes at once.
         stack.settings["images"] = {"source": "registry", "orthanc": "localhost:1/nobody/orthanc:1.2.3"}
         done = stack.try_up()
@@ -63,15 +58,15 @@ def test_a_missing_image(impatient: Path) -> None:
         assert "lone" not in stack.containers()
 
 
-def test_a_port_that_is_taken_before(impatient: Path) -> None:
-    with one_node(impatient) as stack, socket.create_server(("127.0.0.1", stack.node_settings("lone")["dicomPort"])):
+def test_a_port_that_is_taken_before(program: Path) -> None:
+    with one_node(program) as stack, socket.create_server(("127.0.0.1", stack.node_settings("lone")["dicomPort"])):
         assert_refused(stack.try_up(), "nodes[0].dicomPort", "is taken on this host", "Nothing was touched")
         assert stack.networks() == []
 
 
-def test_a_port_that_is_stolen_after_the_check(impatient: Path) -> None:
+def test_a_port_that_is_stolen_after_the_check(program: Path) -> None:
     """Taken as soon as the database runs: the settings have been checked by then, and the node is made after it."""
-    with one_node(impatient, index="postgresql") as stack:
+    with one_node(program, index="postgresql") as stack:
         port, stolen = stack.node_settings("lone")["httpPort"], threading.Event()
 
         def steal() -> None:
@@ -94,9 +89,9 @@ def test_a_port_that_is_stolen_after_the_check(impatient: Path) -> None:
         assert stack.node("lone").get("/system")["Name"] == "lone"
 
 
-def test_a_container_that_never_becomes_healthy(impatient: Path) -> None:
+def test_a_container_that_never_becomes_healthy(program: Path) -> None:
     # Which names of tags there are, only Orthanc knows.
-    with one_node(impatient, orthanc={"ExtraMainDicomTags": {"Study": ["Klingon"]}}) as stack:
+    with one_node(program, orthanc={"ExtraMainDicomTags": {"Study": ["Klingon"]}}) as stack:
         done = stack.try_up()
         assert_refused(done, f"lone: the container {stack.prefix}-lone failed at its create", "    | ", "Uncaught exception, stopping now")
         # Corrected, the same command puts it right.
@@ -105,8 +100,8 @@ def test_a_container_that_never_becomes_healthy(impatient: Path) -> None:
         assert stack.node("lone").get("/system")["Name"] == "lone"
 
 
-def test_a_database_password_that_is_not_the_volumes(impatient: Path) -> None:
-    with one_node(impatient, index="postgresql") as stack:
+def test_a_database_password_that_is_not_the_volumes(program: Path) -> None:
+    with one_node(program, index="postgresql") as stack:
         stack.up()
         right, before = stack.secrets["dbPassword"], stack.containers()
         stack.secrets["dbPassword"] = "not-the-one-of-the-volume"
@@ -123,8 +118,8 @@ def test_a_database_password_that_is_not_the_volumes(impatient: Path) -> None:
 @pytest.mark.parametrize(
     ("where", "value"), [("httpPort", "8043"), ("aet", "A\x1b[2JB"), ("orthanc", {"StableAge": -1}), ("orthanc", {"Locale": "${HOME}"})]
 )
-def test_a_malformed_stack_file(impatient: Path, where: str, value: Any) -> None:
-    with one_node(impatient) as stack:
+def test_a_malformed_stack_file(program: Path, where: str, value: Any) -> None:
+    with one_node(program) as stack:
         stack.node_settings("lone")[where] = value
         done = stack.try_up()
         assert_refused(done, f"nodes[0].{where}", "Nothing was touched")

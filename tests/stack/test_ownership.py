@@ -31,8 +31,8 @@ def image(stack: Stack) -> str:
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory, program: Path) -> Path:
-    """A second checkout, with a state of its own, that does not wait long."""
-    return copy_program(tmp_path_factory.mktemp("elsewhere"), start_seconds=15)
+    """A second checkout, with a state of its own."""
+    return copy_program(tmp_path_factory.mktemp("elsewhere"))
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +94,7 @@ def indexed(elsewhere: Path) -> Iterator[Stack]:
     """A stack like dev of two nodes with their indexes in PostgreSQL."""
     stack = one_node(elsewhere, "dev", index="postgresql")
     stack.add_node("other", index="postgresql")
+    stack.settings["indexDb"] = {"startTimeout": 15}
     try:
         stack.up()
         yield stack

@@ -121,7 +121,10 @@ def node_calls(secured: Secured, case: str) -> bool:
     if case != "plain":
         context = serving(secured.shown(case, DEVICE), secured.authority, old=case == "old protocol")
     (device,) = secured.stack.settings["modalities"]
-    ae.start_server((gateway("bridge"), device["port"]), block=False, ssl_context=context)
+    # Where the node finds this machine. The engine's own word for it, the gateway of its default network, is not there at its first start.
+    hosts = docker("exec", f"{secured.stack.prefix}-client", "cat", "/etc/hosts").splitlines()
+    (address,) = {line.split()[0] for line in hosts if device["host"] in line.split()}
+    ae.start_server((address, device["port"]), block=False, ssl_context=context)
     try:
         return secured.client.echoes("scanner")
     finally:

@@ -145,7 +145,10 @@ class TestAPlanAndWhatElseHasToBePutRight:
     """A plan says what changes of the state as it was: a container that is lost is not in it; one that it makes is not missing."""
 
     STATE: ClassVar[dict[str, Any]] = {
-        "resources": [{"type": "docker:index/container:Container", "inputs": {"name": f"s-{name}"}} for name in ("server", "db-roles")]
+        "resources": [
+            {"type": "docker:index/container:Container", "urn": f"urn::{name}", "inputs": {"name": f"s-{name}"}}
+            for name in ("server", "db-roles")
+        ]
     }
     WELL = (Container("s-server", "1", "node", "running", "Up (healthy)"), Container("s-db-roles", "2", "db-roles", "exited", "Exited (0)"))
 

@@ -81,6 +81,30 @@ def test_a_volume_of_another_major_version() -> None:
     assert "PostgreSQL 16 wrote" in problem.message
 
 
+@pytest.mark.parametrize(
+    ("held", "tag", "fits"),
+    [
+        ("postgresql-17", "17.11", True),  # before there was the mark, and after
+        ("postgresql-17", "17.11-alpine3.22", False),
+        ("postgresql-17-alpine", "17.11-alpine3.22", True),
+        ("postgresql-17-alpine", "17.11", False),
+    ],
+)
+def test_data_of_another_c_library(held: str, tag: str, fits: bool) -> None:
+    """Text is sorted otherwise: the indexes of what was made under one are broken under the other."""
+    raw = stack(node("a"), images={"source": "registry", "postgres": f"postgres:{tag}"})
+    problems = checked(raw, Engine(volumes={"orthanc-stack-x-db": Volume(held, "me")}))
+    assert [(problem.path, problem.value) for problem in problems] == ([] if fits else [("images.postgres", f"postgres:{tag}")])
+    if not fits:
+        assert f"made under {'Alpine' if held.endswith('alpine') else 'Debian'}'s PostgreSQL" in problems[0].message
+
+
+def test_what_is_built_here_is_debians_whatever_the_registrys_would_be() -> None:
+    raw = stack(node("a"), images={"source": "auto", "postgres": "postgres:17.11-alpine"})
+    engine = Engine(volumes={"orthanc-stack-x-db": Volume("postgresql-17", "me")}, images=frozenset(candidates()))
+    assert checked(raw, engine) == []
+
+
 @pytest.mark.parametrize(("held", "wanted"), [("sqlite", "postgresql"), ("postgresql", "sqlite")])
 def test_a_node_whose_index_is_elsewhere(held: str, wanted: str) -> None:
     engine = Engine(volumes={"orthanc-stack-x-a": Volume(held, "me")})

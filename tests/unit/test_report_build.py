@@ -10,7 +10,7 @@ import pytest
 
 from ops.preview import refused
 from ops.report import build, read
-from ops.report.model import Fate, Level, Part, Report, as_json
+from ops.report.model import Fate, Level, Part, Report, as_json, say
 from tests.unit.reports import Event, events_of, recorded, report_of, step_of, text_of
 
 RESTARTED = {
@@ -142,6 +142,15 @@ def test_an_image() -> None:
     assert because["server"] == because["client"] == ["it runs the image images.orthanc, which changes"]
     assert any("back up first" in str(words) for words in report.cautions)
     assert any("another image" in str(words) for words in report.unknown)
+
+
+def test_a_start_that_failed_is_the_reason_and_not_what_the_provider_had_not_read() -> None:
+    def edit(events: list[Event]) -> None:
+        step = step_of(events, "server-container")
+        step |= {"op": "replace", "keys": ["#initerror", "command", "entrypoints"], "new": copy.deepcopy(step["old"])}
+
+    (reason,) = report_of("nothing", edit).reasons
+    assert (reason.container, reason.because) == ("server", (say("its last start failed"),))
 
 
 def test_a_broken_rule() -> None:

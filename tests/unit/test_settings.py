@@ -58,11 +58,24 @@ def test_a_port_is_an_integer(port: Any) -> None:
         ("cpus", float("nan"), False),
         ("cpus", float("inf"), False),
         ("cpus", "2", False),
+        ("startTimeout", 300, True),
+        ("startTimeout", "24h", True),
+        ("startTimeout", "25h", False),
+        ("startTimeout", "4s", False),
+        ("startTimeout", "300", False),
+        ("startTimeout", 300.0, False),
+        ("startTimeout", True, False),
     ],
 )
 def test_limits(key: str, value: Any, fits: bool) -> None:
     raw = stack(node("a", **{key: value}), indexDb={key: value})
     assert set(problems_of(raw)) == (set() if fits else {f"nodes[0].{key}", f"indexDb.{key}"})
+
+
+@pytest.mark.parametrize(("said", "seconds"), [(300, 300), ("300s", 300), ("5m", 300), ("2h", 7200)])
+def test_a_start_is_timed_in_seconds_or_with_a_unit(said: Any, seconds: int) -> None:
+    settings = settings_of(stack(node("a", startTimeout=said), indexDb={"startTimeout": said}))
+    assert (settings.nodes[0].start_timeout, settings.index_db.start_timeout) == (seconds, seconds)
 
 
 @pytest.mark.parametrize("name", ["", "A", "a_b", "-a", "a-", "a.b", "a b", "db", "adminer", "db-roles", "x" * 33, "ä"])
