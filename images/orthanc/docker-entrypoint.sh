@@ -19,6 +19,7 @@ elif [ "${GENERATE_HOST_ID_IF_MISSING:-true}" = true ]; then
 fi
 
 /usr/bin/python3 -ISE /startup/generate_configuration.py
+/usr/bin/python3 -ISE /startup/index_statistics.py "$1"
 
 verbosity=
 [ "${VERBOSE_ENABLED:-}" != true ] || verbosity=--verbose

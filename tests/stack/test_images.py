@@ -26,7 +26,7 @@ from ops.setup.debian_base import apt_sources
 from ops.setup.images import ensure_local_images
 
 #: The capabilities that are left; all others are dropped.
-CAPABILITIES = {"orthanc": (), "postgres": ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "SETGID"), "adminer": ()}
+CAPABILITIES = {"orthanc": ("DAC_OVERRIDE",), "postgres": ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "SETGID"), "adminer": ()}
 #: images/README.md tells why it is this address.
 ADMINER_PROBE = "exit(@file_get_contents('http://127.0.0.1:8080/')===false?1:0);"
 PROBE = "/probes/test-aliveness.py"
@@ -240,6 +240,24 @@ def test_orthanc_merges_files_in_order_and_fills_what_is_missing(lab: Lab) -> No
     assert docker("exec", node, "stat", "-c", "%s", "/etc/hostid").strip() == "4"
     assert docker("exec", node, "sh", "-c", "readlink /proc/1/exe").strip() == "/usr/sbin/Orthanc"
     assert not succeeds("exec", node, PROBE, "--pwd=wrong"), "the probe takes an answer other than 200"
+
+
+def test_orthanc_has_upstreams_owners_and_modes() -> None:
+    """orthanc-builder, docker/orthanc/Dockerfile: all that its entry point writes is user 999's, and a volume's folder is the engine's."""
+    paths = ("/etc/hostid", "/tmp", "/usr/share/orthanc/plugins", "/usr/share/orthanc/plugins-available", "/var/lib/orthanc")
+    read = f"stat -c '%u:%g %a' {' '.join(paths)}; cat /etc/hostid; ls /var/lib/orthanc; id -u"
+    said = docker("run", "--rm", "--network=none", "--entrypoint=sh", local_image("orthanc"), "-c", read).splitlines()
+    assert said == ["999:999 644", "999:999 1777", *["999:999 755"] * 3, "not-generated", "0"]
+
+
+def test_orthanc_does_not_start_without_its_capability(lab: Lab) -> None:
+    """As upstream's, which stops at the same file."""
+    container = f"{lab.prefix}-bare"
+    docker("create", f"--name={container}", f"--label={lab.prefix}", "--cap-drop=ALL", local_image("orthanc"))
+    docker("cp", "-", f"{container}:/", stdin=_tar(node_files({})))
+    docker("start", container)
+    assert ended(container) != 0
+    assert "/etc/hostid: Permission denied" in docker("logs", container)
 
 
 def test_orthanc_fills_the_database_section(node: str) -> None:
