@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import json
 import os
 import platform
@@ -17,7 +18,6 @@ import shutil
 import subprocess
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -44,9 +44,8 @@ def ensure_base(suite: str, docker: Sequence[str], env: Mapping[str, str], proxi
     if holds_image(base, docker, env):
         return base
     _need_mmdebstrap(hint)
-    for source in sources:
-        if _STALE in source:
-            say(_LABEL, f"{source.split()[-2]}: the mirror is past its Valid-Until; that check alone is off for it, signatures are checked")
+    if stale := [source.split()[-2] for source in sources if _STALE in source]:
+        say(_LABEL, f"{', '.join(stale)}: the mirror is past its Valid-Until. That check alone is off there; signatures are checked")
     started = time.monotonic()
     with tempfile.TemporaryDirectory(dir=cache_dir(), prefix="image-base-") as folder:
         tar = f"{folder}/base.tar"
@@ -108,7 +107,7 @@ def _entry(uri: str, suite: str, proxies: Mapping[str, str]) -> str | None:
     try:
         with opener.open(f"{uri}/dists/{suite}/InRelease", timeout=_MIRROR_TIMEOUT_S) as answer:
             release = answer.read(4096).decode(errors="replace")
-    except (OSError, urllib.error.URLError):
+    except (OSError, http.client.HTTPException):
         return None
     if "\nOrigin: Debian\n" not in release:
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.cookiejar
 import io
 import json
+import os
 import secrets
 import subprocess
 import tarfile
@@ -15,14 +16,18 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
 import images
 from images import ROLES, images_hash, local_image
-from ops.setup.debian_base import apt_sources
+from ops.setup.console import SetupError
+from ops.setup.debian_base import apt_sources, ensure_base
 from ops.setup.images import ensure_local_images
 
 #: The capabilities that are left; all others are dropped.
@@ -217,6 +222,19 @@ def test_image_tells_neither_where_it_was_built_nor_a_secret(lab: Lab, role: str
     assert not [host for host in hosts if host in told]
     left = "ls -A /etc/ssl/private /var/lib/apt/lists/*_* /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null | grep -v :"
     assert docker("run", "--rm", "--user=0", "--entrypoint=sh", image, "-c", left, status=None).strip() == ""
+
+
+def test_a_mirror_without_debians_signature_is_refused(tmp_path: Path) -> None:
+    """Also where it is past its Valid-Until, when that check is off."""
+    (tmp_path / "dists/forky").mkdir(parents=True)
+    said = "Origin: Debian\nSuite: testing\nCodename: forky\nValid-Until: Fri, 06 Nov 2020 08:08:01 UTC\nComponents: main\n"
+    (tmp_path / "dists/forky/InRelease").write_text(f"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n{said}")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        env = {**os.environ, "DEBIAN_MIRROR": f"http://127.0.0.1:{server.server_port}"}
+        with pytest.raises(SetupError, match="is not signed"):
+            ensure_base("forky", ("docker",), env, {}, "")
+        server.shutdown()
 
 
 def test_orthanc_merges_files_in_order_and_fills_what_is_missing(lab: Lab) -> None:
