@@ -478,7 +478,7 @@ def test_adminer_offers_the_default_server_and_logs_in(lab: Lab, database: str) 
     browser = urllib.request.build_opener(urllib.request.ProxyHandler({}), cookies)
     with browser.open(f"http://{address}:8080/", timeout=10) as page:
         form = page.read().decode()
-    assert 'name="auth[server]" value="db"' in form
+    assert "name='auth[server]' value='db'" in form
     assert '<option value="pgsql" selected' in form
     assert form.count(" selected") == form.count('" selected>English') + 1, "two systems are selected"
     login = {"driver": "pgsql", "server": "db", "username": "boss", "password": PASSWORD, "db": "index"}
