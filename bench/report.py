@@ -261,7 +261,7 @@ def _security(rows: Sequence[Row], _folder: Path) -> list[str]:
     return [
         "Three stacks like dev that run at the same time and are measured in turns: the project's own; **TLS**, the same with `tls: "
         "true` at its nodes, its database and its device; **not hardened**, the same with all of Docker's usual capabilities and new "
-        "privileges, no limit of memory (nor RLIMIT_DATA), no weight for the CPU, without the filter of users' roles, and open to "
+        "privileges, no limit of memory, no weight for the CPU, without the filter of users' roles, and open to "
         "callers whatever AE title they have or call. Images per second: median (smallest to largest). A ratio is that of the medians; "
         "beside it are those of each run. Uploads by HTTP have no goal: their sender, in Python, is on the same machine and speaks TLS "
         "itself. CPU is the time of both nodes and the database.",

@@ -40,7 +40,6 @@ WITHOUT_HARDENING: Final = {
         "        cpu_shares=spec.limits.shares,\n": "",
     },
     "components/orthanc_node.py": {
-        "                data_bytes=_DATA_BYTES,\n": "",
         '            "LuaScripts": [_ROLES_SCRIPT],\n': "",
     },
     "configs/orthanc/base.yaml": {

@@ -160,7 +160,6 @@ class ContainerSpec:
             the engine copies none into one whose root is read-only.
         capabilities: what it needs of root's capabilities; all others are dropped.
         hosts: names that its /etc/hosts gets, with their addresses.
-        data_bytes: how much memory of its own each of its processes may ask for (RLIMIT_DATA); None for no limit.
     """
 
     stack: Ownership
@@ -183,7 +182,6 @@ class ContainerSpec:
     read_only_but: Mapping[str, str] | None = None
     capabilities: Sequence[str] = ()
     hosts: Sequence[tuple[str, str]] = ()
-    data_bytes: int | None = None
 
 
 def container(logical_name: str, spec: ContainerSpec, parent: pulumi.Resource, **extra: Any) -> docker.Container:
@@ -229,7 +227,6 @@ def container(logical_name: str, spec: ContainerSpec, parent: pulumi.Resource, *
             for port in sorted(spec.ports, key=lambda port: port.internal)
         ],
         hosts=[docker.ContainerHostArgs(host=host, ip=address) for host, address in spec.hosts],
-        ulimits=[docker.ContainerUlimitArgs(name="data", soft=spec.data_bytes, hard=spec.data_bytes)] if spec.data_bytes else None,
         capabilities=docker.ContainerCapabilitiesArgs(
             adds=[f"CAP_{name}" for name in sorted(spec.capabilities)] or None,
             drops=["ALL"],

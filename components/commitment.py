@@ -74,17 +74,24 @@ def _is_as_stored(instance: dict[str, Any]) -> bool:
 
 
 def _asked_anew(uid: str) -> int:
-    """The same by Orthanc's own word on each instance, as it is now."""
+    """The same of an image as it is now."""
     reasons = orthanc.StorageCommitmentFailureReason
     try:
-        found = json.loads(orthanc.RestApiPost("/tools/lookup", uid))
-        instances = [one["ID"] for one in found if one["Type"] == "Instance"]
-        for instance in instances:
-            # Answers only when the MD5 is right; raises when there is no file, or another one. Never from the cache.
-            orthanc.RestApiPost(f"/instances/{instance}/attachments/dicom/verify-md5", "")
-    except orthanc.OrthancException:
+        instances = _find([uid])
+        # Orthanc's own check is from its cache since 1.13.0 (it was not in 1.12.7): it finds right what is gone from the disk. It is asked
+        # only where files are a plugin's, and this cannot read them.
+        check = _is_as_stored if json.loads(orthanc.RestApiGet("/system"))["StorageAreaPlugin"] is None else _is_right_by_orthanc
+        if not all(map(check, instances)):
+            return int(reasons.PROCESSING_FAILURE)
+    except (orthanc.OrthancException, OSError, KeyError, ValueError):
         return int(reasons.PROCESSING_FAILURE)
     return int(reasons.SUCCESS if instances else reasons.NO_SUCH_OBJECT_INSTANCE)
+
+
+def _is_right_by_orthanc(instance: dict[str, Any]) -> bool:
+    """Whether Orthanc says so: it answers only when the MD5 is right, and raises when there is no file, or another one."""
+    orthanc.RestApiPost(f"/instances/{instance['ID']}/attachments/dicom/verify-md5", "")
+    return True
 
 
 orthanc.RegisterStorageCommitmentScpCallback(_begin, _is_safely_stored)

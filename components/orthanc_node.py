@@ -35,10 +35,8 @@ _ROLES_SOURCE = Path(__file__).with_name("roles.lua")
 _STORAGE = "/var/lib/orthanc/db"
 _DB_TRUSTED = "/etc/orthanc/tls-database.pem"
 
-#: What a node may ask of the host's memory. Orthanc before 1.12.11 makes room for whatever length a request or a ZIP archive claims, before
-#: it has come: 9 GB on three lines of HTTP (CVE-2026-5439, -5440). Beyond the limit it answers 500 at once, and goes on; a limit of the
-#: container's memory would kill it instead. 8 GiB is the largest image that DICOM's 32-bit lengths allow, and a copy of it.
-_DATA_BYTES = 8 << 30
+#: The images' files are another user's (999), and Orthanc runs as root: without it, not even /etc/hostid could be written.
+_CAPABILITIES = ("DAC_OVERRIDE",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,9 +202,7 @@ class OrthancNode(pulumi.ComponentResource):
                 healthcheck=eager_probe("/probes/test-aliveness.py", seconds_to_start=patience(args.start_seconds)),
                 # Orthanc ends its associations and saves its jobs.
                 grace_seconds=60,
-                # In upstream's image, what the entry point writes to is another user's: /etc/hostid, the folder of plugins.
-                capabilities=("DAC_OVERRIDE",),
-                data_bytes=_DATA_BYTES,
+                capabilities=_CAPABILITIES,
             ),
             self,
             depends_on=list(after),

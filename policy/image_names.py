@@ -14,7 +14,7 @@ from configs.names import PROJECT
 from policy.resources import IMAGE, Resource
 
 #: An image that is built from images/: the tag holds a hash of what it is built from, and cannot float. It has no version either, but
-#: those of Debian's packages, where fixes arrive under an old number (1.12.7+dfsg-…): no floor can be read from it.
+#: those of Debian's packages, whose oldest are in the images' Dockerfiles.
 _BUILT_HERE = re.compile(rf"{PROJECT}/[a-z]+:local-[0-9a-f]{{12}}")
 
 _VERSION = re.compile(r"v?(\d+(?:\.\d+)*)(?![\w.])")

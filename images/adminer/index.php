@@ -10,7 +10,7 @@ function adminer_object(): Adminer\Adminer
         {
             if ($name === 'server') {
                 $server = htmlspecialchars(getenv('ADMINER_DEFAULT_SERVER') ?: 'db', ENT_QUOTES);
-                $value = str_replace('name="auth[server]" value=""', 'name="auth[server]" value="' . $server . '"', $value);
+                $value = str_replace("name='auth[server]' value=''", "name='auth[server]' value='" . $server . "'", $value);
             } elseif ($name === 'driver' && !array_intersect(array_keys($_GET), ['pgsql', 'server', 'sqlite', 'oracle', 'mssql'])) {
                 // Nothing chosen in the address: Adminer would choose MySQL.
                 $driver = htmlspecialchars(getenv('ADMINER_DEFAULT_DRIVER') ?: 'pgsql', ENT_QUOTES);

@@ -1,13 +1,13 @@
 #!/bin/sh
 # Build stage only, its last step: leave what a container runs, and nothing that tells where it was built.
-# Usage: clean.sh [PACKAGE...]   packages that only installing needed, purged although others name them
+# Usage: clean.sh [PATTERN...]   packages that only installing needed, purged although others name them ('libperl5.*')
 set -eu
 
-for package in "$@"; do
+for pattern in "$@"; do
     # One at a time: a name that this version of Debian does not have is no reason to fail.
-    if dpkg-query -W "$package" > /dev/null 2>&1; then
+    for package in $(dpkg-query -W -f '${binary:Package} ' "$pattern" 2> /dev/null); do
         dpkg --purge --force-depends --force-remove-essential "$package"
-    fi
+    done
 done
 
 # The mirror that the machine uses is the machine's business.

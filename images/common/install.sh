@@ -1,6 +1,6 @@
 #!/bin/sh
 # Build stage only: install Debian packages without their documentation.
-# Usage: install.sh PACKAGE...
+# Usage: install.sh PACKAGE[>=VERSION]...   the oldest version that will do: what a mirror has moves
 set -eu
 export DEBIAN_FRONTEND=noninteractive
 
@@ -16,4 +16,7 @@ END
 
 apt-get update
 apt-get upgrade -y
-apt-get install -y --no-install-recommends "$@"
+apt-get install -y --no-install-recommends $(printf '%s\n' "$@" | sed 's/>=.*//')
+for wanted in "$@"; do
+    sh "${0%/*}/at-least.sh" "$wanted"
+done

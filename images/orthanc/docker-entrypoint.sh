@@ -12,8 +12,10 @@ fi
 # gethostid(3): the file holds the 32-bit number itself.
 if [ -n "${FORCE_HOST_ID:-}" ]; then
     echo "$FORCE_HOST_ID" > /etc/hostid
-elif [ "${GENERATE_HOST_ID_IF_MISSING:-true}" = true ] && [ ! -e /etc/hostid ]; then
-    head -c 4 /dev/urandom > /etc/hostid
+elif [ "${GENERATE_HOST_ID_IF_MISSING:-true}" = true ]; then
+    if [ ! -e /etc/hostid ] || grep -qx not-generated /etc/hostid; then
+        head -c 4 /dev/urandom > /etc/hostid
+    fi
 fi
 
 /usr/bin/python3 -ISE /startup/generate_configuration.py

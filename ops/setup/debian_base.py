@@ -1,6 +1,6 @@
-"""The Debian base of the images in images/: made with debootstrap and imported, so that nothing is pulled.
+"""The Debian bases of the images in images/: made with mmdebstrap and imported, so that nothing is pulled.
 
-It holds the machine's package sources, which is why it never leaves the machine: the images themselves are built from scratch in
+A base holds the machine's package sources, which is why it never leaves the machine: the images themselves are built from scratch in
 their last stage, and copy from it.
 """
 
@@ -8,157 +8,113 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
 import tempfile
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import NamedTuple
 
+from ops.apt import can_install, install
 from ops.setup.console import SetupError, cache_dir, run_slow, say
 from ops.setup.engine import holds_image
 
 _LABEL = "Images"
-_SUITE = "trixie"
-#: Change it when the base is made in another way.
-_BASE_RECIPE = "1"
+#: Change it when a base is made in another way.
+_BASE_RECIPE = "2"
 _MIRROR_TIMEOUT_S = 10
+#: What every package list is verified with; a base has it at the same path.
+_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
-class Mirror(NamedTuple):
-    """Where Debian's packages come from; None for debootstrap's own default, or for no security updates."""
-
-    main: str | None
-    security: str | None
-
-
-def ensure_base(docker: Sequence[str], env: Mapping[str, str], proxies: Mapping[str, str], hint: str) -> str:
-    """The name of the base image, made if the engine does not hold it."""
-    mirror = _find_mirror(env, proxies)
-    identity = hashlib.sha256(json.dumps([_BASE_RECIPE, *mirror]).encode()).hexdigest()[:8]
-    base = f"orthanc-stack/debian:{_SUITE}-{identity}"
+def ensure_base(suite: str, docker: Sequence[str], env: Mapping[str, str], proxies: Mapping[str, str], hint: str) -> str:
+    """The name of a suite's base image, made if the engine does not hold it."""
+    sources = _sources(suite, env, proxies)
+    identity = hashlib.sha256(json.dumps([_BASE_RECIPE, *sources]).encode()).hexdigest()[:8]
+    base = f"orthanc-stack/debian:{suite}-{identity}"
     if holds_image(base, docker, env):
         return base
-    if os.geteuid() != 0:
-        raise SetupError(f"building the images needs root, for debootstrap. Run it as root (sudo), or:\n{hint}")
-    debootstrap = _debootstrap(hint)
+    _need_mmdebstrap(hint)
+    if stale := [source.split()[-2] for source in sources if _STALE in source]:
+        say(_LABEL, f"{', '.join(stale)}: the mirror is past its Valid-Until. That check alone is off there; signatures are checked")
     started = time.monotonic()
-    with _work_folder() as folder:
-        root = folder / "root"
-        # debootstrap names a script by suite; one that is older than the suite has sid's, which does as well.
-        script = Path("/usr/share/debootstrap/scripts")
-        extra = [] if (script / _SUITE).exists() or not mirror.main else [str(script / "sid")]
-        if not mirror.main and not (script / _SUITE).exists():
-            raise SetupError(f"this debootstrap does not know {_SUITE}: set DEBIAN_MIRROR, or:\n{hint}")
-        command = [debootstrap, "--variant=minbase", "--include=ca-certificates", _SUITE, str(root)]
+    with tempfile.TemporaryDirectory(dir=cache_dir(), prefix="image-base-") as folder:
+        tar = f"{folder}/base.tar"
+        # No device nodes: the engine makes its own, and a rootless one cannot unpack them.
+        options = ["--variant=minbase", "--include=ca-certificates", "--skip=output/dev", f"--keyring={_KEYRING}"]
         run_slow(
             _LABEL,
-            "making the Debian base",
-            [*command, *([mirror.main] if mirror.main else []), *extra],
+            f"making the base of Debian {suite}",
+            ["mmdebstrap", *options, suite, tar, *sources],
             env={**env, **proxies},
             hint=f"Set DEBIAN_MIRROR to a mirror that this machine reaches, or:\n{hint}",
         )
-        sources = root / "etc/apt/sources.list"
-        site = mirror.main or sources.read_text().split()[1]
-        lines = [f"deb {site} {_SUITE} main", f"deb {site} {_SUITE}-updates main"]
-        if not mirror.main and not mirror.security:
-            mirror = Mirror(None, _answering_security(site, proxies))
-        if mirror.security:
-            lines.append(f"deb {mirror.security} {_SUITE}-security main")
-        sources.write_text("\n".join(lines) + "\n")
-        # What debootstrap copied from this machine.
-        for name in ("etc/hostname", "etc/resolv.conf"):
-            (root / name).unlink(missing_ok=True)
-        # No device nodes: the engine makes its own, and a rootless one cannot unpack them.
-        command = [
-            *("tar", "--create", "--file", str(folder / "base.tar"), "--directory", str(root), "--numeric-owner"),
-            *("--exclude=./dev/*", "--exclude=./var/cache/apt/archives/*.deb", "--exclude=./var/lib/apt/lists/*_*", "."),
-        ]
-        run_slow(_LABEL, "packing the Debian base", command)
-        run_slow(_LABEL, "importing the Debian base", [*docker, "import", str(folder / "base.tar"), base], env=env)
-    security = "with" if mirror.security else "WITHOUT (out of reach here)"
+        run_slow(_LABEL, "importing the Debian base", [*docker, "import", tar, base], env=env)
+    out_of_reach = bool(sources) and not any(f"{suite}-security" in source for source in sources)
+    security = "WITHOUT (out of reach here)" if out_of_reach else "with"
     say(_LABEL, f"made {base}, {security} security updates, in {time.monotonic() - started:.0f} s")
     return base
 
 
-@contextlib.contextmanager
-def _work_folder() -> Iterator[Path]:
-    """A folder to build in, gone afterwards; what a killed run left is removed first."""
-    parent = cache_dir()
-    for left in parent.glob("image-base-*"):
-        # The process's number is in the name: another run that is building now is left alone.
-        pid = left.name.split("-")[2]
-        if not (pid.isdigit() and Path(f"/proc/{pid}").exists()):
-            _remove(left)
-    folder = Path(tempfile.mkdtemp(prefix=f"image-base-{os.getpid()}-", dir=parent))
-    try:
-        yield folder
-    finally:
-        _remove(folder)
-
-
-def _remove(folder: Path) -> None:
-    """Delete a folder, after unmounting what debootstrap may have left mounted in it (/proc, /sys).
-
-    A debootstrap whose run was killed may go on writing for a moment. What is still there then is left to the next run:
-    nothing reads it.
-    """
-    for _ in range(5):
-        mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-        inside = sorted((m for m in mounts if m.startswith(f"{folder}/")), reverse=True)
-        unmounted = [subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True).returncode for mount in inside]
-        if any(unmounted):
-            return  # deleting would reach into the mounted /proc
-        shutil.rmtree(folder, ignore_errors=True)
-        if not folder.exists():
-            return
-        time.sleep(0.5)
-
-
-def _debootstrap(hint: str) -> str:
-    """debootstrap's path, installed if it is missing."""
-    packages = [] if shutil.which("debootstrap", path=_SYSTEM_PATH) else ["debootstrap"]
-    if not Path("/usr/share/keyrings/debian-archive-keyring.gpg").exists():
+def _need_mmdebstrap(hint: str) -> None:
+    """Install it if it is missing. Without root it works in a user namespace, whose users newuidmap makes."""
+    commands = {"mmdebstrap": "mmdebstrap", **({} if os.geteuid() == 0 else {"newuidmap": "uidmap"})}
+    packages = [package for command, package in commands.items() if not shutil.which(command)]
+    if not _KEYRING.exists():
         packages.append("debian-archive-keyring")  # Ubuntu has it as a package of its own
+    if packages and not can_install():
+        raise SetupError(f"building the images needs {' '.join(packages)}: apt-get install {' '.join(packages)} (as root), or:\n{hint}")
     if packages:
-        if not shutil.which("apt-get"):
-            raise SetupError(f"no {' and no '.join(packages)} here, and no apt-get to install it with.\n{hint}")
-        apt_env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        run_slow(_LABEL, "reading the package lists", ["apt-get", "update"], env=apt_env, hint=hint)
-        command = ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
-        run_slow(_LABEL, f"installing {' '.join(packages)}", command, env=apt_env, hint=hint)
-    return shutil.which("debootstrap", path=_SYSTEM_PATH) or "debootstrap"
+        install(_LABEL, packages, "the Debian bases")
 
 
-#: A user's PATH often lacks sbin, where debootstrap is.
-_SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+#: What switches off one check of one source, and no other (sources.list(5)).
+_STALE = "check-valid-until=no"
 
 
-def _find_mirror(env: Mapping[str, str], proxies: Mapping[str, str]) -> Mirror:
-    """The Debian mirror that this machine is configured for, if it has this suite and answers."""
-    override = env.get("DEBIAN_MIRROR")
-    if override:
-        return Mirror(override.rstrip("/"), _answering_security(override, proxies))
-    sources = apt_sources() if _is_debian() else []
-    security = [uri for uri, suite in sources if suite.endswith("-security")]
-    for uri, suite in sources:
-        if not suite.endswith(("-security", "-backports")) and _is_debians(uri, _SUITE, proxies):
-            known = next((u for u in security if _is_debians(u, f"{_SUITE}-security", proxies)), None)
-            return Mirror(uri, known or _answering_security(uri, proxies))
-    return Mirror(None, None)
+def _sources(suite: str, env: Mapping[str, str], proxies: Mapping[str, str]) -> list[str]:
+    """The suite's entries of a sources.list; none means mmdebstrap's own: Debian's site, with security updates."""
+    listed = apt_sources() if _is_debian() else []
+    override = env.get("DEBIAN_MIRROR", "").rstrip("/")
+    mirrors = [override] if override else [uri for uri, its in listed if not its.endswith(("-security", "-backports"))]
+    for mirror in dict.fromkeys(mirrors):
+        entry = _entry(mirror, suite, proxies)
+        if override and not entry:
+            raise SetupError(f"DEBIAN_MIRROR {override} does not answer, or has no {suite} of Debian's")
+        if entry:
+            # The machine's own security archive, or the one beside the mirror (…/debian-security), where most mirrors have it.
+            beside = [*(uri for uri, its in listed if its.endswith("-security") and not override), f"{mirror}-security"]
+            security = next(filter(None, (_entry(uri, f"{suite}-security", proxies) for uri in beside)), None)
+            return list(filter(None, [entry, _entry(mirror, f"{suite}-updates", proxies), security]))
+    return []
 
 
-def _answering_security(mirror: str, proxies: Mapping[str, str]) -> str | None:
-    """The security archive beside a mirror (…/debian-security), where most mirrors have it, if it answers."""
-    uri = f"{mirror.rstrip('/')}-security"
-    return uri if _is_debians(uri, f"{_SUITE}-security", proxies) else None
+def _entry(uri: str, suite: str, proxies: Mapping[str, str]) -> str | None:
+    """An archive's line of a sources.list, if it answers, has the suite, and is Debian's own: others name their suites after Debian's."""
+    if not uri.startswith(("http://", "https://")):
+        return None
+    by_scheme = {key.removesuffix("_proxy"): value for key, value in proxies.items() if key != "no_proxy"}
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler(by_scheme))
+    try:
+        with opener.open(f"{uri}/dists/{suite}/InRelease", timeout=_MIRROR_TIMEOUT_S) as answer:
+            release = answer.read(4096).decode(errors="replace")
+    except (OSError, http.client.HTTPException):
+        return None
+    if "\nOrigin: Debian\n" not in release:
+        return None
+    # A mirror that lags behind would be refused by apt; testing's lists are good for a week.
+    until = re.search(r"^Valid-Until: (.+)$", release, re.MULTILINE)
+    stale = [_STALE] if until and parsedate_to_datetime(until[1]) < datetime.now(UTC) else []
+    return f"deb [{' '.join([*stale, f'signed-by={_KEYRING}'])}] {uri} {suite} main"
 
 
 def _is_debian() -> bool:
@@ -192,16 +148,3 @@ def apt_proxies() -> dict[str, str]:
             if value and value != "DIRECT":
                 found[key] = value
     return found
-
-
-def _is_debians(uri: str, suite: str, proxies: Mapping[str, str]) -> bool:
-    """Whether an archive answers, has the suite, and is Debian's own: other vendors name their suites after Debian's."""
-    if not uri.startswith(("http://", "https://")):
-        return False
-    by_scheme = {key.removesuffix("_proxy"): value for key, value in proxies.items() if key != "no_proxy"}
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler(by_scheme))
-    try:
-        with opener.open(f"{uri}/dists/{suite}/InRelease", timeout=_MIRROR_TIMEOUT_S) as answer:
-            return b"Origin: Debian\n" in answer.read(4096)
-    except (OSError, urllib.error.URLError):
-        return False

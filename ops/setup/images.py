@@ -14,6 +14,8 @@ from ops.setup.debian_base import apt_proxies, ensure_base
 from ops.setup.engine import holds_image
 
 _LABEL = "Images"
+#: The release of Debian that each is made from: Orthanc's newest is in testing, PostgreSQL's major version is what volumes are in.
+_SUITES = {"orthanc": "forky", "postgres": "trixie", "adminer": "forky"}
 #: A registry that is not reached often does not refuse but stays silent: this long, then it counts as out of reach.
 REGISTRY_TIMEOUT_S = 20
 
@@ -42,8 +44,9 @@ def ensure_local_images(roles: Iterable[str], docker: Sequence[str] = ("docker",
         return
     _check_engine(docker, environment)
     proxies = apt_proxies()
-    base = ensure_base(docker, environment, proxies, hint=_OTHER_WAYS.format(names=" ".join(names.values())))
+    hint = _OTHER_WAYS.format(names=" ".join(names.values()))
     for role, name in missing.items():
+        base = ensure_base(_SUITES[role], docker, environment, proxies, hint)
         _build(role, name, base=base, docker=docker, env=environment, proxies=proxies)
 
 

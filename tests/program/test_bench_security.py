@@ -19,7 +19,7 @@ from configs.secrets import secret_keys
 from tests.program.harness import ROOT, run_program
 from tests.unit.stacks import settings_of
 
-_HARDENED = ("capabilities", "cpuShares", "memory", "memorySwap", "securityOpts", "ulimits")
+_HARDENED = ("capabilities", "cpuShares", "memory", "memorySwap", "securityOpts")
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +65,10 @@ def test_what_is_not_hardened_lacks_the_hardening_and_nothing_else(folder: Path,
     assert bare.keys() == hardened.keys()
     for name, inputs in bare.items():
         assert [key for key in _HARDENED if key in inputs] == [], name
-        assert set(_HARDENED) - hardened[name].keys() <= {"ulimits"}, name
+        assert set(_HARDENED) <= hardened[name].keys(), name
         others = {key: value for key, value in inputs.items() if key != "uploads"}
         assert others == {key: value for key, value in hardened[name].items() if key not in (*_HARDENED, "uploads")}, name
     for node in ("client-container", "server-container"):
-        assert "ulimits" in hardened[node]
         without, having = configuration(bare[node]), configuration(hardened[node])
         assert "LuaScripts" in having
         assert "LuaScripts" not in without

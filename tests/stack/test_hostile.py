@@ -1,7 +1,7 @@
 """Hostile input leaves every other container untouched, no image behind, and the node in service within 30 seconds.
 
-A node may go down by it: Debian's Orthanc is 1.12.7, and a data set of deep sequences ends it (CVE-2026-10528). Then the engine starts it
-again. docs/hostile-input.md says what each class did.
+A node may go down by it: deep sequences end Debian's Orthanc 1.13.0 (CVE-2026-10528), and what claims more than its memory holds. Then the
+engine starts it again. docs/hostile-input.md says what each class did.
 """
 
 from __future__ import annotations

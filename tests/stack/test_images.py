@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.cookiejar
 import io
 import json
+import os
 import secrets
 import subprocess
 import tarfile
@@ -15,18 +16,22 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
 import images
 from images import ROLES, images_hash, local_image
-from ops.setup.debian_base import apt_sources
+from ops.setup.console import SetupError
+from ops.setup.debian_base import apt_sources, ensure_base
 from ops.setup.images import ensure_local_images
 
 #: The capabilities that are left; all others are dropped.
-CAPABILITIES = {"orthanc": (), "postgres": ("CHOWN", "DAC_OVERRIDE", "SETUID", "SETGID"), "adminer": ()}
+CAPABILITIES = {"orthanc": ("DAC_OVERRIDE",), "postgres": ("CHOWN", "DAC_OVERRIDE", "SETUID", "SETGID"), "adminer": ()}
 #: images/README.md tells why it is this address.
 ADMINER_PROBE = "exit(@file_get_contents('http://127.0.0.1:8080/')===false?1:0);"
 PROBE = "/probes/test-aliveness.py"
@@ -219,6 +224,19 @@ def test_image_tells_neither_where_it_was_built_nor_a_secret(lab: Lab, role: str
     assert docker("run", "--rm", "--user=0", "--entrypoint=sh", image, "-c", left, status=None).strip() == ""
 
 
+def test_a_mirror_without_debians_signature_is_refused(tmp_path: Path) -> None:
+    """Also where it is past its Valid-Until, when that check is off."""
+    (tmp_path / "dists/forky").mkdir(parents=True)
+    said = "Origin: Debian\nSuite: testing\nCodename: forky\nValid-Until: Fri, 06 Nov 2020 08:08:01 UTC\nComponents: main\n"
+    (tmp_path / "dists/forky/InRelease").write_text(f"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n{said}")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        env = {**os.environ, "DEBIAN_MIRROR": f"http://127.0.0.1:{server.server_port}"}
+        with pytest.raises(SetupError, match="is not signed"):
+            ensure_base("forky", ("docker",), env, {}, "")
+        server.shutdown()
+
+
 def test_orthanc_merges_files_in_order_and_fills_what_is_missing(lab: Lab) -> None:
     files = {
         "/etc/orthanc/20.json": '{"Name": "public", /* a\n comment */ "DicomModalities": {"a": ["A", "http://h//x", 1]},'
@@ -240,6 +258,24 @@ def test_orthanc_merges_files_in_order_and_fills_what_is_missing(lab: Lab) -> No
     assert docker("exec", node, "stat", "-c", "%s", "/etc/hostid").strip() == "4"
     assert docker("exec", node, "sh", "-c", "readlink /proc/1/exe").strip() == "/usr/sbin/Orthanc"
     assert not succeeds("exec", node, PROBE, "--pwd=wrong"), "the probe takes an answer other than 200"
+
+
+def test_orthanc_has_upstreams_owners_and_modes() -> None:
+    """orthanc-builder, docker/orthanc/Dockerfile: all that its entry point writes is user 999's, and a volume's folder is the engine's."""
+    paths = ("/etc/hostid", "/tmp", "/usr/share/orthanc/plugins", "/usr/share/orthanc/plugins-available", "/var/lib/orthanc")
+    read = f"stat -c '%u:%g %a' {' '.join(paths)}; cat /etc/hostid; ls /var/lib/orthanc; id -u"
+    said = docker("run", "--rm", "--network=none", "--entrypoint=sh", local_image("orthanc"), "-c", read).splitlines()
+    assert said == ["999:999 644", "999:999 1777", *["999:999 755"] * 3, "not-generated", "0"]
+
+
+def test_orthanc_does_not_start_without_its_capability(lab: Lab) -> None:
+    """As upstream's, which stops at the same file."""
+    container = f"{lab.prefix}-bare"
+    docker("create", f"--name={container}", f"--label={lab.prefix}", "--cap-drop=ALL", local_image("orthanc"))
+    docker("cp", "-", f"{container}:/", stdin=_tar(node_files({})))
+    docker("start", container)
+    assert ended(container) != 0
+    assert "/etc/hostid: Permission denied" in docker("logs", container)
 
 
 def test_orthanc_fills_the_database_section(node: str) -> None:
@@ -442,7 +478,7 @@ def test_adminer_offers_the_default_server_and_logs_in(lab: Lab, database: str) 
     browser = urllib.request.build_opener(urllib.request.ProxyHandler({}), cookies)
     with browser.open(f"http://{address}:8080/", timeout=10) as page:
         form = page.read().decode()
-    assert 'name="auth[server]" value="db"' in form
+    assert "name='auth[server]' value='db'" in form
     assert '<option value="pgsql" selected' in form
     assert form.count(" selected") == form.count('" selected>English') + 1, "two systems are selected"
     login = {"driver": "pgsql", "server": "db", "username": "boss", "password": PASSWORD, "db": "index"}
