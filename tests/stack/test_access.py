@@ -10,7 +10,6 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydicom.dataset import FileDataset
@@ -19,7 +18,7 @@ from ops.table import table
 from tests.stack.conftest import TRUSTED, WORKSTATION, Dev
 from tests.stack.dicom import as_file, ask_to_commit, ct_series, echo, find, get, move, store, worklist
 from tests.stack.forwarding import await_delivery
-from tests.stack.harness import Node
+from tests.stack.harness import Node, adminer_login
 
 _OPERATIONS: Mapping[str, Callable[[Node, str, FileDataset], bool]] = {
     "echo": lambda node, aet, _: echo(node, aet),
@@ -251,11 +250,10 @@ def _adminer(url: str, user: str, password: str) -> bool:
     """Whether Adminer lets somebody in."""
     browser = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
     login = {"driver": "pgsql", "server": "db", "username": user, "password": password, "db": "orthanc_server"}
-    data: Any = urllib.parse.urlencode({f"auth[{key}]": value for key, value in login.items()}).encode()
     try:
-        with browser.open(url, timeout=20):
-            pass
-        with browser.open(url, data, timeout=20) as page:
+        with browser.open(url, timeout=20) as page:
+            form = page.read().decode()
+        with browser.open(url, adminer_login(form, login), timeout=20) as page:
             return b"auth[password]" not in page.read()
     except urllib.error.HTTPError as error:
         with error:

@@ -29,6 +29,7 @@ from images import ROLES, images_hash, local_image
 from ops.setup.console import SetupError
 from ops.setup.debian_base import apt_sources, ensure_base
 from ops.setup.images import ensure_local_images
+from tests.stack.harness import adminer_login
 
 #: The capabilities that are left; all others are dropped.
 CAPABILITIES = {"orthanc": ("DAC_OVERRIDE",), "postgres": ("CHOWN", "DAC_OVERRIDE", "SETUID", "SETGID"), "adminer": ()}
@@ -483,8 +484,7 @@ def test_adminer_offers_the_default_server_and_logs_in(lab: Lab, database: str) 
     assert form.count(" selected") == form.count('" selected>English') + 1, "two systems are selected"
     login = {"driver": "pgsql", "server": "db", "username": "boss", "password": PASSWORD, "db": "index"}
     wait_for("the database answers", lambda: accepts(database))
-    data = urllib.parse.urlencode({f"auth[{key}]": value for key, value in login.items()}).encode()
-    with browser.open(f"http://{address}:8080/", data, timeout=10) as page:
+    with browser.open(f"http://{address}:8080/", adminer_login(form, login), timeout=10) as page:
         inside = page.read().decode()
     assert "auth[password]" not in inside, "it is still the log-in form"
     assert "index" in inside
