@@ -16,6 +16,7 @@ END
 
 apt-get update
 apt-get upgrade -y
+# shellcheck disable=SC2046 # one word a package
 apt-get install -y --no-install-recommends $(printf '%s\n' "$@" | sed 's/>=.*//')
 for wanted in "$@"; do
     sh "${0%/*}/at-least.sh" "$wanted"
