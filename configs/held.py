@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-#: The logical name of the resource that holds the owner, and the keys of its value.
+#: The type of the resource that holds the owner.
+STASH: Final = "pulumi:index:Stash"
+#: Its logical name, and the keys of its value.
 OWNER: Final = "owner"
 KEEPS_DATA: Final = "keepsData"
 
@@ -45,14 +47,14 @@ def held_of(resources: Mapping[str, Mapping[str, Any]]) -> Held:
     outputs: Mapping[str, Any] = {}
     for urn, resource in resources.items():
         name, said = urn.rpartition("::")[2], resource.get("outputs") or {}
-        match resource.get("type"):
-            case "pulumi:index:Stash" if name == OWNER:
-                # "input" is what the last run said, "output" what the first one did.
-                owner, keeps_data = str(said["input"][OWNER]), bool(said["input"][KEEPS_DATA])
-            case "docker:index/volume:Volume":
-                volumes[name] = str(said.get("name", ""))
-            case "docker:index/container:Container":
-                containers[name] = str(said.get("id", ""))
-            case "pulumi:pulumi:Stack":
-                outputs = said
+        kind = resource.get("type")
+        if kind == STASH and name == OWNER:
+            # "input" is what the last run said, "output" what the first one did.
+            owner, keeps_data = str(said["input"][OWNER]), bool(said["input"][KEEPS_DATA])
+        elif kind == "docker:index/volume:Volume":
+            volumes[name] = str(said.get("name", ""))
+        elif kind == "docker:index/container:Container":
+            containers[name] = str(said.get("id", ""))
+        elif kind == "pulumi:pulumi:Stack":
+            outputs = said
     return Held(owner, keeps_data, volumes, containers, outputs)

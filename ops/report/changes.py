@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from configs import names, tls
+from configs.held import STASH
 from configs.orthanc_options import COMPUTED, OF_LINKS
 from ops.report.differ import ABSENT, differences, shown
 from ops.report.files import OF_TLS
@@ -280,6 +281,8 @@ def _is_told(change: Change, step: Step) -> bool:
         return fate in (Fate.ADDED, Fate.REMOVED, Fate.REPLACED)
     if step.type == NETWORK:
         return fate is not None
+    if step.type == STASH:  # Whose the stack is. That its data is no longer protected is told as Pulumi says it.
+        return fate in (Fate.ADDED, Fate.REMOVED)
     if step.type == IMAGE:
         return fate in (Fate.ADDED, Fate.REMOVED, Fate.REPLACED)
     return step.type in (*_COMPONENTS, "orthanc-stack:index:StackNetwork", "orthanc-stack:index:Adminer") and fate is not None
