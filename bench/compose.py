@@ -244,7 +244,7 @@ def _unpack_debian(target: Path) -> None:
     bases = [line for line in run(["docker", "images", "--format", "{{.Repository}}:{{.Tag}}"]).split() if "/debian:trixie-" in line]
     if not bases:
         return
-    name = f"{PREFIX}{os.getpid()}-compose"
+    name = f"{PREFIX}{os.getpid()}_compose"
     script = "apt-get update -qq && cd /tmp && apt-get download docker-compose && dpkg-deb -x docker-compose_*.deb x"
     print("  getting docker compose from Debian's package …", flush=True)
     draft = target.with_suffix(f".{os.getpid()}")

@@ -17,10 +17,10 @@ from types import FrameType
 from typing import Final, TypeVar
 
 from bench.results import FOLDER, Results
-from configs.names import PROJECT
+from configs import names
 
 #: Every container, volume and network of the bench begins with it; the number of the bench's process follows.
-PREFIX: Final = f"{PROJECT}-bench-"
+PREFIX: Final = names.prefix("bench-")
 _REMOVE: Final = (("container", ("rm", "--force", "--volumes")), ("network", ("network", "rm")), ("volume", ("volume", "rm", "--force")))
 
 
@@ -68,7 +68,7 @@ class Session:
         return Results(suite, self._short or FOLDER)
 
     def stack_name(self) -> str:
-        """The name of a new stack: its containers are orthanc-stack-bench-<pid>-<number>-…"""
+        """The name of a new stack: its containers are orthanc-stack-bench_<pid>_<number>-…"""
         self._stacks += 1
         return f"bench-{os.getpid()}-{self._stacks}"
 
@@ -89,14 +89,14 @@ class Session:
 def session(short: Path | None = None) -> Iterator[Session]:
     """A session; at its end, however it comes, everything of it is gone."""
     _remove_left_overs()
-    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}_"))
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield Session(folder, short)
     finally:
         # A second interrupt must not stop the removal.
         impatient = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        remove(f"{PREFIX}{os.getpid()}-")
+        remove(f"{PREFIX}{os.getpid()}_")
         shutil.rmtree(folder, ignore_errors=True)
         signal.signal(signal.SIGINT, impatient)
         signal.signal(signal.SIGTERM, before)
@@ -126,10 +126,10 @@ def _remove_left_overs() -> None:
     """Remove what a bench that was killed left; one that still runs is left alone."""
     names = {name for kind, _ in _REMOVE for name in things(kind, PREFIX)}
     names |= {path.name for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*")}
-    for pid in {name.removeprefix(PREFIX).partition("-")[0] for name in names}:
+    for pid in {name.removeprefix(PREFIX).partition("_")[0] for name in names}:
         if pid.isdigit() and not _is_bench(int(pid)):
-            remove(f"{PREFIX}{pid}-")
-            for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}{pid}-*"):
+            remove(f"{PREFIX}{pid}_")
+            for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}{pid}_*"):
                 shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""`make test`: the set-up, then the tests in six tiers, with their counts."""
+"""`make test`: the set-up, then the tests in seven tiers, with their counts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ops.setup.console import ROOT, SetupError, say
 from ops.table import table
 
 #: In the order in which they run: what fails fast first.
-TIERS = ("unit", "program", "toolchain", "contract", "stack", "faults")
+TIERS = ("unit", "program", "toolchain", "contract", "stack", "faults", "bench")
 #: The tiers that deploy nothing.
 _WITHOUT_DOCKER = frozenset({"unit", "program"})
 _NO_TESTS_COLLECTED = 5

@@ -16,6 +16,8 @@ from ops.table import table
 
 #: For containers that have just been started; a first start on an empty database takes seconds, an upgrade of one longer.
 WAIT_SECONDS = 180
+#: For checks that fail: a node whose database was just replaced answers 503 for some seconds.
+_AGAIN_SECONDS = 15
 _THREADS = 16
 
 
@@ -52,7 +54,7 @@ def verify(outputs: Mapping[str, Any], prefix: str, docker: Docker, wait_seconds
         outputs: its outputs, secrets in clear.
         prefix: what its containers' names begin with.
         docker: the docker command.
-        wait_seconds: how long containers that are still starting are waited for.
+        wait_seconds: how long containers that are still starting are waited for; checks that fail, no longer than _AGAIN_SECONDS.
 
     Returns:
         what each check found, in the table's order.
@@ -69,7 +71,7 @@ def verify(outputs: Mapping[str, Any], prefix: str, docker: Docker, wait_seconds
     results = container_results(found, expected)
     checks = list(service_checks(outputs, nodes, prefix, docker))
     with ThreadPoolExecutor(_THREADS) as threads:
-        return results + list(threads.map(_make, checks))
+        return results + list(threads.map(lambda check: _make(check, min(wait_seconds, _AGAIN_SECONDS)), checks))
 
 
 def settled(prefix: str, docker: Docker, wait_seconds: float) -> list[Container]:
@@ -127,10 +129,16 @@ def report(results: Sequence[Result]) -> tuple[str, int]:
     return f"{table(('part', 'check', 'result', 'what was found'), rows)}\n\n  {closing}", 1 if failed else 0
 
 
-def _make(check: Check) -> Result:
-    try:
-        return Result(check.what, check.check, True, check.run())
-    except (CheckFailedError, SetupError) as error:
-        return Result(check.what, check.check, False, " ".join(str(error).split()))
-    except (KeyError, ValueError, StopIteration) as error:
-        return Result(check.what, check.check, False, f"an answer that was not expected: {type(error).__name__} {error}")
+def _make(check: Check, seconds: float) -> Result:
+    """Make a check, again and again for some seconds where it fails."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return Result(check.what, check.check, True, check.run())
+        except (CheckFailedError, SetupError) as error:
+            detail = " ".join(str(error).split())
+        except (KeyError, ValueError, StopIteration) as error:
+            detail = f"an answer that was not expected: {type(error).__name__} {error}"
+        if time.monotonic() >= end:
+            return Result(check.what, check.check, False, detail)
+        time.sleep(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from ops import probes
+from ops import verify as verification
 from ops.setup.console import SetupError
 from ops.verify import Result, report, verify
 
@@ -123,6 +125,12 @@ def canned() -> Iterator[Canned]:
     thread.join()
 
 
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails is not tried again."""
+    monkeypatch.setattr(verification, "_AGAIN_SECONDS", 0)
+
+
 def _failed(results: Sequence[Result]) -> dict[tuple[str, str], str]:
     return {(result.what, result.check): result.detail for result in results if not result.ok}
 
@@ -147,6 +155,13 @@ def test_a_stack_that_is_well_passes_every_check(canned: Canned) -> None:
         ("adminer", "web page"),
     ]
     assert next(result for result in results if result.check == "forwarder").detail == "to server: 3 on their way, 0 set aside"
+
+
+def test_a_node_whose_database_was_just_replaced_is_asked_again(canned: Canned, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verification, "_AGAIN_SECONDS", 5)
+    canned.echo_status = {"client": 503}
+    monkeypatch.setattr(time, "sleep", lambda _: canned.echo_status.clear())
+    assert _failed(verify(canned.outputs(), PREFIX, canned.docker)) == {}
 
 
 def test_a_forwarder_that_cannot_reach_its_node_fails(canned: Canned, monkeypatch: pytest.MonkeyPatch) -> None:
