@@ -249,11 +249,11 @@ def test_what_the_report_says_puts_the_stack_right(hands: Hands, rounds: list[Ro
     hands.stack.preview(expect_no_changes=True)
 
 
-def test_lost_data_comes_first(rounds: list[Round]) -> None:
+def test_lost_data_comes_first(hands: Hands, rounds: list[Round]) -> None:
     assert "data is gone" not in rounds[0].text
     text = rounds[1].text
     assert "data is gone" in text.partition("## ")[0]
-    assert text.index(f"{rounds[1].report['stack']}-client` was removed, with all that was in it") < text.index("## Node")
+    assert text.index(f"{hands.stack.prefix}-client` was removed, with all that was in it") < text.index("## Node")
 
 
 def test_no_secret_and_nothing_that_was_typed_in_by_hand_is_shown(hands: Hands, rounds: list[Round]) -> None:
