@@ -27,8 +27,10 @@ SQL
     ) || return 1
     if [ -n "$other" ]; then
         echo "The database $1 belongs to the volume $other, and the node's volume is another one, $3: patients would be listed whose" \
-            "images are not there. Put the volume back, or begin anew and keep the database under another name:" \
-            "ALTER DATABASE $1 RENAME TO \"$1.$other\"" >&2
+            "images are not there. Put the volume back, with its labels. Or begin anew and keep the database under another name: stop the" \
+            "node (docker stop), then docker exec -u postgres <the database's container> psql -c \
+'ALTER DATABASE $1 RENAME TO \"$1.$other\"'" >&2
+        refused=yes
         return 1
     fi
     sql <<SQL
@@ -82,8 +84,8 @@ ensure_all() {
     [ -z "${RENAME_REMOVED:-}" ] || rename_removed
 }
 
-until ensure_all; do
-    echo "PostgreSQL refused, trying again. If it says that password authentication failed: dbPassword is not the one that the data" \
-        "volume was made with; set it back." >&2
-    sleep 2
+until refused='' && ensure_all; do
+    [ -n "$refused" ] || echo "PostgreSQL refused, trying again. If it says that password authentication failed: dbPassword is not the one" \
+        "that the data volume was made with; set it back." >&2
+    sleep 10
 done

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pulumi
 
-from components.base import ContainerSpec, File, Limits, container, eager_probe, patience, volume
+from components.base import ContainerSpec, File, Limits, container, eager_probe, identifier_of, patience, volume
 from components.ownership import Ownership
 from components.tls import Identity
 from configs import names
@@ -43,6 +43,7 @@ _CUT_OFF = ("tcp_keepalives_idle=5", "tcp_keepalives_interval=5", "tcp_keepalive
 _PASSWORD_FILE = "/run/secrets/postgres-password"
 _ROLES_SCRIPT = "/usr/local/bin/ensure-roles"
 _ROLES_FILE = "/run/secrets/roles"
+_VOLUME_FILE = "/etc/orthanc-stack/volume"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,8 @@ class OrthancIndexDbArgs:
         nodes: the nodes that get a database. The names are plain.
         tls: its certificate; None for connections without TLS.
         keep_data: protect the volume, and leave it on the engine when the stack goes.
+        rename_removed: whether the database of a node that is gone is renamed, because its volume goes.
+        again: another value has the roles made again; empty where they were never to be.
     """
 
     stack: Ownership
@@ -94,6 +97,8 @@ class OrthancIndexDbArgs:
     nodes: Mapping[str, DatabaseOwner]
     tls: Identity | None
     keep_data: bool
+    rename_removed: bool
+    again: str = ""
 
 
 class OrthancIndexDb(pulumi.ComponentResource):
@@ -168,13 +173,16 @@ class OrthancIndexDb(pulumi.ComponentResource):
                     "PGPORT": str(self.port),
                     "PGUSER": names.DB_SUPERUSER,
                     "PGDATABASE": "postgres",
-                    **({} if args.keep_data else {"RENAME_REMOVED": "true"}),
+                    **({"RENAME_REMOVED": "true"} if args.rename_removed else {}),
+                    **({names.AGAIN: args.again} if args.again else {}),
                     **({"PGSSLMODE": "verify-full", "PGSSLROOTCERT": _TRUST_FILE} if args.tls else {}),
                 },
                 files=[
                     File(path=_ROLES_SCRIPT, content=_script()),
                     File(path=_PASSWORD_FILE, content=password),
                     File(path=_ROLES_FILE, content=_roles_file(args.nodes)),
+                    # Not read: a new volume of the database, which is empty, has the roles made again.
+                    File(path=_VOLUME_FILE, content=identifier_of(data)),
                     *([File(path=_TRUST_FILE, content=args.tls.trust.pem)] if args.tls else []),
                 ],
                 healthcheck=None,

@@ -62,7 +62,9 @@ def index_db_of(this: Deployment, nodes: Mapping[str, OrthancNode], *, network: 
             for node in settings.index_nodes
         },
         tls=_identity_of(this, names.DB_HOST) if settings.db_tls else None,
-        keep_data=this.keeps_data,
+        keep_data=this.keeps(names.DB_HOST),
+        rename_removed=not this.keeps_data,
+        again=this.roles_again,
     )
     return OrthancIndexDb(names.DB_HOST, args)
 
@@ -102,7 +104,7 @@ def node_of(
         unsafe=node.unsafe,
         tls=_tls_of(this, node),
         index=_database_of(this, node) if node.index == "postgresql" else None,
-        keep_data=this.keeps_data,
+        keep_data=this.keeps(node.name),
     )
     return OrthancNode(node.name, args)
 

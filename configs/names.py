@@ -28,6 +28,8 @@ LABEL_FORMAT: Final = f"{PROJECT}.data-format"
 DB_HOST: Final = "db"
 #: The container that runs once and makes the roles.
 DB_ROLES: Final = "db-roles"
+#: What tells it to run again: a value that it has not been told before.
+AGAIN: Final = "AGAIN"
 #: Adminer's container.
 ADMINER: Final = "adminer"
 DB_PORT: Final = 5432

@@ -11,7 +11,7 @@ import json
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from configs import names
@@ -58,9 +58,11 @@ class Stack:
 
     def is_its(self, volume: str, part: str, found: Volume) -> bool:
         """Whether the stack may use a volume that exists; for a name of the first versions: whether it may pass over it."""
+        if volume != self.volume_of(part):
+            return bool(found.owner) or self.holds(part) or found.stack != self.first_prefix
         if found.owner:
-            return found.owner == self.held.owner or volume != self.volume_of(part)
-        return self.holds(part) or (volume != self.volume_of(part) and found.stack != self.first_prefix)
+            return found.owner == self.held.owner
+        return self.holds(part) and volume not in self.held.labelled
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ class Engine:
         images: the locally built images that it holds.
         ports: the host's ports that running containers of the stack hold, which it has and keeps.
         volumes: those volumes that exist of the ones that the stack wants, by name.
+        users: the names of containers that use a volume which the stack file adopts, and that the state does not hold.
+        again: what tells the container that makes the roles to run again: its own identifier where it has not ended well.
     """
 
     reachable: bool = True
@@ -99,6 +103,8 @@ class Engine:
     images: frozenset[str] = frozenset()
     ports: frozenset[int] = frozenset()
     volumes: Mapping[str, Volume] = field(default_factory=dict)
+    users: frozenset[str] = frozenset()
+    again: str = ""
 
 
 def docker_command(config: Mapping[str, str]) -> list[str]:
@@ -113,7 +119,8 @@ def docker_command(config: Mapping[str, str]) -> list[str]:
 def inspect(settings: StackSettings, stack: Stack, docker: Sequence[str]) -> Engine | None:
     """Ask the engine for what it holds of a stack; None where there is no docker command."""
     parts = [*(part for node in settings.nodes for part in (node.name, names.forwarder_of(node.name))), names.ADMINER]
-    containers = [stack.held.containers[name] for part in parts if (name := f"{part}-container") in stack.held.containers]
+    logical = [*(f"{part}-container" for part in parts), names.DB_ROLES]
+    containers = [stack.held.containers[name] for name in logical if name in stack.held.containers]
     volumes = sorted({name for part in _data_parts(settings) for name in (stack.volume_of(part), stack.first_volume_of(part))})
     # Volumes apart: a volume has the name of its container, and an inspection without a type finds the container alone.
     commands = ([*docker, "inspect", *candidates(), *containers], [*docker, "volume", "inspect", *volumes])
@@ -131,12 +138,22 @@ def inspect(settings: StackSettings, stack: Stack, docker: Sequence[str]) -> Eng
     errors = [line for line in said if "no such" not in line.lower() and not line.startswith("WARNING")]
     if errors:
         return Engine(reachable=False, error=errors[0])
-    return _engine([thing for printed, _ in answers for thing in json.loads(printed or "[]")], engine_url(docker))
+    engine = _engine([thing for printed, _ in answers for thing in json.loads(printed or "[]")], engine_url(docker))
+    return replace(engine, users=_users(settings.adopt, stack, docker)) if settings.adopt else engine
+
+
+def _users(volumes: Sequence[str], stack: Stack, docker: Sequence[str]) -> frozenset[str]:
+    filters = [word for volume in volumes for word in ("--filter", f"volume={volume}")]
+    command = [*docker, "ps", "--all", "--no-trunc", *filters, "--format", "{{.ID}} {{.Names}}"]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False).stdout
+    using = (line.split(" ", 1) for line in shown.splitlines())
+    return frozenset(name for identifier, name in using if identifier not in stack.held.containers.values())
 
 
 def _engine(found: Sequence[Mapping[str, Any]], url: str) -> Engine:
     images: set[str] = set()
     ports: set[int] = set()
+    again = ""
     volumes: dict[str, Volume] = {}
     for thing in found:
         if "RepoTags" in thing:
@@ -145,10 +162,14 @@ def _engine(found: Sequence[Mapping[str, Any]], url: str) -> Engine:
             labels = thing.get("Labels") or {}
             said = (labels.get(label, "") for label in (names.LABEL_FORMAT, names.LABEL_OWNER, names.LABEL_STACK))
             volumes[thing["Name"]] = Volume(*said)
+        elif (thing.get("Config", {}).get("Labels") or {}).get(names.LABEL_ROLE) == names.DB_ROLES:
+            told = dict(variable.partition("=")[::2] for variable in thing["Config"].get("Env") or ()).get(names.AGAIN, "")
+            well = thing["State"]["Status"] == "exited" and thing["State"]["ExitCode"] == 0
+            again = told if well else thing["Id"][:12]
         elif thing.get("State", {}).get("Running"):
             bindings = thing["HostConfig"].get("PortBindings") or {}
             ports.update(int(b["HostPort"]) for bound in bindings.values() for b in bound or () if b.get("HostPort"))
-    return Engine(local=is_local(url), host=host_in(url), images=frozenset(images), ports=frozenset(ports), volumes=volumes)
+    return Engine(local=is_local(url), host=host_in(url), images=frozenset(images), ports=frozenset(ports), volumes=volumes, again=again)
 
 
 def check(parts: Parts, stack: Stack, engine: Engine) -> list[Problem]:
@@ -178,7 +199,12 @@ def _data_parts(settings: StackSettings, images: frozenset[str] = frozenset()) -
 _WHOSE = """It may hold patients' images, and is left alone.
       - This very stack, deployed from another checkout or login: use its state, by the same `pulumi login` or a copy of its .pulumi-state/.
       - Another stack: give this one, or its node, another name.
-      - Its state is lost, and nothing else uses it: take it over, by orthanc-stack:adopt: [{volume}] in the stack file."""
+      - Its state is lost, and nothing else uses it: take it over, by orthanc-stack:adopt: [{volume}] in the stack file, for
+        as long as it is used."""
+
+_LOST = """Its images are lost unless there is a backup: restore that first, into a volume of
+      that name and with its labels (`make drift` shows what is missing). To go on without them, have the state forget it, then deploy:
+          eval "$(make -s env STACK=…)"      and      pulumi refresh"""
 
 
 def _owners(settings: StackSettings, stack: Stack, engine: Engine) -> list[Problem]:
@@ -188,7 +214,15 @@ def _owners(settings: StackSettings, stack: Stack, engine: Engine) -> list[Probl
         place = f"{path.partition('.')[0]}.name" if part != names.DB_HOST else "indexDb"
         for volume in sorted({stack.volume_of(part), stack.first_volume_of(part)}):
             found = engine.volumes.get(volume)
+            if volume in settings.adopt and found and engine.users:
+                said = f"takes over {volume}, which {', '.join(sorted(engine.users))} still uses. Remove that first: docker rm -f"
+                problems.append(Problem("adopt", said, volume))
             if found is None or volume in settings.adopt or stack.is_its(volume, part, found):
+                lost = found is None and volume == stack.volume_of(part) and stack.holds(part)
+                problems += [Problem(place, f"had the volume {volume}, which is gone from the engine. {_LOST}", part)] if lost else []
+                continue
+            if stack.holds(part) and not found.owner:
+                problems.append(Problem(place, f"had the volume {volume}, which is gone; one of that name was made anew. {_LOST}", part))
                 continue
             whose = f"which another state made ({found.owner})" if found.owner else "which this stack's state does not hold"
             problems.append(Problem(place, f"needs the volume {volume}, {whose}. {_WHOSE.format(volume=volume)}", part))

@@ -41,6 +41,7 @@ class Deployment:
         ownership: whose everything is that it makes.
         volume_of: the name of the data volume of a node, or of the database.
         keeps_data: whether the data volumes are protected, and stay when the stack goes.
+        roles_again: what tells the container that makes the roles to run again, where it has not ended well.
         images: the images to run.
         secret: reads one secret of the stack, by its key.
         certificates: the certificates of whoever speaks TLS, by name.
@@ -52,11 +53,16 @@ class Deployment:
     ownership: Ownership
     volume_of: Callable[[str], str]
     keeps_data: bool
+    roles_again: str
     images: ImageChoice
     secret: Callable[[str], pulumi.Output[str]]
     certificates: Mapping[str, Certificate]
     authority: str
     engine_host: str
+
+    def keeps(self, part: str) -> bool:
+        """Whether the data volume of a node, or of the database, is protected, and stays when the stack goes: also what is adopted."""
+        return self.keeps_data or self.volume_of(part) in self.settings.adopt
 
     def host_of(self, part: NodeSettings | AdminerSettings) -> str:
         """Where a part's ports are reached."""
@@ -110,6 +116,7 @@ def begin() -> Deployment:
         owner_of(stack.prefix, held.owner, keep=keeps_data),
         stack.volume_of,
         keeps_data,
+        engine.again if engine else "",
         choose(settings.images, engine.images if engine else None, held.outputs.get("images")),
         pulumi.Config().require_secret,
         _certificates(settings, own, name),

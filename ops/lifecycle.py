@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 
 from ops.containers import Container, docker_runner, list_containers
 from ops.recover import recover, was_interrupted
@@ -47,12 +48,17 @@ def destroy(name: str, *, yes: bool) -> int:
     """
     stack = deployed(name)
     docker = docker_runner(stack.tools.docker)
-    keeps = stack.protects()
+    held, volumes = stack.held(), stack.volumes()
+    if held.keeps_data and not all(volumes.values()):
+        raise SetupError(
+            f"nothing was touched: the last run was to protect the data volumes, and did not end. `make up STACK={name}` does that; then "
+            "destroy keeps them."
+        )
     if not yes:
-        _ask(stack, keeps=keeps)
+        _ask(stack, volumes)
     if was_interrupted(stack):
         recover(stack, docker)
-    status = stack.run("destroy", "--yes", "--skip-preview", *(["--exclude-protected"] if keeps else []))
+    status = stack.run("destroy", "--yes", "--skip-preview", *(["--exclude-protected"] if held.keeps_data or any(volumes.values()) else []))
     if status != 0:
         raise SetupError(f"the stack {name} is not gone: pulumi ended with exit status {status}; what it says is above.")
     print()
@@ -65,14 +71,14 @@ def destroy(name: str, *, yes: bool) -> int:
     return 0
 
 
-def _ask(stack: Stack, *, keeps: bool) -> None:
+def _ask(stack: Stack, volumes: Mapping[str, bool]) -> None:
     """Ask for the stack's name.
 
     Raises:
         SetupError: it is not said, or nobody is there to say it.
     """
-    volumes = ", ".join(sorted(stack.held().volumes.values())) or "none"
-    print(f"\n  This removes the stack {stack.name}, {'but for' if keeps else 'WITH'} its data volumes: {volumes}", flush=True)
+    kept, lost = (", ".join(sorted(name for name, stays in volumes.items() if stays is wanted)) or "none" for wanted in (True, False))
+    print(f"\n  This removes the stack {stack.name}.\n  Data volumes that go with it: {lost}\n  that stay: {kept}", flush=True)
     if not sys.stdin.isatty():
         raise SetupError(f"nothing was touched: nobody is there to ask. In a pipeline: make destroy STACK={stack.name} YES=1")
     if input("  Its name, to go on: ").strip() != stack.name:

@@ -89,9 +89,10 @@ class Stack:
         resources = self.export().get("resources") or ()
         return held_of({str(resource["urn"]): resource for resource in resources if not resource.get("delete")})
 
-    def protects(self) -> bool:
-        """Whether the state protects anything from being destroyed."""
-        return any(resource.get("protect") for resource in self.export().get("resources") or ())
+    def volumes(self) -> dict[str, bool]:
+        """The names of the data volumes that the state holds, and whether each is protected and stays when the stack goes."""
+        volumes = (one for one in self.export().get("resources") or () if one.get("type") == "docker:index/volume:Volume")
+        return {str(one["outputs"]["name"]): bool(one.get("protect") and one.get("retainOnDelete")) for one in volumes}
 
     def outputs(self, *, show_secrets: bool) -> dict[str, Any]:
         """The stack's outputs."""

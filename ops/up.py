@@ -44,6 +44,8 @@ def up(name: str) -> int:
         stack.create()
     if settings.index_nodes:
         refuse_lost_password(stack, docker)
+    if existed:
+        refuse_removed(stack, settings)
     ensure_secrets(stack, settings)
     ensure_certificates(stack, settings)
     ensure_images(settings, stack.tools, docker)
@@ -178,6 +180,23 @@ def summary(outputs: Mapping[str, Any], name: str) -> str:
     lines.append(f"  Images     {built}{names}")
     lines.append(f"  Passwords  make outputs STACK={name} SHOW_SECRETS=1")
     return "\n".join(lines)
+
+
+def refuse_removed(stack: Stack, settings: StackSettings) -> None:
+    """Refuse to remove what a protected volume is for: Pulumi would, without a preview, and only then find that the volume has to stay.
+
+    Raises:
+        SetupError: the stack file no longer has it.
+    """
+    wanted = {f"{part}-data" for part in (*(node.name for node in settings.nodes), *([DB_HOST] if settings.index_nodes else []))}
+    for resource in stack.export().get("resources") or ():
+        name = str(resource.get("urn")).rpartition("::")[2]
+        if resource.get("type") == "docker:index/volume:Volume" and resource.get("protect") and name not in wanted:
+            raise SetupError(
+                f"nothing was touched: {name.removesuffix('-data')} is no longer in the stack file, and its data volume "
+                f"{resource['outputs']['name']} is protected. Put it back; or, to give it up (the volume stays on the engine):\n"
+                f"    eval \"$(make -s env STACK={stack.name})\"\n    pulumi state unprotect '{resource['urn']}'"
+            )
 
 
 def refuse_lost_password(stack: Stack, docker: Docker) -> None:

@@ -168,6 +168,7 @@ class Hands:
         """Do what the report says; the answers to pulumi's questions are the test's."""
         commands = "\n".join(one for one in report["repair"] if not one.startswith("eval "))
         commands = commands.replace("pulumi up", "pulumi up --yes --skip-preview --non-interactive --suppress-outputs")
+        commands = commands.replace("pulumi refresh", "pulumi refresh --yes --skip-preview --non-interactive")
         environment = os.environ | self.stack.environment | {"PULUMI_STACK": self.stack.name}
         script = ["sh", "-e", "-c", commands]
         done = subprocess.run(script, cwd=self.stack.program, env=environment, capture_output=True, text=True, timeout=300, check=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,26 +128,40 @@ def test_a_volume_that_was_lost_is_not_replaced_in_silence(indexed: Stack) -> No
     image(indexed)
     docker("rm", "--force", f"{indexed.prefix}-archive")
     docker("volume", "rm", f"{indexed.prefix}-archive")
-    done = indexed.try_up(refresh=True)
-    assert not done.ok
-    assert "The database orthanc_archive belongs to the volume" in done.text
-    assert "archive" not in indexed.containers()
-    # The way out that it tells: the database is kept under another name.
-    command = done.text.partition("another name: ")[2].splitlines()[0].strip()
-    assert command.startswith("ALTER DATABASE orthanc_archive RENAME TO")
-    indexed.sql(command, database="postgres")
+    gone = indexed.try_up()
+    assert not gone.ok
+    assert f"had the volume {indexed.prefix}-archive, which is gone from the engine" in " ".join(gone.text.split())
+    assert "archive" not in indexed.volumes(), "Docker would make an empty one for a container"
+    # The way out that it tells. The database still holds the index of what is lost, and that is refused as well, as often as it is tried.
+    indexed.refresh()
+    for _ in range(2):
+        done = indexed.try_up()
+        assert not done.ok
+        assert "The database orthanc_archive belongs to the volume" in done.text
+        assert "archive" not in indexed.containers()
+        indexed.refresh()  # forgets that a start has failed
+    command = re.search(r"'(ALTER DATABASE orthanc_archive RENAME TO \S+)'", done.text)
+    assert command
+    indexed.sql(command[1], database="postgres")
     indexed.up()
+    indexed.preview(expect_no_changes=True)
     assert json.loads(indexed.node("archive").read("/instances")) == []
 
 
 def test_a_volume_whose_state_is_lost_can_be_adopted(kept: Stack, elsewhere: Path) -> None:
-    uid = image(kept)
+    uid, image_of = image(kept), kept.outputs()["images"]["orthanc"]
     assert kept.destroy(exclude_protected=True).ok
     other = one_node(elsewhere, "prod", name=kept.name)
-    other.settings["adopt"] = [f"{kept.prefix}-archive"]
+    other.settings |= {"adopt": [f"{kept.prefix}-archive"], "environment": "dev"}
     try:
+        user = docker("create", "--volume", f"{kept.prefix}-archive:/data", image_of)
+        refused = other.try_up()
+        docker("rm", user)
+        assert not refused.ok
+        assert "still uses" in refused.text, "what is in use is another stack's"
         other.up()
         assert other.node("archive").holds([uid])
+        assert not other.command("destroy", "--yes").ok, "what was adopted is protected in dev as well"
     finally:
         other.destroy(exclude_protected=True)
         subprocess.run(["docker", "volume", "inspect", f"{kept.prefix}-archive"], check=True, capture_output=True)

@@ -289,6 +289,9 @@ def test_the_command_runs_the_pack(command: str, monkeypatch: pytest.MonkeyPatch
         def held(self) -> Held:
             return Held()
 
+        def export(self) -> dict[str, Any]:
+            return {}
+
         def run(self, *arguments: str, env: object = None) -> int:
             runs.append(arguments)
             if "--event-log" in arguments:

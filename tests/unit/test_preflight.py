@@ -133,6 +133,35 @@ def test_a_volume_that_another_state_made_in_the_place_of_one_that_is_held() -> 
     assert only(checked(stack(node("a")), engine, state(volumes={"a-data": "orthanc-stack-x-a"}))).path == "nodes[0].name"
 
 
+def test_a_volume_that_the_state_holds_and_the_engine_does_not() -> None:
+    held: dict[str, Any] = {"volumes": {"a-data": "v"}, "labelled": frozenset({"v"})}
+    assert "v, which is gone from the engine" in only(checked(stack(node("a")), Engine(), state(**held))).message
+    # A container's start makes an empty one of the name, which has no label.
+    engine = Engine(volumes={"v": Volume()})
+    assert "made anew" in only(checked(stack(node("a")), engine, state(**held))).message
+
+
+def test_what_is_in_use_cannot_be_adopted() -> None:
+    engine = Engine(volumes={"orthanc-stack-x-a": Volume(owner="another")}, users=frozenset({"theirs"}))
+    problem = only(checked(stack(node("a"), adopt=["orthanc-stack-x-a"]), engine))
+    assert (problem.path, "theirs still uses" in problem.message) == ("adopt", True)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "again"), [("exited", 0, "before"), ("exited", 1, "id-of-roles-"), ("running", 0, "id-of-roles-")]
+)
+def test_what_makes_the_roles_runs_again_until_it_has_ended_well(tmp_path: Path, status: str, code: int, again: str) -> None:
+    config = {"Labels": {names.LABEL_ROLE: names.DB_ROLES}, "Env": ["PATH=/bin", f"{names.AGAIN}=before"]}
+    roles = {
+        "Id": "id-of-roles-of-the-stack",
+        "Config": config,
+        "State": {"Status": status, "ExitCode": code, "Running": status == "running"},
+    }
+    engine = preflight.inspect(settings_of(stack(node("a"))), P, docker_that(tmp_path, prints=[roles]))
+    assert engine is not None
+    assert engine.again == again
+
+
 def test_two_stacks_whose_names_would_meet_have_volumes_of_their_own() -> None:
     """S1: a node room-archive of the stack ct, and a node archive of the stack ct-room."""
     first, second = state("ct"), state("ct-room")
