@@ -208,25 +208,34 @@ _LOST = """Its images are lost unless there is a backup: restore that first, int
 
 
 def _owners(settings: StackSettings, stack: Stack, engine: Engine) -> list[Problem]:
-    """Volumes that exist and are not this stack's: the images in them would be shown here, and deleted with this stack."""
+    """Volumes that are not this stack's, whose images would be shown here and deleted with it; and its own that are lost, in whose place an
+    empty one would stand.
+    """
     problems = []
     for part, (path, _) in sorted(_data_parts(settings, engine.images).items()):
         place = f"{path.partition('.')[0]}.name" if part != names.DB_HOST else "indexDb"
         for volume in sorted({stack.volume_of(part), stack.first_volume_of(part)}):
-            found = engine.volumes.get(volume)
-            if volume in settings.adopt and found and engine.users:
-                said = f"takes over {volume}, which {', '.join(sorted(engine.users))} still uses. Remove that first: docker rm -f"
-                problems.append(Problem("adopt", said, volume))
-            if found is None or volume in settings.adopt or stack.is_its(volume, part, found):
-                lost = found is None and volume == stack.volume_of(part) and stack.holds(part)
-                problems += [Problem(place, f"had the volume {volume}, which is gone from the engine. {_LOST}", part)] if lost else []
-                continue
-            if stack.holds(part) and not found.owner:
-                problems.append(Problem(place, f"had the volume {volume}, which is gone; one of that name was made anew. {_LOST}", part))
-                continue
-            whose = f"which another state made ({found.owner})" if found.owner else "which this stack's state does not hold"
-            problems.append(Problem(place, f"needs the volume {volume}, {whose}. {_WHOSE.format(volume=volume)}", part))
+            if volume in settings.adopt and volume in engine.volumes:
+                if engine.users:
+                    said = f"takes over {volume}, which {', '.join(sorted(engine.users))} still uses. Remove that first: docker rm -f"
+                    problems.append(Problem("adopt", said, volume))
+            elif said := _objection(volume, part, stack, engine.volumes.get(volume)):
+                problems.append(Problem(place, said, part))
     return problems
+
+
+def _objection(volume: str, part: str, stack: Stack, found: Volume | None) -> str:
+    """What is against the use of a volume by a node, or by the database; empty where nothing is."""
+    if found is None:
+        lost = stack.holds(part) and volume == stack.volume_of(part)
+        return f"had the volume {volume}, which is gone from the engine. {_LOST}" if lost else ""
+    if stack.is_its(volume, part, found):
+        return ""
+    if found.owner:
+        return f"needs the volume {volume}, which another state made ({found.owner}). {_WHOSE.format(volume=volume)}"
+    if stack.holds(part):
+        return f"had the volume {volume}, which is gone; one of that name was made anew. {_LOST}"
+    return f"needs the volume {volume}, which this stack's state does not hold. {_WHOSE.format(volume=volume)}"
 
 
 def _formats(settings: StackSettings, stack: Stack, engine: Engine) -> list[Problem]:
