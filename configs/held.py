@@ -11,6 +11,8 @@ from typing import Any, Final
 
 from configs.names import LABEL_OWNER
 
+#: The type of a data volume.
+VOLUME: Final = "docker:index/volume:Volume"
 #: The type of the resource that holds the owner.
 STASH: Final = "pulumi:index:Stash"
 #: Its logical name, and the keys of its value.
@@ -56,7 +58,7 @@ def held_of(resources: Mapping[str, Mapping[str, Any]]) -> Held:
         if kind == STASH and name == OWNER:
             # "input" is what the last run said, "output" what the first one did.
             owner, keeps_data = str(said["input"][OWNER]), bool(said["input"][KEEPS_DATA])
-        elif kind == "docker:index/volume:Volume":
+        elif kind == VOLUME:
             volumes[name] = str(said.get("name", ""))
             labelled |= {volumes[name] for label in said.get("labels") or () if label["label"] == LABEL_OWNER}
         elif kind == "docker:index/container:Container":

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from configs.held import Held, held_of
+from configs.held import VOLUME, Held, held_of
 from configs.names import PROJECT, prefix
 from ops.prepare import Tools, prepare
 from ops.setup.console import ROOT, SetupError, cache_dir, say
@@ -28,6 +28,7 @@ class Stack:
         self.root = root
         #: What its containers', volumes' and networks' names begin with.
         self.prefix = prefix(name.rpartition("/")[2])
+        self._exported: dict[str, Any] | None = None
 
     def ask(self, *arguments: str, stdin: str | None = None) -> str:
         """Run pulumi on the stack and return what it prints.
@@ -56,6 +57,7 @@ class Stack:
             KeyboardInterrupt: the user interrupted it; it has ended by then.
         """
         command = [str(self.tools.pulumi), *arguments, "--stack", self.name]
+        self._exported = None
         marker = self.marker()
         write_marker(marker, os.getpid())
         process = subprocess.Popen(command, cwd=self.root, env=os.environ | dict(env or {}))
@@ -80,9 +82,10 @@ class Stack:
         say("Stack", f"{self.name} made")
 
     def export(self) -> dict[str, Any]:
-        """The stack's deployment: resources and pending operations, secrets still encrypted."""
-        exported = json.loads(self.ask("stack", "export"))
-        return dict(exported.get("deployment") or {})
+        """The stack's deployment: resources and pending operations, secrets still encrypted. Read once between two runs."""
+        if self._exported is None:
+            self._exported = dict(json.loads(self.ask("stack", "export")).get("deployment") or {})
+        return self._exported
 
     def held(self) -> Held:
         """What the state holds."""
@@ -91,7 +94,7 @@ class Stack:
 
     def volumes(self) -> dict[str, bool]:
         """The names of the data volumes that the state holds, and whether each is protected and stays when the stack goes."""
-        volumes = (one for one in self.export().get("resources") or () if one.get("type") == "docker:index/volume:Volume")
+        volumes = (one for one in self.export().get("resources") or () if one.get("type") == VOLUME)
         return {str(one["outputs"]["name"]): bool(one.get("protect") and one.get("retainOnDelete")) for one in volumes}
 
     def outputs(self, *, show_secrets: bool) -> dict[str, Any]:

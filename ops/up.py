@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.engine import host_and_port
+from configs.held import VOLUME
 from configs.loader import load_stack_file
 from configs.names import DB_HOST
 from configs.secrets import DB_PASSWORD
@@ -191,7 +192,7 @@ def refuse_removed(stack: Stack, settings: StackSettings) -> None:
     wanted = {f"{part}-data" for part in (*(node.name for node in settings.nodes), *([DB_HOST] if settings.index_nodes else []))}
     for resource in stack.export().get("resources") or ():
         name = str(resource.get("urn")).rpartition("::")[2]
-        if resource.get("type") == "docker:index/volume:Volume" and resource.get("protect") and name not in wanted:
+        if resource.get("type") == VOLUME and resource.get("protect") and name not in wanted:
             raise SetupError(
                 f"nothing was touched: {name.removesuffix('-data')} is no longer in the stack file, and its data volume "
                 f"{resource['outputs']['name']} is protected. Put it back; or, to give it up (the volume stays on the engine):\n"
