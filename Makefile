@@ -2,7 +2,7 @@
 STACK ?= dev
 PYTHON ?= python3
 
-COMMANDS := help up preview preview-offline verify drift outputs status retry recheck secrets certs rotate down destroy env setup images test soak lint bench comment reviewed newest drift-check drift-issue docs clean
+COMMANDS := help up preview preview-offline verify drift outputs status retry recheck secrets certs rotate down destroy env setup images test test-slow soak lint bench comment reviewed newest drift-check drift-issue docs clean
 .PHONY: $(COMMANDS)
 
 $(COMMANDS):

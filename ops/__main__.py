@@ -35,7 +35,8 @@ COMMANDS = {
     "env": 'print what plain `pulumi` needs: eval "$(make -s env)"',
     "setup": "find or make all that up needs, and deploy nothing",
     "images": "build the images from Debian's packages",
-    "test": 'all tests; TIERS="unit program" runs some',
+    "test": 'the tests that matter most, in ten minutes; TIERS="unit program" runs some of them',
+    "test-slow": "all other tests, in half an hour; each says why it is slow",
     "soak": "forwarding under hundreds of faults, for half an hour; writes docs/bench/soak.md",
     "lint": "all linters",
     "bench": "measure against docker compose and an empty program; writes docs/bench/",
@@ -47,7 +48,7 @@ COMMANDS = {
     "docs": "write docs/settings.md and its JSON Schema from the settings' models",
     "clean": "delete what can be made again: the virtual environment, caches, artefacts",
 }
-_NEED_DEVELOPMENT = ("test", "soak", "lint", "bench")
+_NEED_DEVELOPMENT = ("test", "test-slow", "soak", "lint", "bench")
 #: Their standard output is for programs: what the set-up says goes to standard error.
 _FOR_PROGRAMS = ("outputs", "status", "env")
 #: What has a forge's token in its environment: runs under any python3, and no package of anybody's.
@@ -130,10 +131,10 @@ def _run(command: str, stack: str, out: TextIO) -> int:
         return _forwarding(command, stack, out)
     if command == "env":
         return _env(stack, out)
-    if command == "test":
+    if command in ("test", "test-slow"):
         from ops.tiers import TIERS, run_tests
 
-        return run_tests(stack, os.environ.get("TIERS", "").split() or TIERS)
+        return run_tests(stack, command, os.environ.get("TIERS", "").split() or TIERS)
     if command in ("bench", "soak", "docs"):
         from ops.prepare import prepare
 

@@ -1,4 +1,4 @@
-"""`make test`: the set-up, then the tests in seven tiers, with their counts."""
+"""`make test` and `make test-slow`: the set-up, then one run of pytest over the tests of that size, with counts by tier."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from configs.loader import load_stack_file
 from ops import apt
@@ -20,84 +21,82 @@ from ops.prepare import prepare
 from ops.setup.console import ROOT, SetupError, say
 from ops.table import table
 
-#: In the order in which they run: what fails fast first.
-TIERS = ("unit", "program", "toolchain", "contract", "stack", "faults", "bench")
+#: The folders of tests/.
+TIERS: Final = ("unit", "program", "toolchain", "contract", "stack", "faults", "bench")
 #: The tiers that deploy nothing.
-_WITHOUT_DOCKER = frozenset({"unit", "program"})
-_NO_TESTS_COLLECTED = 5
+_WITHOUT_DOCKER: Final = frozenset({"unit", "program"})
+#: Each command with the tests that it runs: the marker "slow" has a reason, and chooses.
+SIZES: Final = {"test": "not slow", "test-slow": "slow"}
+#: Two processes, on any machine: each may have two stacks at a time, and an engine has addresses for about 30 networks in all. Tests that
+#: share a stack share a process (tests/conftest.py).
+_SIDE_BY_SIDE: Final = ("-n", "2", "--dist=loadgroup", "--no-loadscope-reorder")
+_NO_TESTS_COLLECTED: Final = 5
 
 
-@dataclass(frozen=True)
-class Counts:
-    """What became of one tier's tests."""
-
-    tier: str
-    passed: int
-    failed: int
-    skipped: int
-    seconds: float
-
-
-def run_tests(stack: str, tiers: Sequence[str] = TIERS) -> int:
-    """Run the tiers one after the other; the exit status.
+def run_tests(stack: str, size: str, tiers: Sequence[str] = TIERS) -> int:
+    """Run the tests of a size; the exit status.
 
     Args:
         stack: the stack whose stack file says where images come from.
+        size: which of SIZES.
         tiers: which of TIERS.
+
+    Raises:
+        SetupError: there is no such tier, or the set-up fails.
     """
     if unknown := [tier for tier in tiers if tier not in TIERS]:
         raise SetupError(f"there is no tier {', '.join(unknown)}: TIERS may hold {', '.join(TIERS)}.")
-    artifacts = ROOT / "artifacts"
-    artifacts.mkdir(exist_ok=True)
+    results = ROOT / "artifacts" / f"{size}.xml"
+    results.parent.mkdir(exist_ok=True)
+    results.unlink(missing_ok=True)
     with_docker = not _WITHOUT_DOCKER.issuperset(tiers)
     # The tests bring a state backend of their own: the user's stacks are not theirs to see.
     tools = prepare(stack, engine=with_docker, state=False)
     if with_docker:
         ensure_images(load_stack_file(stack), tools, docker_runner(tools.docker))
         _ensure_packages()
-    counts = [_run(tier, artifacts) for tier in tiers]
-    text, status = report(counts)
-    print(f"\n{text}")
-    return status
-
-
-def report(counts: Sequence[Counts]) -> tuple[str, int]:
-    """The closing table, whose last line is "<n> passed, <m> failed", and the exit status."""
-    rows = [(c.tier, str(c.passed), str(c.failed), str(c.skipped), f"{c.seconds:.0f} s") for c in counts]
-    passed, failed = sum(c.passed for c in counts), sum(c.failed for c in counts)
-    rows.append(("all", str(passed), str(failed), str(sum(c.skipped for c in counts)), f"{sum(c.seconds for c in counts):.0f} s"))
-    text = table(("tier", "passed", "failed", "skipped", "time"), rows)
-    # No test at all is no success either.
-    return f"{text}\n\n{passed} passed, {failed} failed", 1 if failed or not passed else 0
-
-
-def counts_of(tier: str, results: Path, status: int, seconds: float) -> Counts:
-    """Counts from pytest's JUnit file. A pytest that failed without a failed test (it did not start, say) counts as one."""
-    total = {"tests": 0, "failures": 0, "errors": 0, "skipped": 0}
-    if results.exists():
-        for suite in ET.parse(results).iter("testsuite"):
-            for key in total:
-                total[key] += int(suite.get(key, 0))
-    failed = total["failures"] + total["errors"]
-    passed = max(0, total["tests"] - failed - total["skipped"])
-    if status not in (0, _NO_TESTS_COLLECTED) and not failed:
-        failed = 1
-    return Counts(tier, passed, failed, total["skipped"], seconds)
-
-
-def _run(tier: str, artifacts: Path) -> Counts:
-    print(f"\n--- {tier} ---", flush=True)
-    results = artifacts / f"{tier}.xml"
-    results.unlink(missing_ok=True)
+    folders = [f"tests/{tier}" for tier in tiers]
+    options = ["-q", "-m", SIZES[size], *_SIDE_BY_SIDE, "--durations=20", f"--junitxml={results}"]
+    print(flush=True)
     started = time.monotonic()
-    command = [sys.executable, "-m", "pytest", f"tests/{tier}", f"--junitxml={results}", "-q", *_extra()]
+    # PYTEST_ARGS has the last word: `make test PYTEST_ARGS="-x -n 0"`.
+    command = [sys.executable, "-m", "pytest", *folders, *options, *os.environ.get("PYTEST_ARGS", "").split()]
     status = subprocess.run(command, cwd=ROOT, check=False).returncode
-    return counts_of(tier, results, status, time.monotonic() - started)
+    text, failed = report(outcomes(results, status), time.monotonic() - started)
+    print(f"\n{text}")
+    return int(failed)
 
 
-def _extra() -> list[str]:
-    """Further options for pytest, from PYTEST_ARGS (`make test PYTEST_ARGS=-x`)."""
-    return os.environ.get("PYTEST_ARGS", "").split()
+def outcomes(results: Path, status: int = 0) -> Mapping[tuple[str, str], float]:
+    """What became of each tier's tests: (tier, "passed", "failed", "skipped" or "seconds") -> how many.
+
+    Args:
+        results: pytest's JUnit file, if it wrote one.
+        status: pytest's exit status. One that failed without a failed test (it did not start, it was killed) counts as one.
+    """
+    found: defaultdict[tuple[str, str], float] = defaultdict(float)
+    for case in ET.parse(results).iter("testcase") if results.exists() else ():
+        # A module that cannot be imported is a case without a class.
+        name = case.get("classname") or case.get("name") or ""
+        tier = name.removeprefix("tests.").partition(".")[0]
+        tags = {child.tag for child in case}
+        outcome = "failed" if tags & {"failure", "error"} else "skipped" if "skipped" in tags else "passed"
+        found[tier, outcome] += 1
+        found[tier, "seconds"] += float(case.get("time", 0))
+    if status not in (0, _NO_TESTS_COLLECTED) and not any(outcome == "failed" for _, outcome in found):
+        found["pytest", "failed"] = 1
+    return found
+
+
+def report(found: Mapping[tuple[str, str], float], seconds: float) -> tuple[str, bool]:
+    """The closing table, whose last line is "<n> passed, <m> failed", and whether that is no success. No test at all is none."""
+    outcomes = ("passed", "failed", "skipped")
+    tiers = [tier for tier in dict.fromkeys((*TIERS, *(tier for tier, _ in found))) if any(found.get((tier, one)) for one in outcomes)]
+    rows = [(tier, *(f"{found.get((tier, one), 0):.0f}" for one in outcomes), f"{found.get((tier, 'seconds'), 0):.0f} s") for tier in tiers]
+    passed, failed, skipped = (int(sum(found.get((tier, one), 0) for tier in tiers)) for one in outcomes)
+    rows.append(("all", str(passed), str(failed), str(skipped), f"{sum(found.get((tier, 'seconds'), 0) for tier in tiers):.0f} s"))
+    text = table(("tier", *outcomes, "time of its tests"), rows)
+    return f"{text}\n\nAll of it took {seconds:.0f} s.\n{passed} passed, {failed} failed", bool(failed or not passed)
 
 
 def _ensure_packages() -> None:

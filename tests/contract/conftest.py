@@ -1,4 +1,4 @@
-"""The stacks of tests/stack, on the contract images."""
+"""A stack like dev on the contract images."""
 
 from __future__ import annotations
 
@@ -7,33 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract import images
-from tests.stack.conftest import Dev, artifacts, deployed_like_dev, forwarded, program, received, study
-from tests.stack.harness import Stack
+from tests.contract.images import built
+from tests.stack.like_dev import Dev, deployed_like_dev, forwarded, stack
+
+__all__ = ["forwarded", "stack"]
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package")
 def contract() -> Iterator[dict[str, str]]:
     """The `images` block of a stack file that runs them."""
-    try:
-        images.build()
-        yield {"source": "registry", **images.IMAGES}
-    finally:
-        images.remove()
+    with built("dev") as images:
+        yield images
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def dev(program: Path, contract: dict[str, str]) -> Iterator[Dev]:
-    """A stack like dev."""
+    """The stack."""
     yield from deployed_like_dev(program, images=contract)
-
-
-@pytest.fixture(scope="module")
-def prod(program: Path, contract: dict[str, str]) -> Iterator[Stack]:
-    """A stack like prod: TLS everywhere."""
-    stack = Stack(program, "prod", images=contract)
-    try:
-        stack.up()
-        yield stack
-    finally:
-        stack.remove()

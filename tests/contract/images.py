@@ -2,43 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from images import local_image
 from tests.stack.engine import docker
 
 _FOLDER = Path(__file__).parent
-
-#: Named like the registry's, as a hospital's mirror would have them, so that the stack file and the policy pack read them alike. No
-#: `.invalid` can be pulled, and the real names stay what they are: a user's engine may hold the real images.
-IMAGES = {
-    "orthanc": "contract.invalid/orthancteam/orthanc:26.8.1",
-    "postgres": "contract.invalid/library/postgres:17.11",
-    "adminer": "contract.invalid/library/adminer:6.0.1",
-}
+#: The names of the registry's images.
+_NAMES = {"orthanc": "orthancteam/orthanc:26.8.1", "postgres": "library/postgres:17.11", "adminer": "library/adminer:6.0.1"}
 
 
-def build() -> None:
-    """Build them: some layers on what images/ has built, without a network."""
-    for role, name in IMAGES.items():
-        with tempfile.TemporaryDirectory() as folder:
-            context = Path(folder) / role
-            shutil.copytree(_FOLDER / role, context)
-            if role == "orthanc":
-                _compile(context / "page.c", context / "page.so")
-            # What does not change is in the builder's cache: a second build takes a second.
-            command = ["docker", "build", "--quiet", "--network=none", f"--build-arg=BASE={local_image(role)}", "--tag", name, str(context)]
-            done = subprocess.run(command, env=os.environ | {"DOCKER_BUILDKIT": "0"}, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, f"{name}: {done.stdout}\n{done.stderr}"
+@contextlib.contextmanager
+def built(mirror: str) -> Iterator[dict[str, str]]:
+    """Build them, some layers on what images/ has built, without a network; the `images` block of a stack file that runs them.
 
+    They are named like the registry's on a hospital's mirror, so that the stack file and the policy pack read them alike. No `.invalid` can
+    be pulled, and the real names stay what they are: a user's engine may hold the real images.
 
-def remove() -> None:
-    """Remove them, by name: what they are made from stays."""
-    docker("rmi", *IMAGES.values(), check=False)
+    Args:
+        mirror: the mirror's folder, of which each process of the tests has one of its own: the names are removed afterwards.
+    """
+    names = {role: f"contract.invalid/{mirror}/{name}" for role, name in _NAMES.items()}
+    try:
+        for role, name in names.items():
+            with tempfile.TemporaryDirectory() as folder:
+                context = Path(folder) / role
+                shutil.copytree(_FOLDER / role, context)
+                if role == "orthanc":
+                    _compile(context / "page.c", context / "page.so")
+                # What does not change is in the builder's cache: a second build takes a second.
+                options = ["--quiet", "--network=none", f"--build-arg=BASE={local_image(role)}", "--tag", name]
+                environment = os.environ | {"DOCKER_BUILDKIT": "0"}
+                done = subprocess.run(
+                    ["docker", "build", *options, str(context)], env=environment, capture_output=True, text=True, check=False
+                )
+                assert done.returncode == 0, f"{name}: {done.stdout}\n{done.stderr}"
+        yield {"source": "registry", **names}
+    finally:
+        docker("rmi", *names.values(), check=False)
 
 
 def has_page() -> bool:

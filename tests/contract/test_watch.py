@@ -13,27 +13,29 @@ import pytest
 import yaml
 
 from configs import names
-from tests.contract.images import IMAGES
 from tests.stack.engine import docker, eventually
-from tests.stack.test_backends import checkout, stack
 
-_BROKEN = "contract.invalid/broken/orthanc:26.8.1"
+pytestmark = pytest.mark.slow("a node that never starts, and a checkout's own set-up: 30 s")
+
+_BROKEN = "contract.invalid/dev/broken/orthanc:26.8.1"
 _SOON_SECONDS = 20
 
 
 @pytest.fixture
-def broken(tmp_path: Path) -> Iterator[str]:
+def broken(contract: dict[str, str], tmp_path: Path) -> Iterator[str]:
     """An image of Orthanc's whose entry point ends."""
-    (tmp_path / "Dockerfile").write_text(f'FROM {IMAGES["orthanc"]}\nENTRYPOINT ["sh", "-c", "echo no licence; exit 7"]\n')
+    (tmp_path / "Dockerfile").write_text(f'FROM {contract["orthanc"]}\nENTRYPOINT ["sh", "-c", "echo no licence; exit 7"]\n')
     docker("build", "--quiet", "--tag", _BROKEN, str(tmp_path))
     yield _BROKEN
     docker("rmi", _BROKEN)
 
 
-def test_a_node_that_does_not_start_is_told_while_pulumi_waits(checkout: Path, broken: str, stack: str, tmp_path: Path) -> None:
+def test_a_node_that_does_not_start_is_told_while_pulumi_waits(
+    checkout: Path, contract: dict[str, str], broken: str, stack: str, tmp_path: Path
+) -> None:
     file, said = checkout / f"Pulumi.{stack}.yaml", tmp_path / "said"
     content = yaml.safe_load(file.read_text())
-    content["config"][f"{names.PROJECT}:images"] = {"source": "registry", **IMAGES, "orthanc": broken}
+    content["config"][f"{names.PROJECT}:images"] = contract | {"orthanc": broken}
     file.write_text(yaml.safe_dump(content))
     env = os.environ | {"PULUMI_BACKEND_URL": f"file://{tmp_path}", "PULUMI_CONFIG_PASSPHRASE": "a passphrase of the tests"}
     command = [str(checkout / ".venv" / "bin" / "python"), "-m", "ops", "up", stack]

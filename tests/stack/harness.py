@@ -163,8 +163,11 @@ class Stack:
     """A stack with a name, ports, passwords and state of its own.
 
     Attributes:
+        like: "dev" or "prod": whose stack file it began with.
         settings: what its stack file says, less the secrets: edit it, then up() or preview().
         secrets: its secrets in clear; those that are missing are made at random.
+        secrets_ever: each value that a secret has had, with its key.
+        printed: everything that Pulumi has printed of it.
         certificates: its certificates; those that are missing are made.
     """
 
@@ -177,6 +180,7 @@ class Stack:
             name: its name; by default one that nobody else has.
             settings: what to say otherwise.
         """
+        self.like = like
         self.name = name or f"test-{like}-{randomness.token_hex(3)}"
         self.prefix = names.prefix(self.name)
         self.program = program
@@ -186,13 +190,15 @@ class Stack:
             "PULUMI_SKIP_UPDATE_CHECK": "true",
         }
         self.secrets: dict[str, str] = {}
+        self.secrets_ever: set[tuple[str, str]] = set()
+        self.printed: list[str] = []
         self.certificates: dict[str, str] = {}
         self.settings = _settings_like(program, like) | copy.deepcopy(settings)
         self.give_ports()
         self.makes_certificates = True
         self._set: dict[str, str] = {}
         self._outputs: dict[str, Any] | None = None
-        self._file.write_text("config: {}\n")
+        self.file.write_text("config: {}\n")
         self._workspace = auto.LocalWorkspace(work_dir=str(program), env_vars=self.environment)
         self._stack = auto.Stack.create(self.name, self._workspace)
 
@@ -226,12 +232,13 @@ class Stack:
             self.settings, self.secrets, self.certificates = before
 
     @property
-    def _file(self) -> Path:
+    def file(self) -> Path:
+        """The stack file."""
         return self.program / f"Pulumi.{self.name}.yaml"
 
     def _write(self) -> None:
         """The stack file from settings and secrets; secrets are encrypted by Pulumi itself."""
-        content = yaml.safe_load(self._file.read_text()) or {}
+        content = yaml.safe_load(self.file.read_text()) or {}
         held = {key: value for key, value in (content.get("config") or {}).items() if isinstance(value, dict) and "secure" in value}
         settings, _, _ = parse(self.settings)
         for key in secret_keys(settings) if settings else ():
@@ -240,8 +247,9 @@ class Stack:
             made = make(settings, self.certificates | self.secrets, datetime.now(UTC), only_needed=True)
             self.certificates.update(made.plain)
             self.secrets.update(made.secret)
+        self.secrets_ever |= set(self.secrets.items())
         plain = {f"{names.PROJECT}:{key}": value for key, value in (self.settings | self.certificates).items()}
-        self._file.write_text(yaml.safe_dump(content | {"config": held | plain}, sort_keys=False))
+        self.file.write_text(yaml.safe_dump(content | {"config": held | plain}, sort_keys=False))
         changed = {key: value for key, value in self.secrets.items() if self._set.get(key) != value}
         if changed:
             self._stack.set_all_config({f"{names.PROJECT}:{key}": auto.ConfigValue(value, secret=True) for key, value in changed.items()})
@@ -315,6 +323,7 @@ class Stack:
             timeout=600,
             check=False,
         )
+        self.printed.append(done.stdout)
         return Done(done.returncode == 0, done.stdout, seconds=time.monotonic() - started)
 
     def outputs(self) -> dict[str, Any]:
@@ -326,6 +335,12 @@ class Stack:
     def state(self) -> str:
         """The state as the backend keeps it."""
         return (self.program / "state" / ".pulumi" / "stacks" / names.PROJECT / f"{self.name}.json").read_text()
+
+    def kept_files(self) -> str:
+        """All that the backend keeps of it: the state, its backups, its history."""
+        files = sorted(path for path in (self.program / "state").rglob(f"*{self.name}*") if path.is_file())
+        folders = sorted(path for folder in (self.program / "state").rglob(self.name) for path in folder.rglob("*") if path.is_file())
+        return "".join(path.read_text(errors="replace") for path in dict.fromkeys(files + folders))
 
     def _run(self, operation: Callable[..., Any], **options: Any) -> Done:
         self._outputs = None
@@ -343,6 +358,7 @@ class Stack:
             done.ok = False
             lines.append(str(error) if not lines else "")
         done.text, done.seconds = "\n".join(lines), time.monotonic() - started
+        self.printed.append(done.text)
         return done
 
     # --- what runs ---
@@ -410,7 +426,7 @@ class Stack:
             docker("network", "rm", *networks, check=False)
         if volumes := self.volumes():
             docker("volume", "rm", *(f"{self.prefix}-{name}" for name in volumes), check=False)
-        self._file.unlink(missing_ok=True)
+        self.file.unlink(missing_ok=True)
 
 
 def _settings_like(program: Path, environment: str) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from pydicom.dataset import FileDataset
 from ops import stack as operated
 from ops.prepare import Tools
 from ops.setup.state import State
-from tests.stack.conftest import WORKSTATION
 from tests.stack.dicom import store
 from tests.stack.harness import Node, Stack
 
@@ -35,7 +34,7 @@ class Sender:
 
     node: Callable[[], Node]
     images: list[FileDataset]
-    aet: str = WORKSTATION
+    aet: str
     taken: list[str] = field(default_factory=list)
     longest: float = 0.0
     stopping: threading.Event = field(default_factory=threading.Event)

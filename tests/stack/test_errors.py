@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.stack.conftest import Dev
 from tests.stack.harness import Done, Stack, eventually
+from tests.stack.like_dev import Dev
 
 #: How long a container may take to become healthy here; by default it would be two minutes a test.
 START_SECONDS = 20

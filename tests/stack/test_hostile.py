@@ -20,10 +20,10 @@ import pytest
 
 from ops.containers import docker_runner
 from ops.verify import verify
-from tests.stack.conftest import WORKSTATION, Dev
 from tests.stack.dicom import echo, store_bytes
 from tests.stack.harness import Node, docker, eventually
 from tests.stack.hostile import COMPRESSED, DATASETS, FILES, LENGTHS, PDUS, STALLED
+from tests.stack.like_dev import WORKSTATION, Dev
 
 #: Within which a node is in service again.
 SECONDS = 30

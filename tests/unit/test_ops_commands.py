@@ -1,4 +1,4 @@
-"""The virtual environment's stamp, the tiers' counts, and what the commands say when something is wrong."""
+"""The virtual environment's stamp, and what the commands say when something is wrong."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from ops.__main__ import COMMANDS
 from ops.lint import shell_scripts
 from ops.setup import venv
 from ops.setup.console import ROOT, SetupError
-from ops.tiers import Counts, counts_of, report, run_tests
 
 
 @pytest.fixture
@@ -82,44 +81,6 @@ def test_a_failed_installation_is_not_taken_for_a_complete_one(checkout: Path) -
     with pytest.raises(SetupError, match=r"installing requirements\.txt"):
         venv.ensure_venv("requirements.txt", checkout)
     assert not venv.is_complete("requirements.txt", checkout)
-
-
-JUNIT = '<testsuites><testsuite tests="{}" failures="{}" errors="{}" skipped="{}"/></testsuites>'
-
-
-@pytest.mark.parametrize(
-    ("numbers", "status", "passed", "failed"),
-    [
-        ((10, 0, 0, 2), 0, 8, 0),
-        ((10, 1, 2, 0), 1, 7, 3),
-        (None, 5, 0, 0),  # no tests in the tier
-        (None, 4, 0, 1),  # pytest did not start
-        ((10, 0, 0, 0), 1, 10, 1),  # it failed at its end
-        ((10, 0, 0, 0), -9, 10, 1),  # it was killed
-    ],
-)
-def test_counts(tmp_path: Path, numbers: tuple[int, ...] | None, status: int, passed: int, failed: int) -> None:
-    results = tmp_path / "unit.xml"
-    if numbers:
-        results.write_text(JUNIT.format(*numbers))
-    counts = counts_of("unit", results, status, 1.0)
-    assert (counts.passed, counts.failed) == (passed, failed)
-
-
-def test_the_last_line_is_the_sum() -> None:
-    text, status = report([Counts("unit", 100, 0, 1, 2.0), Counts("stack", 23, 0, 0, 60.0)])
-    assert text.splitlines()[-1] == "123 passed, 0 failed"
-    assert status == 0
-
-
-@pytest.mark.parametrize("counts", [[Counts("unit", 9, 1, 0, 1.0)], [Counts("unit", 0, 0, 3, 1.0)], []])
-def test_failures_and_no_tests_at_all_are_no_success(counts: list[Counts]) -> None:
-    assert report(counts)[1] == 1
-
-
-def test_an_unknown_tier_is_refused() -> None:
-    with pytest.raises(SetupError, match="no tier nonsense: TIERS may hold unit, program"):
-        run_tests("dev", ["unit", "nonsense"])
 
 
 def test_scripts_are_known_by_name_or_first_line(tmp_path: Path) -> None:

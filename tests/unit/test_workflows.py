@@ -41,7 +41,7 @@ def all_jobs() -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def test_there_are_these_workflows() -> None:
-    assert FILES == ["checks.yml", "deploy.yml", "drift.yml", "fork-comment.yml", "preview.yml"]
+    assert FILES == ["checks.yml", "deploy.yml", "drift.yml", "fork-comment.yml", "preview.yml", "slow.yml"]
     assert f".github/workflows/{reviewed.WORKFLOW.rpartition('/')[2]}" == reviewed.WORKFLOW
     assert workflow("preview.yml")["name"] in workflow("fork-comment.yml")["on"]["workflow_run"]["workflows"]
 
@@ -140,6 +140,15 @@ def test_every_command_is_one() -> None:
     assert called <= known
     assert {"lint", "test", "preview", "preview-offline", "comment", "up", "reviewed", "newest", "drift-check", "drift-issue"} <= called
     assert commands_in("\n".join(re.findall(r"`(make [^`]*)`", (ROOT / "docs" / "ci.md").read_text()))) <= known
+
+
+def test_every_pull_request_is_tested_and_each_night_everything_is() -> None:
+    scripts = {name: {step["run"] for _, job in jobs(name) for step in job["steps"] if "run" in step} for name in FILES}
+    assert (scripts["checks.yml"], workflow("checks.yml")["on"]["pull_request"]) == ({"make lint", "make test"}, None)
+    slow = workflow("slow.yml")["on"]
+    assert scripts["slow.yml"] == {"make test-slow"}
+    assert set(slow["pull_request"]["paths"]) == {"forwarder/**", "images/**"}
+    assert slow["schedule"]
 
 
 def test_gitlabs_file_in_the_docs() -> None:

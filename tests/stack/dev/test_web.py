@@ -14,8 +14,8 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from tests.stack.conftest import Dev
 from tests.stack.dicom import PATIENT
+from tests.stack.like_dev import Dev
 
 SECONDS = 60
 

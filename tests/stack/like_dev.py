@@ -1,4 +1,4 @@
-"""The stacks that the tests share. One that fails or is interrupted is removed like any other."""
+"""A stack like dev that many tests share, on one set of images or another: dev/conftest.py and tests/contract deploy it."""
 
 from __future__ import annotations
 
@@ -9,22 +9,17 @@ from typing import Any
 
 import pytest
 
-from tests.stack.dicom import Study, ct_series, sample_images, store
+from tests.stack.dicom import Study, as_file, content, dataset_bytes, read, store
 from tests.stack.forwarding import Answer, ask_commitment, await_delivery
-from tests.stack.harness import Done, Node, Stack, copy_program, need_pulumi
+from tests.stack.harness import Node, Stack
 
 WORKSTATION = "WORKSTATION"
 #: A device that may do everything at the server.
 TRUSTED = "TRUSTED"
+#: How many images an index in PostgreSQL has.
+COUNT = "select count(*) from resources where resourcetype = 3"
 #: The users of each node; the first is its admin.
 USERS = ["orthanc", {"name": "looker", "role": "viewer"}, {"name": "bringer", "role": "uploader"}]
-
-
-@pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the program."""
-    need_pulumi()
-    return copy_program(tmp_path_factory.mktemp("program"))
 
 
 @dataclass
@@ -35,7 +30,6 @@ class Dev:
     """
 
     stack: Stack
-    first_up: Done
 
     @property
     def server(self) -> Node:
@@ -58,29 +52,16 @@ def deployed_like_dev(program: Path, **settings: Any) -> Iterator[Dev]:
     stack.settings["modalities"].append(device)
     stack.give_ports()
     try:
-        yield Dev(stack, stack.up())
+        stack.up()
+        yield Dev(stack)
     finally:
         stack.remove()
 
 
-@pytest.fixture(scope="session")
-def dev(program: Path) -> Iterator[Dev]:
-    """The stack that most tests share."""
-    yield from deployed_like_dev(program)
-
-
-@pytest.fixture(scope="session")
-def study() -> Study:
-    """Images that ship with pydicom, and a generated CT series."""
-    return Study(samples=sample_images(), series=ct_series(slices=60, size=512))
-
-
-@pytest.fixture(scope="session")
-def received(dev: Dev, study: Study) -> dict[str, str]:
-    """The study, sent to the client by the workstation; each image's identifier in Orthanc, which is the same in every Orthanc."""
-    taken = store(dev.client, WORKSTATION, study.images)
-    assert set(taken) == study.uids, f"{dev.client.name} took {len(taken)} of {len(study.uids)} images"
-    return dev.client.holds(study.uids)
+@pytest.fixture(scope="package")
+def stack(dev: Dev) -> Stack:
+    """The same, for what is asked of every stack (claims.py)."""
+    return dev.stack
 
 
 @dataclass(frozen=True)
@@ -88,7 +69,7 @@ class Forwarded:
     """What the client's forwarder sent on to the server.
 
     Attributes:
-        identifiers: each image's identifier in Orthanc, at the client.
+        identifiers: SOP instance UID -> the image's identifier in Orthanc, which is the same in every Orthanc.
         answer: what the server says when the client asks it to commit itself to them.
     """
 
@@ -96,17 +77,26 @@ class Forwarded:
     answer: Answer
 
 
-@pytest.fixture(scope="session")
-def forwarded(dev: Dev, study: Study, received: dict[str, str]) -> Forwarded:
-    """The study, sent on from the client to the server by nobody but the client's forwarder."""
+@pytest.fixture(scope="package")
+def forwarded(dev: Dev, study: Study) -> Forwarded:
+    """The study, sent to the client by the workstation, and on to the server by nobody but the client's forwarder."""
+    assert set(store(dev.client, WORKSTATION, study.images)) == study.uids
+    received = dev.client.holds(study.uids)
     await_delivery(dev.stack, "client", "server")
     assert dev.server.holds(study.uids) == received
     return Forwarded(received, ask_commitment(dev.client, "server", study.images))
 
 
-@pytest.fixture(scope="session")
-def artifacts() -> Path:
-    """Where screenshots are kept; git ignores it."""
-    folder = Path(__file__).resolve().parents[2] / "artifacts"
-    folder.mkdir(exist_ok=True)
-    return folder
+def assert_unchanged(dev: Dev, study: Study, forwarded: Forwarded) -> None:
+    """Every image of both nodes holds what was sent: each value, and of the series, which needs no new encoding, each byte."""
+    for image in study.images:
+        file = f"/instances/{forwarded.identifiers[str(image.SOPInstanceUID)]}/file"
+        at_client, at_server = dev.client.read(file), dev.server.read(file)
+        assert content(read(at_client)) == content(image) == content(read(at_server)), image.filename
+        assert read(at_client).file_meta.TransferSyntaxUID == image.file_meta.TransferSyntaxUID
+        assert read(at_server).file_meta.TransferSyntaxUID == image.file_meta.TransferSyntaxUID
+    for image in study.series:
+        identifier = forwarded.identifiers[str(image.SOPInstanceUID)]
+        assert dataset_bytes(dev.client.read(f"/instances/{identifier}/file")) == dataset_bytes(as_file(image))
+        md5 = f"/instances/{identifier}/attachments/dicom/md5"
+        assert dev.client.read(md5) == dev.server.read(md5)

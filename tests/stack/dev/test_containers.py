@@ -7,26 +7,17 @@ from typing import Any
 
 import pytest
 
-from configs.names import LABEL_ROLE
-from tests.stack.conftest import Dev
 from tests.stack.docker_bench import CHECKS, documented, inspect
-from tests.stack.harness import Stack, docker, eventually
-from tests.stack.reach import Outside, Target, addresses, answering, outside
-
-#: What listens in a container, by its role.
-LISTENING = {"node": (8042, 4242), "forwarder": (9042,), "db": (5432,), "adminer": (8080,)}
-#: Published ports, inside.
-PUBLISHED = {"node": {8042, 4242}, "adminer": {8080}, "db": set(), "forwarder": set(), "db-roles": set()}
+from tests.stack.harness import docker
+from tests.stack.like_dev import Dev
+from tests.stack.reach import Outside, addresses, answering, outside
+from tests.stack.reached import PUBLISHED, expected, reached, role_of
 
 
 @pytest.fixture
 def containers(dev: Dev) -> dict[str, dict[str, Any]]:
     """What the engine shows of each container of dev, by its name in the stack."""
     return inspect(dev.stack.containers())
-
-
-def role_of(container: dict[str, Any]) -> str:
-    return str(container["Config"]["Labels"][LABEL_ROLE])
 
 
 @pytest.mark.parametrize("number", CHECKS)
@@ -61,6 +52,7 @@ def test_a_limit_is_the_kernels(containers: dict[str, dict[str, Any]]) -> None:
             assert (name, int(docker("exec", container["Id"], "sh", "-c", files))) == (name, container["HostConfig"]["Memory"])
 
 
+@pytest.mark.slow("deploys twice: 20 s")
 def test_memory_is_changed_without_a_new_container_and_cpus_with_one(dev: Dev) -> None:
     before = dev.stack.containers()
     with dev.stack.trying():
@@ -69,12 +61,11 @@ def test_memory_is_changed_without_a_new_container_and_cpus_with_one(dev: Dev) -
         assert dev.stack.up().replaced == set()
         assert dev.stack.containers() == before
         assert limits_of(dev, "client") == (1024 << 20, 1024 << 20, 0)
-        client["cpus"] = 1.5
-        assert dev.stack.up().replaced == {"client-container"}
-        assert limits_of(dev, "client") == (1024 << 20, 1024 << 20, 150_000)
         dev.stack.refresh()
         dev.stack.preview(expect_no_changes=True)
-    assert dev.stack.up().replaced == {"client-container"}
+        client["cpus"] = 1.5
+        assert dev.stack.preview().replaced == {"client-container"}
+    assert dev.stack.up().replaced == set()
     assert limits_of(dev, "client") == (2048 << 20, 2048 << 20, 0)
 
 
@@ -90,118 +81,16 @@ def test_adminers_root_is_read_only(containers: dict[str, dict[str, Any]]) -> No
     assert docker("exec", adminer, "sh", "-c", "echo kept > /tmp/x && cat /tmp/x && rm /tmp/x") == "kept"
 
 
-class TestCapabilities:
-    """Those that PostgreSQL's container has are needed: with one less, there is no server on a new volume, or none the second time."""
-
-    @pytest.fixture
-    def volume(self, dev: Dev) -> Iterator[str]:
-        name = docker("volume", "create", f"{dev.stack.prefix}-capabilities")
-        yield name
-        docker("rm", "--force", name, check=False)
-        docker("volume", "rm", "--force", name)
-
-    def serves(self, volume: str, image: str, capabilities: set[str], *, roots: bool = False) -> bool:
-        """Whether a server on a new volume comes up twice; the second time it finds its data.
-
-        Args:
-            volume: the volume's name, and the container's.
-            image: PostgreSQL's.
-            capabilities: what the container has.
-            roots: the volume's folder is root's, as after a backup was put back into it; else the engine makes it as the image has it.
-        """
-        adds = [f"--cap-add={name}" for name in sorted(capabilities)]
-        mount = f"--mount=type=volume,source={volume},target=/var/lib/postgresql/data{',volume-nocopy' if roots else ''}"
-        for _ in range(2):
-            options = ["--cap-drop=ALL", *adds, "--security-opt=no-new-privileges", "--network=none", "--env=POSTGRES_PASSWORD=unused-5c1e"]
-            docker("run", "--detach", f"--name={volume}", *options, mount, image)
-            try:
-                eventually("it serves or ends", lambda: _ready(volume) or not _running(volume))
-                if not _ready(volume):
-                    return False
-            finally:
-                docker("stop", volume)
-                docker("rm", volume)
-        return True
-
-    @pytest.mark.parametrize("roots", [False, True])
-    def test_with_all_it_serves(self, containers: dict[str, dict[str, Any]], volume: str, roots: bool) -> None:
-        assert self.serves(volume, containers["db"]["Image"], set(containers["db"]["HostConfig"]["CapAdd"]), roots=roots)
-
-    @pytest.mark.parametrize(("less", "roots"), [("CHOWN", True), ("DAC_OVERRIDE", False), ("SETGID", False), ("SETUID", False)])
-    def test_with_one_less_it_does_not(self, containers: dict[str, dict[str, Any]], volume: str, less: str, roots: bool) -> None:
-        has = set(containers["db"]["HostConfig"]["CapAdd"])
-        assert f"CAP_{less}" in has
-        assert not self.serves(volume, containers["db"]["Image"], has - {f"CAP_{less}"}, roots=roots)
-
-    def test_it_has_no_others(self, containers: dict[str, dict[str, Any]]) -> None:
-        added = {name: set(container["HostConfig"]["CapAdd"] or ()) for name, container in containers.items()}
-        known = {"db": {"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_SETGID", "CAP_SETUID"}, "node": {"CAP_DAC_OVERRIDE"}}
-        assert added == {name: known.get(role_of(container), set()) for name, container in containers.items()}
-
-
-def _ready(container: str) -> bool:
-    return "accepting" in docker("exec", container, "pg_isready", "-h", "127.0.0.1", check=False).partition(" - ")[2]
-
-
-def _running(container: str) -> bool:
-    return docker("inspect", "--format", "{{.State.Running}}", container) == "true"
-
-
-# --- who reaches whom ---
-
-
-def may_reach(stack: Stack, name: str) -> set[str]:
-    """The containers that one may reach, as the stack file says it."""
-    nodes = stack.settings["nodes"]
-    links = {(node["name"], target) for node in nodes for target in node.get("forwardTo", ())}
-    links |= {(f"{node['name']}-forwarder", node["name"]) for node in nodes if node.get("forwardTo")}
-    links |= {("db", node["name"]) for node in nodes if node.get("index") == "postgresql"}
-    links |= {("adminer", "db")} if stack.settings.get("adminer") else set()
-    return {b for a, b in links if a == name} | {a for a, b in links if b == name}
-
-
-def reached(stack: Stack) -> dict[str, set[tuple[str, int]]]:
-    """For each container that runs, what it reaches of all others, at any of their addresses."""
-    running = {name: shown for name, shown in inspect(stack.containers()).items() if shown["State"]["Running"]}
-    owner: dict[Target, str] = {}
-    for name, shown in running.items():
-        owner |= {(address, port): name for address in addresses(shown).values() for port in LISTENING[role_of(shown)]}
-    found = {}
-    for name, shown in running.items():
-        others = {target for target in owner if owner[target] != name}
-        found[name] = {(owner[target], target[1]) for target in answering(shown["Id"], role_of(shown), others)}
-    return found
-
-
-def expected(stack: Stack) -> dict[str, set[tuple[str, int]]]:
-    roles = {name: role_of(shown) for name, shown in inspect(stack.containers()).items() if shown["State"]["Running"]}
-    return {name: {(other, port) for other in may_reach(stack, name) for port in LISTENING[roles[other]]} for name in roles}
+def test_no_container_is_given_another_capability(containers: dict[str, dict[str, Any]]) -> None:
+    added = {name: set(container["HostConfig"]["CapAdd"] or ()) for name, container in containers.items()}
+    known = {"db": {"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_SETGID", "CAP_SETUID"}, "node": {"CAP_DAC_OVERRIDE"}}
+    assert added == {name: known.get(role_of(container), set()) for name, container in containers.items()}
 
 
 def test_who_reaches_whom(dev: Dev) -> None:
     found = reached(dev.stack)
     assert found == expected(dev.stack)
     assert found["adminer"] == {("db", 5432)}, "Adminer reaches the database and nothing else"
-
-
-def test_nodes_that_are_not_linked_do_not_reach_each_other(program: Any) -> None:
-    """Two that forward to the same, and one that nobody knows."""
-    stack = Stack(program, "dev", nodes=[], modalities=[])
-    stack.settings.pop("adminer")
-    stack.add_node("archive", index="postgresql")
-    stack.add_node("ct", index="sqlite", forwardTo=["archive"])
-    stack.add_node("mr", index="postgresql", forwardTo=["archive"])
-    stack.add_node("lonely", index="sqlite")
-    try:
-        stack.up()
-        found = reached(stack)
-        assert found == expected(stack)
-        assert {name for name, _ in found["lonely"]} == set()
-        assert {name for name, _ in found["ct"]} == {"archive", "ct-forwarder"}
-        assert docker("exec", f"{stack.prefix}-ct", "getent", "hosts", "mr", check=False) == ""
-        assert docker("exec", f"{stack.prefix}-ct", "getent", "hosts", "archive") != ""
-    finally:
-        stack.remove()
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +112,7 @@ class TestOutside:
             found = {name: bool(answering(c["Id"], role_of(c), {device})) for name, c in containers.items() if c["State"]["Running"]}
         assert found == {name: role_of(containers[name]) in ("node", "forwarder") for name in found}
 
+    @pytest.mark.slow("deploys twice, and scans every port of the machine twice: 60 s")
     def test_it_finds_the_declared_ports_and_no_others(self, dev: Dev, beside: Outside) -> None:
         """The server's are bound to the address that it sees; everything else to 127.0.0.1. What others have open there stays out."""
         before = beside.scan({beside.engine}, 65535, _REFUSING)
@@ -243,6 +133,7 @@ class TestOutside:
                 dev.stack.up()
         assert found - before == declared
 
+    @pytest.mark.slow("scans 10,000 ports of each container: 20 s")
     def test_nor_does_it_at_the_containers_own_addresses(self, beside: Outside, containers: dict[str, dict[str, Any]]) -> None:
         """An engine before 28 lets published ports be reached there, too, by who sends to them by way of its machine: a pitfall of bind."""
         networks = {name for c in containers.values() for name in addresses(c)}

@@ -1,3 +1,0 @@
-"""Roles: what a user may ask is refused by the image's own Orthanc, whose "/" leads to another page."""
-
-from tests.stack.test_access import TestUsers, held, users

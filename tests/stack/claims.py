@@ -1,0 +1,148 @@
+"""What is claimed of every stack, whatever its images and settings. Each stack that tests share imports these classes."""
+
+from __future__ import annotations
+
+import json
+
+from configs.tls import is_private_key
+from ops.containers import docker_runner
+from ops.drift.command import look_for_drift
+from ops.table import table
+from ops.verify import report, verify
+from tests.stack.dicom import PATIENT, as_file, ct_series, dataset_bytes
+from tests.stack.forwarding import ask_commitment, await_delivery
+from tests.stack.harness import ROOT, Stack, docker
+from tests.stack.sending import operated_on
+
+#: Files that everybody may read, in containers where nobody runs but the one who needs it: PostgreSQL (its entry point reads its file as
+#: root and as postgres), the forwarder.
+_READ_BY_ALL = ("/run/secrets/postgres-password", "/run/secrets/forwarder.json")
+
+
+class TestDeployed:
+    """It serves, a second deployment does nothing, and images go through it as they were sent."""
+
+    def test_it_is_verified(self, stack: Stack) -> None:
+        text, status = report(verify(stack.outputs(), stack.prefix, docker_runner(["docker"])))
+        assert status == 0, text
+
+    def test_a_second_up_does_nothing(self, stack: Stack) -> None:
+        before = stack.containers()
+        assert stack.up().steps == {}
+        assert stack.containers() == before
+
+    def test_nor_does_one_after_a_refresh_with_the_policy_pack(self, stack: Stack) -> None:
+        """The pack knows a mirror's images by the last part of their names."""
+        stack.refresh()
+        assert stack.up(policy_packs=[str(stack.program / "policy")]).steps == {}
+
+    def test_nothing_drifted(self, stack: Stack) -> None:
+        with operated_on(stack) as operated:
+            assert look_for_drift(operated) == []
+
+    def test_an_image_is_forwarded_byte_for_byte_and_committed(self, stack: Stack) -> None:
+        image = ct_series(slices=1, size=64)[0]
+        client, server = stack.node("client"), stack.node("server")
+        made = client.post("/instances", as_file(image))
+        await_delivery(stack, "client", "server")
+        assert dataset_bytes(server.read(f"/instances/{made['ID']}/file")) == dataset_bytes(as_file(image))
+        answer = ask_commitment(client, "server", [image])
+        assert (answer.kept, answer.failed) == ({str(image.SOPInstanceUID)}, {})
+        for node in (client, server):
+            node.ask(f"/studies/{made['ParentStudy']}", method="DELETE")
+
+
+class TestSecrets:
+    """No secret shows where somebody else could read it."""
+
+    def test_none_is_in_any_place(self, stack: Stack) -> None:
+        everything = _places(stack) | {"all that Pulumi has printed": "\n".join(stack.printed)}
+        empty = [place for place, text in everything.items() if len(text) < 100]
+        assert empty == []
+        hits = {place: [key for key, word in _words(stack) if word in text] for place, text in everything.items()}
+        rows = [(place, str(len(text)), str(len(hits[place]))) for place, text in everything.items()]
+        (ROOT / "artifacts" / f"secrets-{stack.like}.txt").write_text(table(("place", "characters", "hits"), rows) + "\n")
+        assert {place: keys for place, keys in hits.items() if keys} == {}
+
+    def test_no_patient_is_in_a_log(self, stack: Stack) -> None:
+        logs = "".join(docker("logs", one) for one in stack.containers().values())
+        assert "Orthanc has started" in logs
+        assert [name for name in (PATIENT, PATIENT.partition("^")[0]) if name in logs] == []
+
+    def test_a_forwarders_is_in_files_of_it_and_its_node_alone(self, stack: Stack) -> None:
+        """In /tmp the node's image puts the file that it merges for Orthanc, for its user alone."""
+        password = stack.secrets["forwarderPassword.client"]
+        folders = ("/etc", "/home", "/root", "/run", "/tmp", "/usr/local", "/var")
+        found: dict[tuple[str, str], str] = {}
+        for name, container in _running(stack).items():
+            files = docker("exec", "--user", "0", container, "grep", "-rlsF", password, *folders, check=False).split()
+            found |= {(name, file): docker("exec", container, "stat", "-c", "%a", file) for file in files}
+        assert found == {
+            ("client", "/run/secrets/orthanc.json"): "400",
+            ("client", "/tmp/orthanc.json"): "600",
+            ("client-forwarder", "/run/secrets/forwarder.json"): "444",
+        }
+
+    def test_the_outputs_give_them_to_who_may_decrypt_them(self, stack: Stack) -> None:
+        users = {user: stack.secrets[f"userPassword.client.{user}"] for user in stack.outputs()["nodes"]["client"]["roles"]}
+        assert stack.outputs()["users"]["client"] == users
+
+
+def _words(stack: Stack) -> list[tuple[str, str]]:
+    """What is looked for: each value that a secret has had, and of a private key a line, since it is written in many ways."""
+    assert {"dbPassword", "dbPassword.server", "userPassword.client.orthanc", "forwarderPassword.client"} <= stack.secrets.keys()
+    return [(key, value.splitlines()[10] if is_private_key(key) else value) for key, value in sorted(stack.secrets_ever)]
+
+
+def _running(stack: Stack) -> dict[str, str]:
+    """The containers, less the one that has ended."""
+    return {name: one for name, one in stack.containers().items() if name != "db-roles"}
+
+
+def _places(stack: Stack) -> dict[str, str]:
+    """Place -> what somebody reads there, after a change of secrets was previewed and a deployment failed."""
+    with stack.trying():
+        stack.secrets |= {key: f"another-{number}-5f1c" for number, key in enumerate(stack.secrets) if not is_private_key(key)}
+        done = stack.preview(diff=True)
+        assert {"client-container", "client-forwarder-container", "server-container", "db-roles"} <= done.replaced
+        places = {"preview --json": stack.command("preview", "--json").text}
+    main = stack.program / "__main__.py"
+    before = main.read_text()
+    try:
+        main.write_text(f"{before}\nraise KeyError('a fault of the program')\n")
+        failed = stack.try_up()
+    finally:
+        main.write_text(before)
+    assert not failed.ok
+    assert "Traceback" in failed.text
+    stack.preview(expect_no_changes=True)  # and writes the stack file as it was
+    places["stack output"] = stack.command("stack", "output", "--json").text
+    places["stack export"] = stack.command("stack", "export").text
+    places["the state, its backups and history"] = stack.kept_files()
+    places["the stack file"] = stack.file.read_text()
+    containers = stack.containers()
+    shown = docker("inspect", *containers.values(), *stack.networks())
+    places["docker inspect"] = shown
+    images = sorted({one["Image"] for one in json.loads(shown) if "Image" in one})
+    places["docker history"] = "".join(docker("history", "--no-trunc", image) for image in images)
+    places["docker logs"] = "".join(docker("logs", one) for one in containers.values())
+    return places | _inside(stack)
+
+
+def _inside(stack: Stack) -> dict[str, str]:
+    """What somebody reads in the containers that run."""
+    environments, commands, files = "", "", ""
+    wanted = [argument for _, word in _words(stack) for argument in ("-e", word)]
+    for one in _running(stack).values():
+        # Its first process's user: root without capabilities may not read another's environment.
+        user = docker("exec", one, "stat", "-c", "%u", "/proc/1")
+        environments += docker("exec", "--user", user, one, "cat", "/proc/1/environ")
+        commands += docker("top", one, "-eo", "pid,args")
+        # As nobody: what a process reads that broke out of another one's rights.
+        read = docker(
+            *("exec", "--user", "65534:65534", one, "grep", "-rsF", *wanted, "-e", "root:x:0:0"),
+            *("/etc", "/home", "/run", "/tmp", "/usr/local", "/var"),
+            check=False,
+        )
+        files += "".join(line for line in read.splitlines(keepends=True) if not line.startswith(_READ_BY_ALL))
+    return {"/proc/1/environ": environments, "command lines": commands, "files that other users read": files}

@@ -1,0 +1,81 @@
+"""The two sizes of the tests: what their report counts, and the group of each test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from ops.setup.console import ROOT, SetupError
+from ops.tiers import outcomes, report, run_tests
+from tests.conftest import pytest_collection_modifyitems
+
+_JUNIT = """<testsuites><testsuite>
+  <testcase classname="tests.unit.test_a" name="test_one@tests/unit/test_a.py" time="0.5"/>
+  <testcase classname="tests.unit.test_a.TestB" name="test_two" time="1.5"><failure/></testcase>
+  <testcase classname="tests.stack.dev.test_c" name="test_three[x]" time="60"/>
+  <testcase classname="tests.stack.dev.test_c" name="test_four" time="1"><error/></testcase>
+  <testcase classname="tests.stack.test_d" name="test_five" time="0"><skipped/></testcase>
+  <testcase classname="" name="tests.program.test_e" time="0"><error/></testcase>
+</testsuite></testsuites>"""
+
+
+def test_the_report_counts_by_tier_and_ends_with_the_sum(tmp_path: Path) -> None:
+    (tmp_path / "test.xml").write_text(_JUNIT)
+    text, failed = report(outcomes(tmp_path / "test.xml"), 61.4)
+    rows = [line.split() for line in text.splitlines()]
+    assert ["unit", "1", "1", "0", "2", "s"] in rows
+    assert ["program", "0", "1", "0", "0", "s"] in rows
+    assert ["stack", "1", "1", "1", "61", "s"] in rows
+    assert text.splitlines()[-2:] == ["All of it took 61 s.", "2 passed, 3 failed"]
+    assert failed
+
+
+def test_no_test_at_all_is_no_success(tmp_path: Path) -> None:
+    assert report(outcomes(tmp_path / "missing.xml"), 1)[1]
+    assert report({("unit", "skipped"): 3}, 1)[1]
+    assert not report({("unit", "passed"): 3}, 1)[1]
+
+
+@pytest.mark.parametrize("status", [1, 4, -9])
+def test_a_pytest_that_failed_without_a_failed_test_counts_as_one(tmp_path: Path, status: int) -> None:
+    (tmp_path / "test.xml").write_text('<testsuite><testcase classname="tests.unit.test_a" name="test_one" time="1"/></testsuite>')
+    text, failed = report(outcomes(tmp_path / "test.xml", status), 1)
+    assert (text.splitlines()[-1], failed) == ("1 passed, 1 failed", True)
+
+
+def test_an_unknown_tier_is_refused() -> None:
+    with pytest.raises(SetupError, match="no tier nonsense: TIERS may hold unit, program"):
+        run_tests("dev", "test", ["unit", "nonsense"])
+
+
+class _Item:
+    """What is asked of a test when all are collected."""
+
+    def __init__(self, path: str, *marks: pytest.Mark) -> None:
+        self.nodeid, self.path, self._marks, self.group = path, ROOT / "tests" / path, marks, ""
+
+    def iter_markers(self, name: str) -> list[pytest.Mark]:
+        return [mark for mark in self._marks if mark.name == name]
+
+    def add_marker(self, mark: pytest.MarkDecorator) -> None:
+        self.group = mark.args[0]
+
+
+def _collected(*items: _Item) -> list[_Item]:
+    found = list(items)
+    pytest_collection_modifyitems(cast("list[pytest.Item]", found))
+    return found
+
+
+def test_tests_beside_a_conftest_share_a_process_and_others_do_by_file() -> None:
+    """What waits for stacks comes first."""
+    found = _collected(_Item("unit/test_tiers.py"), _Item("stack/dev/test_dicom.py"), _Item("stack/dev/test_access.py"))
+    assert [item.group for item in found] == ["tests/stack/dev", "tests/stack/dev", "tests/unit/test_tiers.py"]
+
+
+def test_a_slow_test_says_why() -> None:
+    _collected(_Item("unit/test_tiers.py", pytest.mark.slow("a new stack: 40 s").mark))
+    with pytest.raises(pytest.UsageError, match=r"unit/test_tiers\.py: a slow test says why"):
+        _collected(_Item("unit/test_tiers.py", pytest.mark.slow.mark))
