@@ -34,7 +34,10 @@ class TestDeployed:
     def test_nor_does_one_after_a_refresh_with_the_policy_pack(self, stack: Stack) -> None:
         """The pack knows a mirror's images by the last part of their names."""
         stack.refresh()
-        assert stack.up(policy_packs=[str(stack.program / "policy")]).steps == {}
+        done = stack.up(policy_packs=[str(stack.program / "policy")])
+        assert done.steps == {}
+        assert "✅ orthanc-stack@v1.0.0" in done.text
+        assert "can't run policy" not in done.text
 
     def test_nothing_drifted(self, stack: Stack) -> None:
         with operated_on(stack) as operated:
