@@ -14,6 +14,7 @@ import yaml
 
 from configs import names
 from tests.stack.engine import docker, eventually
+from tests.stack.test_backends import checkout, stack
 
 pytestmark = pytest.mark.slow("a node that never starts, and a checkout's own set-up: 30 s")
 
