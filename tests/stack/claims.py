@@ -102,7 +102,7 @@ def upstream(stack: Stack) -> bool:
 def _words(stack: Stack) -> list[tuple[str, str]]:
     """What is looked for: each value that a secret has had, and of a private key a line, since it is written in many ways."""
     assert {"dbPassword", "dbPassword.server", "userPassword.client.orthanc", "forwarderPassword.client"} <= stack.secrets.keys()
-    return [(key, value.splitlines()[10] if is_private_key(key) else value) for key, value in sorted(stack.secrets_ever)]
+    return [(key, value.splitlines()[3] if is_private_key(key) else value) for key, value in sorted(stack.secrets_ever)]
 
 
 def _running(stack: Stack) -> dict[str, str]:
@@ -111,12 +111,7 @@ def _running(stack: Stack) -> dict[str, str]:
 
 
 def _places(stack: Stack) -> dict[str, str]:
-    """Place -> what somebody reads there, after a change of secrets was previewed and a deployment failed."""
-    with stack.trying():
-        stack.secrets |= {key: f"another-{number}-5f1c" for number, key in enumerate(stack.secrets) if not is_private_key(key)}
-        done = stack.preview(diff=True)
-        assert {"client-container", "client-forwarder-container", "server-container", "db-roles"} <= done.replaced
-        places = {"preview --json": stack.command("preview", "--json").text}
+    """Place -> what somebody reads there, after a deployment failed and a change of secrets was previewed."""
     main = stack.program / "__main__.py"
     before = main.read_text()
     try:
@@ -126,7 +121,11 @@ def _places(stack: Stack) -> dict[str, str]:
         main.write_text(before)
     assert not failed.ok
     assert "Traceback" in failed.text
-    stack.preview(expect_no_changes=True)  # and writes the stack file as it was
+    with stack.trying():
+        stack.secrets |= {key: f"another-{number}-5f1c" for number, key in enumerate(stack.secrets) if not is_private_key(key)}
+        done = stack.preview(diff=True)
+        assert {"client-container", "client-forwarder-container", "server-container", "db-roles"} <= done.replaced
+        places = {"preview --json": stack.command("preview", "--json").text}
     places["stack output"] = stack.command("stack", "output", "--json").text
     places["stack export"] = stack.command("stack", "export").text
     places["the state, its backups and history"] = stack.kept_files()
