@@ -1,4 +1,4 @@
-"""A forwarder that runs, against a node that is none (orthancs.py), in a hurry."""
+"""A forwarder that runs, against a node that is none (orthancs.py), in a hurry. Tests get it as the fixture ``world``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
+from functools import partial
+from types import SimpleNamespace
 from typing import Any, Self
 
 import pytest
@@ -21,7 +22,7 @@ from forwarder.record import Record, mark_of
 from forwarder.watch import Watch
 from forwarder.web import statuses
 from tests.unit.orthancs import Node
-from tests.unit.peers import Peer
+from tests.unit.peers import SECRET, Stored
 
 
 class Killed(BaseException):
@@ -47,23 +48,11 @@ def _until_killed(work: Callable[[], None]) -> None:
         work()
 
 
-class Hasty(threading.Event):
-    """An event for which nobody waits long."""
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """As Event's, at most 20 ms."""
-        return super().wait(min(0.02, timeout or 0.02))
+def _shortly(wait: Callable[[float], bool], seconds: float) -> bool:
+    return wait(min(seconds, 0.02))
 
 
-class HastyCondition(threading.Condition):
-    """A condition for which nobody waits long: the forwarder's senders look again every half second at the latest."""
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """As Condition's, at most 20 ms."""
-        return super().wait(min(0.02, timeout or 0.02))
-
-
-def config(to: str, **more: Any) -> LinkConfig:
+def config(to: str = "archive", **more: Any) -> LinkConfig:
     """A destination whose record has a number of its own."""
     return LinkConfig(**{"to": to, "record": 10000 + sum(map(ord, to)), "associations": 2, **more})
 
@@ -73,61 +62,52 @@ class World:
 
     Attributes:
         node: the node.
+        peer, second: its destinations: the second is there where a link to it is started.
+        delete_after: of the next forwarder that is started.
         links, watch, keeper: of the forwarder that runs.
+        ledger: of its first link.
     """
 
-    def __init__(self, *links: LinkConfig | str, delete_after: int | None = None, batch: int = 10, pause: float = 0.02) -> None:
-        self._configs = [config(one) if isinstance(one, str) else one for one in links or ("archive",)]
-        self._delete_after = delete_after
-        self._patches = pytest.MonkeyPatch()
-        self.node = Node(*(one.to for one in self._configs))
-        self.orthanc = Mortal("127.0.0.1", self.node.port, "user", "word")
-        self.links: list[Link] = []
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+        self._configs = [config()]
         self._threads: list[threading.Thread] = []
-        self.patch(ledger, BATCH=batch)
-        self.patch(trouble, FIRST_PAUSE=pause, LONGEST_PAUSE=pause * 10)
-        self.patch(backlog, LONGEST_PAUSE=pause * 10)
+        self.node = Node()
+        self.peer, self.second = self.node.peers["archive"], self.node.peers["second"]
+        self.delete_after: int | None = None
+        self.links: list[Link] = []
+        self.patch(ledger, BATCH=10)
         self.patch(link, _LOOK_EVERY=0.005, _REPORT_SECONDS=0.15, _REPORT_SECONDS_PER_IMAGE=0.0, _AFTER_SURPRISE=0.1)
-        self.patch(look, LONGEST_PAUSE=pause * 10, _QUIET=0.0)
+        self.patch(link, time=SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: time.sleep(min(seconds, 0.02))))
+        self.patch(look, _QUIET=0.0)
         self.patch(watch, _POLL_BUSY=0.01, _POLL_IDLE=0.02)
+        self.pause(0.02)
 
     def patch(self, module: Any, **values: Any) -> None:
         """Change constants of the forwarder for this world."""
         for name, value in values.items():
-            self._patches.setattr(module, name, value)
+            self._monkeypatch.setattr(module, name, value)
 
-    def __enter__(self) -> Self:
-        return self
+    def pause(self, first: float) -> None:
+        """Set the first pause after a failure, in seconds; the longest is ten times that."""
+        self.patch(trouble, FIRST_PAUSE=first)
+        for module in (trouble, backlog, look):
+            self.patch(module, LONGEST_PAUSE=first * 10)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.kill()
-        self.node.server.shutdown()
-        self.node.server.server_close()
-        self._patches.undo()
-
-    @property
-    def peer(self) -> Peer:
-        """The first destination."""
-        return self.node.peers[self._configs[0].to]
-
-    @property
-    def link(self) -> Link:
-        """The first link."""
-        return self.links[0]
-
-    def start(self, *links: LinkConfig) -> Self:
+    def start(self, *links: LinkConfig | str) -> Self:
         """A new forwarder, which knows nothing; with other links where some are given."""
         self.kill()
-        self._configs = list(links) or self._configs
+        self._configs = [config(one) if isinstance(one, str) else one for one in links] or self._configs
         self.orthanc = Mortal("127.0.0.1", self.node.port, "user", "word")
         self.links = []
-        self.keeper = Keeper(self.orthanc, self.links, self._delete_after)
+        self.keeper = Keeper(self.orthanc, self.links, self.delete_after)
         self.links += [Link(one, self.orthanc, on_closed=self.keeper.offer_id) for one in self._configs]
-        for made in self.links:
-            made.ledger.changed = HastyCondition()
+        self.ledger = self.links[0].ledger
         self.watch = Watch(self.orthanc, self.links, on_delivered=self.keeper.offer)
-        self.keeper.stopping = self.watch.stopping = Hasty()
-        self.watch._sweep_wanted = Hasty()
+        for event in (self.keeper.stopping, self.watch.stopping, self.watch._sweep_wanted):
+            self.patch(event, wait=partial(_shortly, event.wait))
+        for made in self.links:
+            self.patch(made.ledger.changed, wait=partial(_shortly, made.ledger.changed.wait))
         work = [self.watch.follow_for_ever, self.watch.sweep_for_ever, self.keeper.keep_for_ever]
         work += [one for made in self.links for one in made.threads()]
         self._threads = [threading.Thread(target=_until_killed, args=(one,), daemon=True) for one in work]
@@ -136,24 +116,46 @@ class World:
         self.until(lambda: self.watch.sweeps > 0 or not self.node.up or bool(self.node.broken))
         return self
 
+    def start_with(self, series: str, images: int) -> list[Stored]:
+        """Start, with a series that is delivered."""
+        stored = self.node.add(series, images)
+        self.start().delivered()
+        return stored
+
     def kill(self) -> None:
         """As kill -9: nothing is ended, nothing more is written."""
+        if not self._threads:
+            return
         self.orthanc.dead = True
         for made in self.links:
             made.stop()
-        if self._threads:
-            self.watch.stopping.set()
+        for part in (self.watch, self.keeper):
+            part.stopping.set()
         for thread in self._threads:
             thread.join(5)
             assert not thread.is_alive(), thread
         self._threads = []
 
+    def sweep(self) -> None:
+        """Have the database compared with the records, and wait for it."""
+        before = self.watch.sweeps
+        self.watch.sweep_soon()
+        self.until(lambda: self.watch.sweeps > before)
+
+    def set_aside(self, *links: LinkConfig | str) -> Stored:
+        """Start, with a series ``a`` of three images of which one is refused and set aside; that image."""
+        image = self.node.add("a", sop_class=SECRET)[0]
+        self.node.add("a", 2)
+        self.peer.refuses.add(SECRET)
+        self.start(*links).until(lambda: self.aside() and self.record("a").closed and len(self.lost()) == 1)
+        return image
+
+    # --- what is true of it ---
+
     @property
     def alive(self) -> bool:
         """Whether no thread of the forwarder has died."""
         return all(thread.is_alive() for thread in self._threads)
-
-    # --- what is true of it ---
 
     def until(self, condition: Callable[[], object], seconds: float = 10.0) -> None:
         """Wait until something is true."""
@@ -169,41 +171,37 @@ class World:
             assert not condition()
             time.sleep(0.005)
 
-    def lost(self, to: str | None = None) -> list[str]:
+    def lost(self, to: str = "archive") -> list[str]:
         """Images of the node that a destination has not, or has in another version."""
-        peer = self.node.peers[to] if to else self.peer
-        return [image.id for image in self.node.images() if peer.stored.get(image.uid) != image.file]
+        return [image.id for image in self.node.images() if self.node.peers[to].stored.get(image.uid) != image.file]
 
-    def delivered(self, to: str | None = None) -> None:
-        """Wait until everything is at a destination, and recorded, and nothing is left to do."""
-        number = next(one for one, configured in enumerate(self._configs) if to in (None, configured.to))
-        self.until(lambda: not self.lost(to) and not len(self.links[number].ledger.backlog))
+    def delivered(self, *to: str) -> None:
+        """Wait until everything is at these destinations, or at all, and recorded, and nothing is left to do."""
+        for made in self.links:
+            if not to or made.config.to in to:
+                self._delivered(made)
+
+    def _delivered(self, made: Link) -> None:
+        to = made.config.to
+        self.until(lambda: not self.lost(to) and not len(made.ledger.backlog))
         for image in self.node.images():
             assert mark_of(image.file) in self.record(image.series, to).confirmed
 
-    def record(self, series: str, to: str | None = None) -> Record:
+    def record(self, series: str, to: str = "archive") -> Record:
         """What the database says."""
-        number = next(one.record for one in self._configs if to in (None, one.to))
         with self.node.lock:
-            return Record.parse(self.node.series[series].metadata.get(str(number)))
+            return Record.parse(self.node.series[series].metadata.get(str(config(to).record)))
 
     def aside(self) -> list[Waiting]:
         """What the first link has set aside."""
-        held = self.link.ledger
-        with held.changed:
-            return [one for entry in held.backlog for one in (entry.waiting or {}).values() if one.aside]
+        with self.ledger.changed:
+            return [one for entry in self.ledger.backlog for one in (entry.waiting or {}).values() if one.aside]
 
-    def status(self, to: int = 0) -> dict[str, Any]:
+    def status(self, to: str = "archive") -> dict[str, Any]:
         """What the forwarder says of a link."""
-        said: dict[str, Any] = self.statuses()["links"][to]
-        return said
+        (said,) = (one for one in self.statuses()["links"] if one["to"] == to)
+        return dict(said)
 
     def statuses(self) -> dict[str, Any]:
         """What the forwarder says."""
-        return statuses("room", bool(self.watch.node_up), self.links) if self._threads else {"links": []}
-
-    def sweep(self) -> None:
-        """Have the database compared with the records, and wait for it."""
-        before = self.watch.sweeps
-        self.watch.sweep_soon()
-        self.until(lambda: self.watch.sweeps > before)
+        return statuses("room", bool(self.watch.node_up), self.links)

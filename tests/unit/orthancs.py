@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 import threading
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from tests.unit.peers import PATIENT, Peer, RefusedError, Stored
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -27,48 +30,41 @@ class Group:
     id: str
     study: str
     tags: dict[str, str]
-    study_tags: dict[str, str]
+    study_tags: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     images: dict[str, Stored] = field(default_factory=dict)
 
 
 class Node:
-    """The node that the forwarder runs beside.
+    """The node that the forwarder runs beside. With ``lock`` held, nothing changes and nothing is answered from its database."""
 
-    Attributes:
-        peers: its destinations, by name.
-        series: what it holds.
-        up: whether its database does; without it, it answers 503.
-        cut: whether it hangs up instead of answering.
-        hooks: called before a request is answered, with its method and path.
-        broken: series for which it answers 500.
-        finds: how many resources a query finds at the most.
-        extended: whether its index answers queries as a whole, as SQLite does.
-        mixed: how often images of several transfer syntaxes were to be sent at once.
-        clock: the time at which images are stored; without one, each a second after the other, all of them long ago.
-    """
-
-    def __init__(self, *peers: str) -> None:
-        self.peers = {name: Peer() for name in peers}
+    def __init__(self) -> None:
+        self.peers: defaultdict[str, Peer] = defaultdict(Peer)  # its destinations, by name
         self.series: dict[str, Group] = {}
-        self.up = True
-        self.cut = False
-        self.hooks: list[Callable[[str, str], None]] = []
-        self.broken: set[str] = set()
-        self.finds = 10**6
-        self.extended = True
-        self.mixed = 0
         self.changes: list[tuple[int, str, str]] = []
         self.last_change = 0
+        self.up = True  # whether its database does; without it, it answers 503
+        self.cut = False  # whether it hangs up instead of answering
+        self.broken: set[str] = set()  # series for which it answers 500
+        self.finds = 10**6  # how many resources a query finds at the most
+        self.extended = True  # whether its index answers queries as a whole, as SQLite does
+        #: The time at which images are stored; without one, each a second after the other, all of them long ago.
+        self.clock: Callable[[], float] | None = None
+        self.hooks: list[Callable[[str, str], object]] = []  # called before a request is answered, with its method and path
+        self.asked: list[str] = []  # the paths that were asked for
+        self.lock = threading.RLock()
+        self._clock = time.time() - 200_000
         self._transactions: dict[str, tuple[float | None, dict[str, Any]]] = {}
         self._queries: dict[str, list[dict[str, str]]] = {}
         self._numbers = itertools.count(1)
-        self.clock: Callable[[], float] | None = None
-        self._clock = time.time() - 200_000
-        self.lock = threading.RLock()
-        self.server = _Server(self)
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self))
         self.port = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def close(self) -> None:
+        """Serve no more."""
+        self.server.shutdown()
+        self.server.server_close()
 
     # --- what happens to it ---
 
@@ -77,7 +73,7 @@ class Node:
     ) -> list[Stored]:
         """Images are stored in a series, of a study of its own unless one is named; without an event, nobody is told."""
         with self.lock:
-            group = self.series.setdefault(series, Group(series, f"study-{study or series}", {"Modality": "CT", **(tags or {})}, {}))
+            group = self.series.setdefault(series, Group(series, f"study-{study or series}", {"Modality": "CT", **(tags or {})}))
             return [self._store(group, f"{series}-i{next(self._numbers):05}", event, more) for _ in range(images)]
 
     def again(self, image: Stored, *, event: bool = True) -> Stored:
@@ -111,11 +107,20 @@ class Node:
             self._transactions.clear()
             self._queries.clear()
 
-    def rewind(self, to: int = 0) -> None:
-        """The changes log of a restored backup, or a cleared one."""
+    def rewind(self) -> None:
+        """The changes log was cleared, or is a restored backup's."""
         with self.lock:
-            self.changes = [change for change in self.changes if change[0] <= to]
-            self.last_change = to
+            self.changes, self.last_change = [], 0
+
+    def before(self, ending: str, act: Callable[[], object]) -> None:
+        """Something happens once, just before a path with this ending is asked for."""
+        left = [act]
+
+        def hook(_method: str, path: str) -> None:
+            if path.endswith(ending) and left:
+                left.pop()()
+
+        self.hooks.append(hook)
 
     def images(self) -> list[Stored]:
         """All that it holds."""
@@ -126,122 +131,121 @@ class Node:
 
     def answer(self, method: str, path: str, body: Any) -> Any:
         """The answer to a request."""
+        self.asked.append(path)
         for hook in list(self.hooks):
             hook(method, path)
         url = urlsplit(path)
+        parts = url.path.strip("/").split("/")
+        if parts[0] == "modalities":
+            peer = self.peers[parts[1]]
+            peer.call(parts[2])
+            return self._at_destination(peer, parts[2], body)
         asked = {key: values[0] for key, values in parse_qs(url.query, keep_blank_values=True).items()}
-        for pattern, call in _ROUTES:
-            if match := re.fullmatch(pattern, f"{method} {url.path}"):
-                return call(self, *match.groups(), body=body, asked=asked)
-        raise RefusedError(404, 17, f"Unknown resource {path}")
-
-    def _changes(self, *, body: Any, asked: dict[str, str]) -> Any:
         with self.lock:
-            if "last" in asked:
+            if method == "GET":
+                return self._get(parts, asked)
+            return self._change(method, parts, body)
+
+    def _get(self, parts: list[str], asked: dict[str, str]) -> Any:
+        match parts:
+            case ["system"]:
+                return {"Version": "1.12.7", "Capabilities": {"HasExtendedFind": self.extended}}
+            case ["changes"] if "last" in asked:
                 return {"Changes": [], "Done": True, "Last": self.last_change}
-            since, limit = int(asked["since"]), int(asked["limit"])
-            rest = [change for change in self.changes if change[0] > since]
-            page = rest[:limit]
-            said = [{"Seq": number, "ChangeType": kind, "ID": id_} for number, kind, id_ in page]
-            return {"Changes": said, "Done": len(rest) <= limit, "Last": page[-1][0] if page else self.last_change}
+            case ["changes"]:
+                rest = [change for change in self.changes if change[0] > int(asked["since"])]
+                page = [{"Seq": number, "ChangeType": kind, "ID": id_} for number, kind, id_ in rest[: int(asked["limit"])]]
+                return {"Changes": page, "Done": len(page) == len(rest), "Last": page[-1]["Seq"] if page else self.last_change}
+            case ["series"]:
+                since = int(asked["since"])
+                return sorted(self.series)[since : since + int(asked["limit"])]
+            case ["studies", id_]:
+                group = _held({group.study: group for group in self.series.values()}, id_)
+                return {"MainDicomTags": dict(group.study_tags), "PatientMainDicomTags": {"PatientName": PATIENT}}
+            case ["storage-commitment", uid]:
+                ready, report = _held(self._transactions, uid)
+                return report if ready is not None and time.monotonic() >= ready else {"Status": "Pending", "Success": [], "Failures": []}
+            case ["queries", id_, "answers"]:
+                return _held(self._queries, id_)
+        raise RefusedError(404, 17, f"Unknown resource {parts}")
 
-    def _list(self, *, body: Any, asked: dict[str, str]) -> Any:
-        with self.lock:
-            since = int(asked["since"])
-            return sorted(self.series)[since : since + int(asked["limit"])]
+    def _change(self, method: str, parts: list[str], body: Any) -> Any:
+        match method, *parts:
+            case "PUT", "series", id_, "metadata", number:
+                _held(self.series, id_).metadata[number] = body
+                return {}
+            case "DELETE", "instances", id_:
+                self.remove(_held({image.id: image for image in self.images()}, id_))
+                return {}
+            case "POST", "tools", "bulk-content":
+                return self._bulk(body["Level"], body["Resources"], body.get("Metadata", False))
+            case "POST", "tools", "find":
+                return self._find(body)
+        raise RefusedError(404, 17, f"Unknown resource {parts}")
 
-    def _system(self, *, body: Any, asked: dict[str, str]) -> Any:
-        return {"Version": "1.12.7", "Capabilities": {"HasExtendedFind": self.extended}}
+    def _bulk(self, level: str, ids: list[str], metadata: bool) -> Any:
+        if level == "Instance":
+            images = {image.id: image for image in self.images()}
+            return [_said_of(images[id_]) for id_ in ids if id_ in images]
+        owners = {image.id: image.series for image in self.images()}
+        wanted = dict.fromkeys(owners.get(id_, id_) for id_ in ids)
+        held = [self.series[id_] for id_ in wanted if id_ in self.series]
+        if level == "Study":
+            studies = dict.fromkeys(group.study for group in held)
+            return [{"ID": study, "Series": [one.id for one in self.series.values() if one.study == study]} for study in studies]
+        return self._said_of_series(held, metadata)
 
-    def _bulk(self, *, body: Any, asked: dict[str, str]) -> Any:
-        with self.lock:
-            if body["Level"] == "Instance":
-                images = {image.id: image for image in self.images()}
-                return [_said_of(images[id_]) for id_ in body["Resources"] if id_ in images]
-            owners = {image.id: image.series for image in self.images()}
-            wanted = dict.fromkeys(owners.get(id_, id_) for id_ in body["Resources"])
-            held = [self.series[id_] for id_ in wanted if id_ in self.series]
-            if body["Level"] == "Study":
-                studies = dict.fromkeys(group.study for group in held)
-                return [{"ID": study, "Series": [one.id for one in self.series.values() if one.study == study]} for study in studies]
-            self._refuse_broken(*wanted)
-            return [self._said_of_series(group, body["Metadata"]) for group in held]
-
-    def _find(self, *, body: Any, asked: dict[str, str]) -> Any:
-        with self.lock:
-            if body["Level"] == "Series":
-                groups = [group for group in self.series.values() if group.study == body["ParentStudy"]]
-                self._refuse_broken(*(group.id for group in groups))
-                return [self._said_of_series(group, True) for group in groups[: self.finds]]
-            self._refuse_broken(body["ParentSeries"])
-            found = [_said_of(image) for image in self.images() if image.series == body["ParentSeries"]][: self.finds]
-            return [
-                {**said, "Attachments": [{"ContentType": 3, "Uuid": "none"}, {"ContentType": 1, "Uuid": said.pop("FileUuid")}]}
-                for said in found
-            ]
+    def _find(self, body: Any) -> Any:
+        if body["Level"] == "Series":
+            groups = [group for group in self.series.values() if group.study == body["ParentStudy"]]
+            return self._said_of_series(groups, True)[: self.finds]
+        self._refuse_broken(body["ParentSeries"])
+        found = [_said_of(image) for image in self.images() if image.series == body["ParentSeries"]][: self.finds]
+        other = {"ContentType": 3, "Uuid": "none"}
+        return [{**said, "Attachments": [other, {"ContentType": 1, "Uuid": said.pop("FileUuid")}]} for said in found]
 
     def _refuse_broken(self, *series: str) -> None:
         if not self.broken.isdisjoint(series):
             raise RefusedError(500, 15, "Inexistent file")
 
-    @staticmethod
-    def _said_of_series(group: Group, metadata: bool) -> dict[str, Any]:
-        tags = {"StudyInstanceUID": f"2.{group.id}", "SeriesInstanceUID": f"3.{group.id}", "SeriesDescription": PATIENT, **group.tags}
-        said = {"ID": group.id, "ParentStudy": group.study, "Instances": list(group.images), "MainDicomTags": tags}
-        return {**said, "Metadata": dict(group.metadata)} if metadata else said
-
-    def _study(self, id_: str, *, body: Any, asked: dict[str, str]) -> Any:
-        with self.lock:
-            group = next((group for group in self.series.values() if group.study == id_), None)
-            if group is None:
-                raise RefusedError(404, 17, "Unknown resource")
-            return {"MainDicomTags": dict(group.study_tags), "PatientMainDicomTags": {"PatientName": PATIENT}}
-
-    def _put(self, id_: str, number: str, *, body: Any, asked: dict[str, str]) -> Any:
-        with self.lock:
-            if id_ not in self.series:
-                raise RefusedError(404, 17, "Unknown resource")
-            self.series[id_].metadata[number] = body
-            return {}
-
-    def _delete(self, id_: str, *, body: Any, asked: dict[str, str]) -> Any:
-        with self.lock:
-            found = [image for image in self.images() if image.id == id_]
-            if not found:
-                raise RefusedError(404, 17, "Unknown resource")
-            self.remove(found[0])
-            return {}
+    def _said_of_series(self, groups: list[Group], metadata: bool) -> list[dict[str, Any]]:
+        self._refuse_broken(*(group.id for group in groups))
+        said = []
+        for group in groups:
+            tags = {"StudyInstanceUID": f"2.{group.id}", "SeriesInstanceUID": f"3.{group.id}", "SeriesDescription": PATIENT, **group.tags}
+            one = {"ID": group.id, "ParentStudy": group.study, "Instances": list(group.images), "MainDicomTags": tags}
+            said.append({**one, "Metadata": dict(group.metadata)} if metadata else one)
+        return said
 
     # --- what it does at a destination ---
 
-    def _echo(self, name: str, *, body: Any, asked: dict[str, str]) -> Any:
-        self.peers[name].call("echo")
-        return {}
+    def _at_destination(self, peer: Peer, what: str, body: Any) -> Any:
+        match what:
+            case "echo":
+                return {}
+            case "store":
+                return {"StorageCommitmentTransactionUID": self._store_at(peer, body["Resources"])}
+            case "storage-commitment" if peer.commits:
+                return {"ID": self._transaction(peer, [(one["SOPClassUID"], one["SOPInstanceUID"]) for one in body["DicomInstances"]])}
+            case "query":
+                found = [uid for uid in body["Query"]["SOPInstanceUID"].split("\\") if uid in peer.stored]
+                answers = [{"SOPInstanceUID": f"{uid}\0", "PatientName": PATIENT} if peer.lists_uids else {} for uid in found]
+                with self.lock:
+                    id_ = f"query-{next(self._numbers)}"
+                    self._queries[id_] = answers
+                return {"ID": id_}
+        raise RefusedError(500, 9, f"no presentation context for {what}")
 
-    def _send(self, name: str, *, body: Any, asked: dict[str, str]) -> Any:
-        peer = self.peers[name]
-        peer.call("store")
-        with self.lock:
-            held = {image.id: image for image in self.images()}
-            if missing := [id_ for id_ in body["Resources"] if id_ not in held]:
-                raise RefusedError(404, 17, f"Unknown resource {missing[0]}")
-            images = [held[id_] for id_ in body["Resources"]]
-            if len({image.syntax for image in images}) > 1:
-                self.mixed += 1
-                raise RefusedError(500, 9, "several transfer syntaxes")
+    def _store_at(self, peer: Peer, ids: list[str]) -> str:
+        held = {image.id: image for image in self.images()}
+        images = [_held(held, id_) for id_ in ids]
+        if len({image.syntax for image in images}) > 1:
+            raise RefusedError(500, 9, "several transfer syntaxes")
         time.sleep(peer.slow)
         for image in images:
             peer.take(image)
         peer.batches.append(images)
-        return {"StorageCommitmentTransactionUID": self._transaction(peer, [(one.sop_class, one.uid) for one in images])}
-
-    def _commit(self, name: str, *, body: Any, asked: dict[str, str]) -> Any:
-        peer = self.peers[name]
-        peer.call("commit")
-        if not peer.commits:
-            raise RefusedError(500, 9, "no presentation context for storage commitment")
-        wanted = [(one["SOPClassUID"], one["SOPInstanceUID"]) for one in body["DicomInstances"]]
-        return {"ID": self._transaction(peer, wanted)}
+        return self._transaction(peer, [(one.sop_class, one.uid) for one in images])
 
     def _transaction(self, peer: Peer, wanted: list[tuple[str, str]]) -> str:
         with self.lock:
@@ -250,24 +254,11 @@ class Node:
             self._transactions[uid] = ready, peer.report(wanted)
             return uid
 
-    def _report(self, uid: str, *, body: Any, asked: dict[str, str]) -> Any:
-        with self.lock:
-            if uid not in self._transactions:
-                raise RefusedError(404, 17, "Unknown resource")
-            ready, report = self._transactions[uid]
-            return report if ready is not None and time.monotonic() >= ready else {"Status": "Pending", "Success": [], "Failures": []}
 
-    def _query(self, name: str, *, body: Any, asked: dict[str, str]) -> Any:
-        peer = self.peers[name]
-        peer.call("query")
-        found = [uid for uid in body["Query"]["SOPInstanceUID"].split("\\") if uid in peer.stored]
-        with self.lock:
-            id_ = f"query-{next(self._numbers)}"
-            self._queries[id_] = [{"SOPInstanceUID": f"{uid}\0", "PatientName": PATIENT} if peer.lists_uids else {} for uid in found]
-        return {"ID": id_}
-
-    def _answers(self, id_: str, *, body: Any, asked: dict[str, str]) -> Any:
-        return self._queries[id_]
+def _held(all_: Mapping[str, T], id_: str) -> T:
+    if id_ not in all_:
+        raise RefusedError(404, 17, "Unknown resource")
+    return all_[id_]
 
 
 def _said_of(image: Stored) -> dict[str, Any]:
@@ -276,52 +267,17 @@ def _said_of(image: Stored) -> dict[str, Any]:
     return {**said, "Metadata": {**metadata, **({"RemoteAET": image.aet} if image.aet else {})}}
 
 
-_ROUTES: tuple[tuple[str, Callable[..., Any]], ...] = (
-    (r"GET /system", Node._system),
-    (r"GET /changes", Node._changes),
-    (r"GET /series", Node._list),
-    (r"POST /tools/bulk-content", Node._bulk),
-    (r"POST /tools/find", Node._find),
-    (r"GET /studies/([^/]+)", Node._study),
-    (r"PUT /series/([^/]+)/metadata/(\d+)", Node._put),
-    (r"DELETE /instances/([^/]+)", Node._delete),
-    (r"POST /modalities/([^/]+)/echo", Node._echo),
-    (r"POST /modalities/([^/]+)/store", Node._send),
-    (r"POST /modalities/([^/]+)/storage-commitment", Node._commit),
-    (r"POST /modalities/([^/]+)/query", Node._query),
-    (r"GET /storage-commitment/([^/]+)", Node._report),
-    (r"GET /queries/([^/]+)/answers", Node._answers),
-)
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, node: Node) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.node = node
-
-
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wbufsize = -1
     disable_nagle_algorithm = True
-    server: _Server
 
-    def do_GET(self) -> None:
-        self._serve()
-
-    def do_POST(self) -> None:
-        self._serve()
-
-    def do_PUT(self) -> None:
-        self._serve()
-
-    def do_DELETE(self) -> None:
-        self._serve()
+    def __init__(self, node: Node, *request: Any) -> None:
+        self._node = node
+        super().__init__(*request)
 
     def _serve(self) -> None:
-        node, content = self.server.node, self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        node, content = self._node, self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if node.cut:
             self.close_connection = True
             return
@@ -335,6 +291,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
+
+    do_GET = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815
 
     def log_message(self, *_: object) -> None:
         """Nothing."""

@@ -38,37 +38,21 @@ class RefusedError(Exception):
 
 @dataclass
 class Peer:
-    """A destination, with what can be wrong with it.
+    """A destination, with what can be wrong with it, and what it remembers."""
 
-    Attributes:
-        down: nothing reaches it.
-        refuses: SOP classes that it does not accept.
-        statuses: DIMSE statuses that it answers to C-STORE, by SOP instance UID; ``*`` for all.
-        loses: how many images it will accept and not keep.
-        report_after: seconds until it reports on storage commitment; None for never.
-        omits: SOP instance UIDs that its reports say nothing of.
-        commits: whether it can be asked for storage commitment.
-        stored: the file that it has, by SOP instance UID.
-        got: the files that it took, in their order, also those that it lost.
-        batches: the images of each association that got through.
-        tried: when it was called, and for what.
-        slow: seconds that each association takes.
-        lists_uids: whether its answers to a query hold what was asked for.
-    """
-
-    down: bool = False
-    refuses: set[str] = field(default_factory=set)
-    statuses: dict[str, str] = field(default_factory=dict)
-    loses: int = 0
-    report_after: float | None = 0.0
-    omits: set[str] = field(default_factory=set)
-    commits: bool = True
-    stored: dict[str, str] = field(default_factory=dict)
-    got: list[str] = field(default_factory=list)
-    batches: list[list[Stored]] = field(default_factory=list)
-    tried: list[tuple[float, str]] = field(default_factory=list)
-    slow: float = 0.0
-    lists_uids: bool = True
+    down: bool = False  # nothing reaches it
+    refuses: set[str] = field(default_factory=set)  # SOP classes that it does not accept
+    statuses: dict[str, str] = field(default_factory=dict)  # DIMSE statuses of C-STORE, by SOP instance UID; ``*`` for all
+    loses: int = 0  # how many images it will accept and not keep
+    report_after: float | None = 0.0  # seconds until it reports on storage commitment; None for never
+    omits: set[str] = field(default_factory=set)  # SOP instance UIDs that its reports say nothing of
+    commits: bool = True  # whether it can be asked for storage commitment
+    slow: float = 0.0  # seconds that each association takes
+    lists_uids: bool = True  # whether its answers to a query hold what was asked for
+    stored: dict[str, str] = field(default_factory=dict)  # the file that it has, by SOP instance UID
+    got: list[str] = field(default_factory=list)  # the files that it took, in their order, also those that it lost
+    batches: list[list[Stored]] = field(default_factory=list)  # the images of each association that got through
+    tried: list[tuple[float, str]] = field(default_factory=list)  # when it was called, and for what
 
     def call(self, what: str) -> None:
         """An association begins."""
@@ -94,7 +78,7 @@ class Peer:
 
     def report(self, asked: list[tuple[str, str]]) -> dict[str, Any]:
         """What it says of images, by class and UID."""
-        asked = [(one, uid) for one, uid in asked if uid not in self.omits]
-        there = [{"SOPClassUID": one, "SOPInstanceUID": uid} for one, uid in asked if uid in self.stored]
-        gone = [{"SOPClassUID": one, "SOPInstanceUID": uid, "FailureReason": 0x0112} for one, uid in asked if uid not in self.stored]
+        told = [{"SOPClassUID": one, "SOPInstanceUID": uid} for one, uid in asked if uid not in self.omits]
+        there = [one for one in told if one["SOPInstanceUID"] in self.stored]
+        gone = [{**one, "FailureReason": 0x0112} for one in told if one not in there]
         return {"Status": "Failure" if gone else "Success", "Success": there, "Failures": gone}

@@ -8,7 +8,7 @@ import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,21 +23,13 @@ class _OrthancError(Exception):
 
 @dataclass
 class Archive:
-    """An Orthanc with files in a folder.
-
-    Attributes:
-        storage: the folder.
-        instances: each instance's SOP instance UID and the UUID of its file.
-        finds: how many UIDs each query asked for.
-        plugin: what keeps the files instead of Orthanc itself.
-        verified: the instances that Orthanc was asked to verify.
-    """
+    """An Orthanc with files in a folder."""
 
     storage: Path
-    instances: dict[str, tuple[str, str]] = field(default_factory=dict)
-    finds: list[int] = field(default_factory=list)
-    plugin: str | None = None
-    verified: list[str] = field(default_factory=list)
+    instances: dict[str, tuple[str, str]] = field(default_factory=dict)  # SOP instance UID and the UUID of the file, by identifier
+    finds: list[int] = field(default_factory=list)  # how many UIDs each query asked for
+    plugin: str | None = None  # what keeps the files instead of Orthanc itself
+    verified: list[str] = field(default_factory=list)  # the instances that Orthanc was asked to verify
     _md5: dict[str, str] = field(default_factory=dict)
 
     def store(self, instance: str, uid: str, content: bytes) -> Path:
@@ -45,13 +37,10 @@ class Archive:
         uuid = f"{len(self._md5):08x}-0000-0000-0000-000000000000"
         self.instances[instance] = uid, uuid
         self._md5[uuid] = hashlib.md5(content).hexdigest()
-        self.file(uuid).parent.mkdir(parents=True, exist_ok=True)
-        self.file(uuid).write_bytes(content)
-        return self.file(uuid)
-
-    def file(self, uuid: str) -> Path:
-        """Where Orthanc keeps a file."""
-        return self.storage / uuid[:2] / uuid[2:4] / uuid
+        file = self.storage / uuid[:2] / uuid[2:4] / uuid
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+        return file
 
     def post(self, path: str, body: str) -> str:
         """The REST API, as far as the script needs it."""
@@ -77,14 +66,13 @@ def archive(tmp_path: Path) -> Archive:
 @pytest.fixture
 def script(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The script, loaded as Orthanc loads it."""
-    orthanc: Any = ModuleType("orthanc")
-    orthanc.OrthancException = _OrthancError
-    orthanc.RestApiPost = archive.post
-    orthanc.RestApiGet = lambda _: json.dumps({"StorageAreaPlugin": archive.plugin})
-    orthanc.GetConfiguration = lambda: json.dumps({"StorageDirectory": str(archive.storage)})
-    orthanc.RegisterStorageCommitmentScpCallback = lambda *_: None
-    orthanc.StorageCommitmentFailureReason = type(
-        "Reasons", (), {"SUCCESS": SUCCESS, "PROCESSING_FAILURE": FAILURE, "NO_SUCH_OBJECT_INSTANCE": MISSING}
+    orthanc = SimpleNamespace(
+        OrthancException=_OrthancError,
+        RestApiPost=archive.post,
+        RestApiGet=lambda _: json.dumps({"StorageAreaPlugin": archive.plugin}),
+        GetConfiguration=lambda: json.dumps({"StorageDirectory": str(archive.storage)}),
+        RegisterStorageCommitmentScpCallback=lambda *_: None,
+        StorageCommitmentFailureReason=SimpleNamespace(SUCCESS=SUCCESS, PROCESSING_FAILURE=FAILURE, NO_SUCH_OBJECT_INSTANCE=MISSING),
     )
     monkeypatch.setitem(sys.modules, "orthanc", orthanc)
     spec = importlib.util.spec_from_file_location("commitment", SOURCE)

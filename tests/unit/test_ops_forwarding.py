@@ -16,57 +16,51 @@ from ops.forwarding import report
 from ops.setup.console import SetupError
 
 NOW = 1_800_000_000.0
+IDLE = {
+    "to": "server",
+    "waiting": 0,
+    "inFlight": 0,
+    "setAside": 0,
+    "oldestWaiting": None,
+    "lastDelivered": None,
+    "tries": 0,
+    "nextTry": None,
+    "reason": "",
+    "more": False,
+    "aside": [],
+}
 
 
 def _iso(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(NOW + seconds))
 
 
-def _link(**said: Any) -> dict[str, Any]:
-    idle = {
-        "to": "server",
-        "waiting": 0,
-        "inFlight": 0,
-        "setAside": 0,
-        "oldestWaiting": None,
-        "lastDelivered": None,
-        "tries": 0,
-        "nextTry": None,
-        "reason": "",
-        "more": False,
-        "aside": [],
-    }
-    return idle | said
-
-
 def _lines(*links: dict[str, Any], answers: bool = True) -> list[str]:
-    text = report([{"node": "client", "nodeAnswers": answers, "links": list(links)}], NOW)
+    text = report([{"node": "client", "nodeAnswers": answers, "links": [IDLE | link for link in links]}], NOW)
     return [" ".join(line.split()) for line in text.splitlines()]
 
 
-def test_a_link_without_work() -> None:
-    assert _lines(_link(lastDelivered=_iso(-3)))[2] == "client -> server 0 0 0 - 3 s ago 0 - all delivered"
-
-
-def test_a_destination_that_is_away() -> None:
-    failing = _link(waiting=5000, oldestWaiting=_iso(-600), tries=9, nextTry=_iso(100), reason="connection refused")
-    assert _lines(failing)[2] == "client -> server 5000 0 0 10 min ago - 9 in 100 s connection refused"
-
-
-def test_more_than_is_counted_and_work_under_way() -> None:
-    assert _lines(_link(waiting=1000, inFlight=100, more=True, oldestWaiting=_iso(-200000)))[2].startswith(
-        "client -> server 1000+ 100 0 2 d ago"
-    )
-    assert _lines(_link(inFlight=1))[2].endswith("sending")
-
-
-def test_a_node_that_does_not_answer() -> None:
-    assert _lines(_link(), answers=False)[2].endswith("client does not answer")
+@pytest.mark.parametrize(
+    ("link", "answers", "line"),
+    [
+        ({"lastDelivered": _iso(-3)}, True, "0 0 0 - 3 s ago 0 - all delivered"),
+        (
+            {"waiting": 5000, "oldestWaiting": _iso(-600), "tries": 9, "nextTry": _iso(100), "reason": "connection refused"},
+            True,
+            "5000 0 0 10 min ago - 9 in 100 s connection refused",
+        ),
+        ({"waiting": 1000, "inFlight": 100, "more": True, "oldestWaiting": _iso(-200000)}, True, "1000+ 100 0 2 d ago - 0 - sending"),
+        ({"inFlight": 1}, True, "0 1 0 - - 0 - sending"),
+        ({}, False, "0 0 0 - - 0 - client does not answer"),
+    ],
+)
+def test_a_link_is_a_line(link: dict[str, Any], answers: bool, line: str) -> None:
+    assert _lines(link, answers=answers)[2:] == [f"client -> server {line}"]
 
 
 def test_links_are_sorted_and_images_set_aside_are_listed() -> None:
     aside = {"image": "abc", "reason": "refused", "tries": 3, "nextTry": _iso(86400)}
-    lines = _lines(_link(to="server", setAside=1, aside=[aside]), _link(to="backup"))
+    lines = _lines({"to": "server", "setAside": 1, "aside": [aside]}, {"to": "backup"})
     assert [line.split()[2] for line in lines[2:4]] == ["backup", "server"]
     assert lines[-1] == f"client -> server abc 3 {_iso(86400)} refused"
 
@@ -74,7 +68,7 @@ def test_links_are_sorted_and_images_set_aside_are_listed() -> None:
 def test_json_is_json_alone_also_where_a_forwarder_does_not_answer(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = {"node": "client", "nodeAnswers": True, "links": [_link()]}
+    said = {"node": "client", "nodeAnswers": True, "links": [IDLE]}
 
     def docker(arguments: Sequence[str]) -> str:
         if "dead" in arguments:
