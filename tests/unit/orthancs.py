@@ -142,35 +142,29 @@ class Node:
             return self._at_destination(peer, parts[2], body)
         asked = {key: values[0] for key, values in parse_qs(url.query, keep_blank_values=True).items()}
         with self.lock:
-            if method == "GET":
-                return self._get(parts, asked)
-            return self._change(method, parts, body)
+            return self._of_database(method, parts, asked, body)
 
-    def _get(self, parts: list[str], asked: dict[str, str]) -> Any:
-        match parts:
-            case ["system"]:
+    def _of_database(self, method: str, parts: list[str], asked: dict[str, str], body: Any) -> Any:
+        match method, *parts:
+            case "GET", "system":
                 return {"Version": "1.12.7", "Capabilities": {"HasExtendedFind": self.extended}}
-            case ["changes"] if "last" in asked:
+            case "GET", "changes" if "last" in asked:
                 return {"Changes": [], "Done": True, "Last": self.last_change}
-            case ["changes"]:
+            case "GET", "changes":
                 rest = [change for change in self.changes if change[0] > int(asked["since"])]
                 page = [{"Seq": number, "ChangeType": kind, "ID": id_} for number, kind, id_ in rest[: int(asked["limit"])]]
                 return {"Changes": page, "Done": len(page) == len(rest), "Last": page[-1]["Seq"] if page else self.last_change}
-            case ["series"]:
+            case "GET", "series":
                 since = int(asked["since"])
                 return sorted(self.series)[since : since + int(asked["limit"])]
-            case ["studies", id_]:
+            case "GET", "studies", id_:
                 group = _held({group.study: group for group in self.series.values()}, id_)
                 return {"MainDicomTags": dict(group.study_tags), "PatientMainDicomTags": {"PatientName": PATIENT}}
-            case ["storage-commitment", uid]:
+            case "GET", "storage-commitment", uid:
                 ready, report = _held(self._transactions, uid)
                 return report if ready is not None and time.monotonic() >= ready else {"Status": "Pending", "Success": [], "Failures": []}
-            case ["queries", id_, "answers"]:
+            case "GET", "queries", id_, "answers":
                 return _held(self._queries, id_)
-        raise RefusedError(404, 17, f"Unknown resource {parts}")
-
-    def _change(self, method: str, parts: list[str], body: Any) -> Any:
-        match method, *parts:
             case "PUT", "series", id_, "metadata", number:
                 _held(self.series, id_).metadata[number] = body
                 return {}
