@@ -1,11 +1,11 @@
-"""A forwarder that runs, against a node that is none (orthancs.py), in a hurry. Tests get it as the fixture ``world``."""
+"""A forwarder that runs, against a node that is none (orthancs.py), in a hurry. A test file takes the fixture by ``world = a_world``."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, Self
@@ -205,3 +205,12 @@ class World:
     def statuses(self) -> dict[str, Any]:
         """What the forwarder says."""
         return statuses("room", bool(self.watch.node_up), self.links)
+
+
+@pytest.fixture
+def a_world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """A world whose forwarder is not started. Not in a conftest.py, which would put all unit tests into one process."""
+    made = World(monkeypatch)
+    yield made
+    made.kill()
+    made.node.close()

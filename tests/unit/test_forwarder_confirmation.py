@@ -6,7 +6,9 @@ import pytest
 
 from forwarder import link
 from forwarder.config import Confirm
-from tests.unit.forwarding import World, config
+from tests.unit.forwarding import World, a_world, config
+
+world = a_world
 
 
 @pytest.mark.parametrize("confirm", ["commitment", "query"])

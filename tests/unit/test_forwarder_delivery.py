@@ -9,8 +9,10 @@ import pytest
 from forwarder import ledger, look, watch
 from forwarder.config import Confirm, Rules
 from forwarder.record import Record, mark_of
-from tests.unit.forwarding import World, config
+from tests.unit.forwarding import World, a_world, config
 from tests.unit.peers import Stored
+
+world = a_world
 
 
 def _files(images: list[Stored]) -> list[str]:

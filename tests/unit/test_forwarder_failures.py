@@ -12,8 +12,10 @@ from forwarder import backlog, ledger, link, look
 from forwarder.__main__ import retry
 from forwarder.config import Confirm
 from forwarder.trouble import TRIES_REFUSED
-from tests.unit.forwarding import World, config
+from tests.unit.forwarding import World, a_world, config
 from tests.unit.peers import PATIENT, SECRET
+
+world = a_world
 
 
 @pytest.mark.parametrize("restarted", [False, True])
@@ -100,8 +102,8 @@ def test_an_image_that_is_refused_is_set_aside_and_holds_up_no_other(
 
 def test_what_is_set_aside_is_tried_again_on_demand_and_not_by_a_restart(world: World) -> None:
     world.set_aside()
-    late = world.node.add("a")[0]
-    world.until(lambda: late.uid in world.peer.stored)
+    world.node.add("a")  # a late one is delivered
+    world.until(lambda: len(world.record("a").confirmed) == 3)
     world.start().until(world.aside)
     stores = len(world.peer.calls("store"))
     world.sweep()

@@ -8,7 +8,9 @@ import pytest
 
 from forwarder.config import Rules
 from forwarder.record import mark_of
-from tests.unit.forwarding import World, config
+from tests.unit.forwarding import World, a_world, config
+
+world = a_world
 
 #: The images of these tests were stored longer ago than that, but not than this.
 SHORT, LONG = 3600, 10**6

@@ -13,8 +13,10 @@ from forwarder import ledger, pages, watch
 from forwarder.config import Confirm
 from forwarder.orthanc import Orthanc, Series
 from forwarder.record import Record, mark_of
-from tests.unit.forwarding import World, config
+from tests.unit.forwarding import World, a_world, config
 from tests.unit.peers import SECRET
+
+world = a_world
 
 
 @pytest.mark.parametrize("confirm", ["commitment", "query"])

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from forwarder.web import metrics, server
-from tests.unit.forwarding import World
+from tests.unit.forwarding import World, a_world
+
+world = a_world
 
 STATUS: dict[str, Any] = {
     "node": "room",
