@@ -86,8 +86,8 @@ def test_an_image_that_is_refused_is_set_aside_and_holds_up_no_other(
     world.node.add("b", 3)
     world.peer.refuses.add(SECRET)
     world.start(config(confirm=confirm)).until(lambda: world.lost() == [poison.id] and world.aside())
-    world.until(lambda: world.record("a").closed)
-    assert (world.status()["waiting"], world.status()["setAside"]) == (0, 1)
+    world.until(lambda: world.record("a").closed and world.status()["waiting"] == 0)
+    assert world.status()["setAside"] == 1
     listed = world.status()["aside"][0]
     assert (listed["image"], listed["tries"]) == (poison.id, TRIES_REFUSED)
     assert listed["reason"] == "no presentation context was accepted for its SOP class and transfer syntax"
