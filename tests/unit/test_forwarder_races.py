@@ -52,8 +52,8 @@ def test_a_series_that_comes_back_while_it_is_found_gone_is_not_forgotten(world:
 
     world.orthanc.series = series  # type: ignore[method-assign,assignment]
     world.node.remove(image)
-    world.until(looked.is_set, 3.0)
-    world.until(lambda: not world.lost(), 3.0)
+    world.until(looked.is_set)
+    world.until(lambda: not world.lost())
 
 
 def test_series_that_are_deleted_during_a_sweep_hide_no_other_from_it(world: World) -> None:
@@ -78,7 +78,7 @@ def test_a_change_that_becomes_visible_behind_a_later_one_is_not_missed(world: W
     world.until(lambda: not len(world.ledger.backlog))
     with world.node.lock:
         world.node.changes.insert(0, (number, "NewInstance", early.id))
-    world.until(lambda: not world.lost(), 3.0)
+    world.until(lambda: not world.lost())
 
 
 def test_a_destination_that_answers_nonsense_is_left_alone_and_tried_again(world: World) -> None:
@@ -86,13 +86,13 @@ def test_a_destination_that_answers_nonsense_is_left_alone_and_tried_again(world
     world.peer.lists_uids = False
     for number in range(5):
         world.node.add(f"s{number}", 2)
-    world.start(config(confirm="query")).until(lambda: world.ledger.backoff.tries >= 2, 3.0)
+    world.start(config(confirm="query")).until(lambda: world.ledger.backoff.tries >= 2)
     world.peer.down = True
     world.until(lambda: world.status()["reason"] == "connection refused")
     world.peer.down = False
     world.until(lambda: world.status()["reason"] == "an answer that was not expected")
     world.peer.lists_uids = True
-    world.until(lambda: not world.lost() and not len(world.ledger.backlog), 4.0)
+    world.until(lambda: not world.lost() and not len(world.ledger.backlog))
     assert world.alive
 
 
@@ -100,7 +100,7 @@ def test_a_series_for_which_the_node_cannot_answer_holds_up_no_other(world: Worl
     world.node.add("a")
     world.node.add("b")
     world.node.broken.add("a")
-    world.start().until(lambda: len(world.peer.stored) == 1, 3.0)
+    world.start().until(lambda: len(world.peer.stored) == 1)
 
 
 def test_what_was_taken_back_is_not_written_again_by_what_was_under_way(world: World) -> None:
