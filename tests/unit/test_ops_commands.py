@@ -16,7 +16,7 @@ from ops.setup.console import ROOT, SetupError
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout whose environment's pip only notes that it was called."""
+    """A checkout whose environment notes that it was made, and its pip that it was called."""
     (tmp_path / "requirements.txt").write_text("a\n")
     (tmp_path / "requirements-dev.txt").write_text("-r requirements.txt\nb\n")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -24,30 +24,28 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def create(folder: Path) -> None:
         (folder / "bin").mkdir(parents=True, exist_ok=True)
         (folder / venv._UNFINISHED).touch()
+        with (folder / "made").open("a") as made:
+            made.write("once more\n")
         python = folder / "bin" / "python"
-        python.write_text('#!/bin/sh\n[ "$2" = "import pip" ] || echo "$@" >>"${0%/*}/calls"\ntest ! -e "${0%/*}/broken"\n')
+        python.write_text('#!/bin/sh\n[ "$2" = "import pip" ] || echo "$@" >>"${0%/*/*}/installed"\ntest ! -e "${0%/*}/broken"\n')
         python.chmod(0o755)
 
     monkeypatch.setattr(venv, "_create", create)
     return tmp_path
 
 
-def _calls(checkout: Path) -> int:
-    return len((checkout / ".venv" / "bin" / "calls").read_text().splitlines())
+def _count(checkout: Path, what: str) -> int:
+    return len((checkout / ".venv" / what).read_text().splitlines())
 
 
-def test_what_is_installed_is_not_installed_again(checkout: Path) -> None:
+def test_what_is_installed_is_not_installed_again_until_it_changes(checkout: Path) -> None:
     for _ in range(2):
         venv.ensure_venv("requirements.txt", checkout)
-    assert _calls(checkout) == 1
-
-
-def test_requirements_that_changed_are_installed(checkout: Path) -> None:
-    venv.ensure_venv("requirements.txt", checkout)
+    assert _count(checkout, "installed") == 1
     (checkout / "requirements.txt").write_text("a==2\n")
     assert not venv.is_complete("requirements.txt", checkout)
     venv.ensure_venv("requirements.txt", checkout)
-    assert _calls(checkout) == 2
+    assert _count(checkout, "installed") == 2
 
 
 def test_the_development_set_holds_the_other(checkout: Path) -> None:
@@ -55,23 +53,15 @@ def test_the_development_set_holds_the_other(checkout: Path) -> None:
     assert not venv.is_complete("requirements-dev.txt", checkout)
     venv.ensure_venv("requirements-dev.txt", checkout)
     assert venv.is_complete("requirements.txt", checkout)
-    assert _calls(checkout) == 2
+    assert _count(checkout, "installed") == 2
 
 
-def test_an_interrupted_installation_begins_anew(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_installation_begins_anew(checkout: Path) -> None:
     venv.ensure_venv("requirements.txt", checkout)
     (checkout / ".venv" / venv._UNFINISHED).touch()
     assert not venv.is_complete("requirements.txt", checkout)
-    made: list[Path] = []
-    create = venv._create
-
-    def note(folder: Path) -> None:
-        made.append(folder)
-        create(folder)
-
-    monkeypatch.setattr(venv, "_create", note)
     venv.ensure_venv("requirements.txt", checkout)
-    assert made == [checkout / ".venv"]
+    assert _count(checkout, "made") == 2
     assert venv.is_complete("requirements.txt", checkout)
 
 

@@ -14,9 +14,8 @@ import pytest
 
 from ops import drift_issue, pipeline, reviewed, sticky
 from ops.drift_issue import Finding
-from ops.forge import Api
 from ops.setup.console import SetupError
-from tests.unit.forge_server import BOT, REPOSITORY, REPOSITORY_ID, TOKEN, Fault, Forge, running
+from tests.unit.forge_server import BOT, REPOSITORY_ID, Fault, Forge, served
 
 DRIFTED = Finding("dev", "drifted", "## dev: server was stopped by hand")
 SAME = Finding("prod", "same")
@@ -24,26 +23,13 @@ UNKNOWN = Finding("prod", "unknown")
 
 
 @pytest.fixture
-def forge() -> Iterator[Forge]:
-    with running(Forge()) as served:
-        yield served
+def forge(monkeypatch: pytest.MonkeyPatch) -> Iterator[Forge]:
+    yield from served(monkeypatch)
 
 
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
-    monkeypatch.setattr(Api, "pause", lambda *_: None)
-
-
-def hub(forge: Forge, run: int = 50) -> pipeline.GitHub:
-    """The repository, as a nightly job sees it."""
-    return pipeline.github(environment(forge, run=run))
-
-
-def environment(forge: Forge, **more: Any) -> dict[str, str]:
-    run = str(more.pop("run", 50))
-    known = {"GITHUB_ACTIONS": "true", "GITHUB_API_URL": forge.url, "GITHUB_REPOSITORY": REPOSITORY, "GITHUB_TOKEN": TOKEN}
-    return known | {"GITHUB_RUN_ID": run} | more
+def settle(forge: Forge, run: int, *findings: Finding) -> str:
+    """What a nightly job does about what it has found."""
+    return drift_issue.settle(pipeline.github(forge.environment(run)), findings)
 
 
 def opened(forge: Forge) -> list[dict[str, Any]]:
@@ -51,40 +37,40 @@ def opened(forge: Forge) -> list[dict[str, Any]]:
 
 
 def test_it_is_opened_once_updated_and_closed(forge: Forge) -> None:
-    assert drift_issue.settle(hub(forge, 50), [DRIFTED, SAME]).endswith("opened")
-    assert drift_issue.settle(hub(forge, 51), [Finding("dev", "drifted", "## dev: client was removed"), SAME]).endswith("updated")
+    assert settle(forge, 50, DRIFTED, SAME).endswith("opened")
+    assert settle(forge, 51, Finding("dev", "drifted", "## dev: client was removed"), SAME).endswith("updated")
     (issue,) = opened(forge)
     assert "client was removed" in issue["body"]
     assert "server was stopped" not in issue["body"]
     assert "## prod\n\nAs it was deployed." in issue["body"]
-    assert "closed" in drift_issue.settle(hub(forge, 52), [Finding("dev", "same"), SAME])
+    assert "closed" in settle(forge, 52, Finding("dev", "same"), SAME)
     assert opened(forge) == []
     assert "Nothing has drifted any more: dev, prod." in forge.issues[0]["comments"][0]
     assert forge.count("POST .*/issues$") == 1
 
 
 def test_without_drift_no_issue_is_touched(forge: Forge) -> None:
-    assert "nothing has drifted" in drift_issue.settle(hub(forge), [SAME])
+    assert "nothing has drifted" in settle(forge, 50, SAME)
     assert forge.count("POST|PATCH") == 0
 
 
 def test_what_is_not_known_neither_opens_nor_closes(forge: Forge) -> None:
-    drift_issue.settle(hub(forge, 50), [UNKNOWN])
+    settle(forge, 50, UNKNOWN)
     assert forge.issues == []
-    drift_issue.settle(hub(forge, 51), [DRIFTED, SAME])
-    drift_issue.settle(hub(forge, 52), [Finding("dev", "same"), UNKNOWN])
+    settle(forge, 51, DRIFTED, SAME)
+    settle(forge, 52, Finding("dev", "same"), UNKNOWN)
     (issue,) = opened(forge)
     assert "## prod\n\n**Not known**" in issue["body"]
 
 
 def test_it_is_found_among_all_open_issues(forge: Forge) -> None:
-    drift_issue.settle(hub(forge, 50), [DRIFTED])
+    settle(forge, 50, DRIFTED)
     label = [{"name": "drift"}]
     for number in range(230):
         forge.add_issue("physicist", f"{number}", labels=label)
     forged = forge.add_issue("mallory", f"{sticky.marker('drift', 9)}\nforged", labels=label)
     pull = forge.add_issue(BOT, f"{sticky.marker('drift', 9)}\na pull request", labels=label, pull_request={})
-    drift_issue.settle(hub(forge, 51), [DRIFTED])
+    settle(forge, 51, DRIFTED)
     assert len([issue for issue in opened(forge) if "pull_request" not in issue]) == 1
     assert forged["state"] == pull["state"] == "open"
     assert forged["body"].endswith("forged")
@@ -102,7 +88,7 @@ def test_two_runs_at_once_leave_one_open(forge: Forge, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(drift_issue, "_ours", meet)
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda run: drift_issue.settle(hub(forge, run), [DRIFTED]), (50, 51)))
+        list(pool.map(lambda run: settle(forge, run, DRIFTED), (50, 51)))
     assert len(forge.issues) == 2
     (issue,) = opened(forge)
     assert issue["number"] == 20
@@ -111,7 +97,7 @@ def test_two_runs_at_once_leave_one_open(forge: Forge, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("done", [True, False])
 def test_an_issue_whose_answer_was_lost_is_not_opened_twice(forge: Forge, done: bool) -> None:
     forge.faults.append(Fault("POST .*/issues", 502, done=done))
-    assert "opened" in drift_issue.settle(hub(forge, 50), [DRIFTED])
+    assert "opened" in settle(forge, 50, DRIFTED)
     assert len(forge.issues) == 1
 
 
@@ -129,7 +115,8 @@ def test_what_a_check_has_found(tmp_path: Path, status: int, report: bool, known
     assert drift_issue.drift_check("dev", tmp_path) == exit_status
     found = drift_issue.finding("dev", tmp_path)
     assert (found.status, found.text) == (known, "## dev: server was stopped\n" if known == "drifted" else "")
-    assert drift_issue.finding("prod", tmp_path).status == "unknown"
+    (tmp_path / "artifacts" / "drift" / "prod.status.json").write_text(json.dumps({"status": "approved"}))
+    assert [drift_issue.finding(stack, tmp_path).status for stack in ("prod", "never-checked")] == ["unknown", "unknown"]
 
 
 # --- The plan that was reviewed --------------------------------------------------------------------------------------
@@ -162,7 +149,7 @@ def fetch(forge: Forge, folder: Path) -> str:
     """What `make reviewed` says to the workflow."""
     output = folder / "output"
     output.unlink(missing_ok=True)
-    assert reviewed.reviewed("prod", environment(forge, GITHUB_OUTPUT=str(output)), folder) == 0
+    assert reviewed.reviewed("prod", forge.environment(GITHUB_OUTPUT=str(output)), folder) == 0
     return output.read_text().strip()
 
 
@@ -180,46 +167,28 @@ def test_the_plan_of_the_merged_pull_request_is_fetched(forge: Forge, checkout: 
 
 
 @pytest.mark.parametrize(
-    "run",
+    "of",
     [
-        {"from": 99},  # a fork's
-        {"path": ".github/workflows/another.yml"},
-        {"event": "push"},
-        {"head_sha": "e" * 40},  # not the commit that was merged
+        pytest.param({"run": {"from": 99}}, id="a fork's"),
+        pytest.param({"run": {"path": ".github/workflows/another.yml"}}, id="another workflow's"),
+        pytest.param({"run": {"event": "push"}}, id="another event's"),
+        pytest.param({"run": {"head_sha": "e" * 40}}, id="not of the commit that was merged"),
+        pytest.param({"pull": {"merged_at": None}}, id="of a pull request that was not merged"),
+        pytest.param({"artifact": {"expired": True}}, id="expired"),
+        pytest.param({"name": reviewed.artifact_name("prod", "f" * 40)}, id="of another tree"),
     ],
 )
-def test_a_plan_of_another_origin_is_none(forge: Forge, checkout: Path, run: dict[str, Any]) -> None:
-    forge.add_artifact(merged(forge, checkout, **run), FILES, run=1)
+def test_a_plan_of_another_origin_is_none(forge: Forge, checkout: Path, of: dict[str, Any]) -> None:
+    name = merged(forge, checkout, **of.get("run", {}))
+    forge.pulls[0] |= of.get("pull", {})
+    forge.add_artifact(of.get("name", name), FILES, run=1, **of.get("artifact", {}))
     assert fetch(forge, checkout) == "plan="
     assert not (checkout / "artifacts").exists()
 
 
-def test_a_plan_of_another_tree_is_none(forge: Forge, checkout: Path) -> None:
-    merged(forge, checkout)
-    forge.add_artifact(reviewed.artifact_name("prod", "f" * 40), FILES, run=1)
-    assert fetch(forge, checkout) == "plan="
-
-
-def test_an_expired_plan_is_none(forge: Forge, checkout: Path) -> None:
-    forge.add_artifact(merged(forge, checkout), FILES, run=1, expired=True)
-    assert fetch(forge, checkout) == "plan="
-
-
-def test_a_pull_request_that_was_not_merged_has_no_plan(forge: Forge, checkout: Path) -> None:
-    forge.add_artifact(merged(forge, checkout), FILES, run=1)
-    forge.pulls[0]["merged_at"] = None
-    assert fetch(forge, checkout) == "plan="
-
-
 def test_only_the_newest_commit_is_deployed(forge: Forge, checkout: Path) -> None:
     forge.tips["main"] = git(checkout, "HEAD")
-    assert reviewed.newest(environment(forge, GITHUB_REF_NAME="main"), checkout) == 0
+    assert reviewed.newest(forge.environment(GITHUB_REF_NAME="main"), checkout) == 0
     forge.tips["main"] = HEAD
     with pytest.raises(SetupError, match=r"main is at dddddddddd.*Nothing was touched"):
-        reviewed.newest(environment(forge, GITHUB_REF_NAME="main"), checkout)
-
-
-def test_the_status_is_a_file_of_its_own(tmp_path: Path) -> None:
-    (tmp_path / "artifacts" / "drift").mkdir(parents=True)
-    (tmp_path / "artifacts" / "drift" / "dev.status.json").write_text(json.dumps({"status": "approved"}))
-    assert drift_issue.finding("dev", tmp_path).status == "unknown"
+        reviewed.newest(forge.environment(GITHUB_REF_NAME="main"), checkout)

@@ -26,25 +26,26 @@ def test_which_context_is_in_use(environ: dict[str, str], config: dict[str, str]
     assert context_name(environ, config) == name
 
 
-def _inspected(**changes: Any) -> dict[str, Any]:
-    endpoint = {"Host": "ssh://user@host", "SkipTLSVerify": False}
-    return {"Endpoints": {"docker": endpoint}, "TLSMaterial": {}, "Storage": {"TLSPath": "/tls"}, **changes}
-
-
-def test_a_context_becomes_a_host() -> None:
-    assert context_environment(_inspected()) == {"DOCKER_HOST": "ssh://user@host"}
-
-
-def test_a_contexts_certificates_go_with_it() -> None:
-    inspected = _inspected(TLSMaterial={"docker": ["ca.pem", "cert.pem", "key.pem"]})
-    assert context_environment(inspected) == {
-        "DOCKER_HOST": "ssh://user@host",
-        "DOCKER_CERT_PATH": "/tls/docker",
-        "DOCKER_TLS_VERIFY": "1",
+@pytest.mark.parametrize(
+    ("inspected", "more"),
+    [
+        pytest.param({}, {}, id="a host"),
+        pytest.param(
+            {"TLSMaterial": {"docker": ["ca.pem", "cert.pem", "key.pem"]}},
+            {"DOCKER_CERT_PATH": "/tls/docker", "DOCKER_TLS_VERIFY": "1"},
+            id="its certificates go with it",
+        ),
+        pytest.param(
+            {"TLSMaterial": {"docker": ["ca.pem"]}, "Endpoints": {"docker": {"Host": "tcp://host:2376", "SkipTLSVerify": True}}},
+            {"DOCKER_HOST": "tcp://host:2376", "DOCKER_CERT_PATH": "/tls/docker"},
+            id="one that skips verification still does",
+        ),
+    ],
+)
+def test_a_context_becomes_a_host(inspected: dict[str, Any], more: dict[str, str]) -> None:
+    context = {
+        "Endpoints": {"docker": {"Host": "ssh://user@host", "SkipTLSVerify": False}},
+        "TLSMaterial": {},
+        "Storage": {"TLSPath": "/tls"},
     }
-
-
-def test_a_context_that_skips_verification_still_does() -> None:
-    endpoint = {"Host": "tcp://host:2376", "SkipTLSVerify": True}
-    inspected = _inspected(Endpoints={"docker": endpoint}, TLSMaterial={"docker": ["ca.pem"]})
-    assert "DOCKER_TLS_VERIFY" not in context_environment(inspected)
+    assert context_environment({**context, **inspected}) == {"DOCKER_HOST": "ssh://user@host", **more}

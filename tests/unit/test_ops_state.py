@@ -11,131 +11,112 @@ import pytest
 from ops.setup.console import SetupError
 from ops.setup.state import State, ensure_state
 
+CLOUD = "https://api.pulumi.com"
+LOGGED_IN = json.dumps({"current": CLOUD})
+ELSEWHERE = {"PULUMI_BACKEND_URL": "s3://bucket"}
+#: What a stack file holds once its secrets are encrypted with a passphrase.
+SALTED = "config: {}\nencryptionsalt: v1:abc=:v1:def\n"
+
+
+class Place:
+    """A home and a checkout on a machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home, self.checkout = folder / "home", folder / "checkout"
+        for made in (self.home / ".pulumi", self.checkout):
+            made.mkdir(parents=True)
+        self.state = self.checkout / ".pulumi-state"
+        self.passphrase = self.state / "passphrase"
+
+    def ensure(self, **environ: str) -> State:
+        """The state of the stack dev."""
+        return ensure_state("dev", {"HOME": str(self.home), **environ}, self.checkout)
+
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    (tmp_path / "home" / ".pulumi").mkdir(parents=True)
-    return tmp_path / "home"
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    (tmp_path / "checkout").mkdir()
-    return tmp_path / "checkout"
-
-
-def _mode(path: Path) -> int:
-    return stat.S_IMODE(path.stat().st_mode)
-
-
-def test_without_a_login_there_is_a_private_local_backend(home: Path, checkout: Path) -> None:
-    state = ensure_state("dev", {"HOME": str(home)}, checkout)
-    passphrase = checkout / ".pulumi-state" / "passphrase"
-    assert state.env == {
-        "PULUMI_BACKEND_URL": f"file://{checkout}/.pulumi-state",
-        "PULUMI_CONFIG_PASSPHRASE_FILE": str(passphrase),
-    }
-    assert (_mode(checkout / ".pulumi-state"), _mode(passphrase)) == (0o700, 0o600)
-    assert len(passphrase.read_text().strip()) >= 32
-
-
-def test_the_passphrase_is_made_once(home: Path, checkout: Path) -> None:
-    ensure_state("dev", {"HOME": str(home)}, checkout)
-    first = (checkout / ".pulumi-state" / "passphrase").read_text()
-    ensure_state("dev", {"HOME": str(home)}, checkout)
-    assert (checkout / ".pulumi-state" / "passphrase").read_text() == first
-
-
-def test_two_checkouts_have_two_passphrases(home: Path, checkout: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    other.mkdir()
-    for root in (checkout, other):
-        ensure_state("dev", {"HOME": str(home)}, root)
-    passphrases = {(root / ".pulumi-state" / "passphrase").read_text() for root in (checkout, other)}
-    assert len(passphrases) == 2
-
-
-def test_a_login_that_exists_is_used(home: Path, checkout: Path) -> None:
-    (home / ".pulumi" / "credentials.json").write_text(json.dumps({"current": "https://api.pulumi.com"}))
-    state = ensure_state("dev", {"HOME": str(home)}, checkout)
-    assert (state.url, state.env) == ("https://api.pulumi.com", {})
-    assert not (checkout / ".pulumi-state").exists()
-
-
-def test_an_access_token_is_a_login(home: Path, checkout: Path) -> None:
-    state = ensure_state("dev", {"HOME": str(home), "PULUMI_ACCESS_TOKEN": "pul-x"}, checkout)
-    assert (state.url, state.env) == ("https://api.pulumi.com", {})
-
-
-def test_the_backend_variable_goes_before_a_login(home: Path, checkout: Path) -> None:
-    (home / ".pulumi" / "credentials.json").write_text(json.dumps({"current": "https://api.pulumi.com"}))
-    environ = {"HOME": str(home), "PULUMI_BACKEND_URL": "s3://bucket", "PULUMI_CONFIG_PASSPHRASE": ""}
-    state = ensure_state("dev", environ, checkout)
-    # An empty passphrase is the caller's choice too.
-    assert (state.url, state.env) == ("s3://bucket", {})
-
-
-def test_pulumi_home_is_where_the_login_is_looked_for(home: Path, checkout: Path, tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    (elsewhere / "credentials.json").write_text(json.dumps({"current": "https://pulumi.example.org"}))
-    state = ensure_state("dev", {"HOME": str(home), "PULUMI_HOME": str(elsewhere)}, checkout)
-    assert state.url == "https://pulumi.example.org"
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"current": ""}', "null"])
-def test_a_broken_or_empty_login_is_none(home: Path, checkout: Path, content: str) -> None:
-    (home / ".pulumi" / "credentials.json").write_text(content)
-    assert ensure_state("dev", {"HOME": str(home)}, checkout).url.startswith("file://")
-
-
-def test_the_callers_passphrase_is_respected(home: Path, checkout: Path) -> None:
-    state = ensure_state("dev", {"HOME": str(home), "PULUMI_CONFIG_PASSPHRASE_FILE": "/mine"}, checkout)
-    assert "PULUMI_CONFIG_PASSPHRASE_FILE" not in state.env
-    assert not (checkout / ".pulumi-state" / "passphrase").exists()
-
-
-def test_a_lost_passphrase_is_not_replaced_by_another(home: Path, checkout: Path) -> None:
-    (checkout / "Pulumi.dev.yaml").write_text("config: {}\nencryptionsalt: v1:abc=:v1:def\n")
-    with pytest.raises(SetupError, match=r"(?s)Pulumi\.dev\.yaml holds secrets.*encryptionsalt"):
-        ensure_state("dev", {"HOME": str(home)}, checkout)
-    assert not (checkout / ".pulumi-state" / "passphrase").exists()
-
-
-def test_a_key_service_needs_no_passphrase(home: Path, checkout: Path) -> None:
-    (checkout / "Pulumi.prod.yaml").write_text("secretsprovider: awskms://key\nencryptedkey: abc\nconfig: {}\n")
-    state = ensure_state("prod", {"HOME": str(home), "PULUMI_BACKEND_URL": "s3://bucket"}, checkout)
-    assert state.env == {}
-
-
-@pytest.mark.parametrize("runner", ["GITHUB_ACTIONS", "GITLAB_CI"])
-def test_no_state_is_left_to_a_runners_checkout(home: Path, checkout: Path, runner: str) -> None:
-    with pytest.raises(SetupError, match="PULUMI_BACKEND_URL"):
-        ensure_state("dev", {"HOME": str(home), runner: "true", "PULUMI_BACKEND_URL": ""}, checkout)
-    assert not (checkout / ".pulumi-state").exists()
-    environ = {"HOME": str(home), runner: "true", "PULUMI_BACKEND_URL": "s3://bucket", "PULUMI_CONFIG_PASSPHRASE": "known"}
-    assert ensure_state("dev", environ, checkout).url == "s3://bucket"
+def test_without_a_login_there_is_a_private_local_backend(place: Place, tmp_path: Path) -> None:
+    url = f"file://{place.state}"
+    assert place.ensure().env == {"PULUMI_BACKEND_URL": url, "PULUMI_CONFIG_PASSPHRASE_FILE": str(place.passphrase)}
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (place.state, place.passphrase)] == [0o700, 0o600]
+    made = place.passphrase.read_text()
+    assert len(made.strip()) >= 32
+    place.ensure()
+    assert place.passphrase.read_text() == made
+    other = Place(tmp_path / "other")
+    other.ensure()
+    assert other.passphrase.read_text() != made
 
 
 @pytest.mark.parametrize(
-    ("content", "provider", "asks"),
+    ("login", "environ", "url"),
     [
-        ("config: {}\n", "hashivault://stacks", False),
-        ("config: {}\n", "passphrase", True),
-        # What a stack is encrypted with is not what a new one would be.
-        ("encryptionsalt: v1:abc=:v1:def\nconfig: {}\n", "hashivault://stacks", True),
-        ("secretsprovider: awskms://key\nconfig: {}\n", "passphrase", False),
+        pytest.param(LOGGED_IN, {}, CLOUD, id="a login"),
+        pytest.param("", {"PULUMI_ACCESS_TOKEN": "pul-x"}, CLOUD, id="an access token"),
+        # An empty passphrase is the caller's choice too.
+        pytest.param(LOGGED_IN, {**ELSEWHERE, "PULUMI_CONFIG_PASSPHRASE": ""}, "s3://bucket", id="the variable before a login"),
     ],
 )
-def test_a_key_service_for_a_new_stack_needs_no_passphrase(home: Path, checkout: Path, content: str, provider: str, asks: bool) -> None:
-    (checkout / "Pulumi.dev.yaml").write_text(content)
-    (checkout / ".pulumi-state").mkdir()
-    (checkout / ".pulumi-state" / "passphrase").write_text("known\n")
-    environ = {"HOME": str(home), "PULUMI_BACKEND_URL": "s3://bucket", "SECRETS_PROVIDER": provider}
-    assert ("PULUMI_CONFIG_PASSPHRASE_FILE" in ensure_state("dev", environ, checkout).env) == asks
+def test_a_login_that_exists_is_used(place: Place, login: str, environ: dict[str, str], url: str) -> None:
+    (place.home / ".pulumi" / "credentials.json").write_text(login)
+    state = place.ensure(**environ)
+    assert (state.url, state.env) == (url, {})
+    assert not place.state.exists()
+
+
+def test_pulumi_home_is_where_the_login_is_looked_for(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "credentials.json").write_text(LOGGED_IN)
+    assert place.ensure(PULUMI_HOME=str(tmp_path)).url == CLOUD
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"current": ""}', "null"])
+def test_a_broken_or_empty_login_is_none(place: Place, content: str) -> None:
+    (place.home / ".pulumi" / "credentials.json").write_text(content)
+    assert place.ensure().url.startswith("file://")
+
+
+def test_the_callers_passphrase_is_respected(place: Place) -> None:
+    assert "PULUMI_CONFIG_PASSPHRASE_FILE" not in place.ensure(PULUMI_CONFIG_PASSPHRASE_FILE="/mine").env
+    assert not place.passphrase.exists()
+
+
+def test_a_lost_passphrase_is_not_replaced_by_another(place: Place) -> None:
+    (place.checkout / "Pulumi.dev.yaml").write_text(SALTED)
+    with pytest.raises(SetupError, match=r"(?s)Pulumi\.dev\.yaml holds secrets.*encryptionsalt"):
+        place.ensure()
+    assert not place.passphrase.exists()
+
+
+@pytest.mark.parametrize("runner", ["GITHUB_ACTIONS", "GITLAB_CI"])
+def test_no_state_is_left_to_a_runners_checkout(place: Place, runner: str) -> None:
+    with pytest.raises(SetupError, match="PULUMI_BACKEND_URL"):
+        place.ensure(**{runner: "true", "PULUMI_BACKEND_URL": ""})
+    assert not place.state.exists()
+    assert place.ensure(**{runner: "true", "PULUMI_CONFIG_PASSPHRASE": "known", **ELSEWHERE}).url == "s3://bucket"
+
+
+@pytest.mark.parametrize(
+    ("stack_file", "provider", "asks"),
+    [
+        ("config: {}\n", {"SECRETS_PROVIDER": "hashivault://stacks"}, False),
+        ("config: {}\n", {"SECRETS_PROVIDER": "passphrase"}, True),
+        # What a stack is encrypted with is not what a new one would be.
+        (SALTED, {"SECRETS_PROVIDER": "hashivault://stacks"}, True),
+        ("secretsprovider: awskms://key\nconfig: {}\n", {"SECRETS_PROVIDER": "passphrase"}, False),
+        ("secretsprovider: awskms://key\nencryptedkey: abc\nconfig: {}\n", {}, False),
+    ],
+)
+def test_a_key_service_needs_no_passphrase(place: Place, stack_file: str, provider: dict[str, str], asks: bool) -> None:
+    (place.checkout / "Pulumi.dev.yaml").write_text(stack_file)
+    place.state.mkdir()
+    place.passphrase.write_text("known\n")
+    assert set(place.ensure(**ELSEWHERE, **provider).env) == ({"PULUMI_CONFIG_PASSPHRASE_FILE"} if asks else set())
 
 
 def test_a_file_backend_is_looked_into_where_pulumi_keeps_it() -> None:
     assert State("file:///srv/state", "").folder == Path("/srv/state/.pulumi")
     assert State("file://~", "").folder == Path.home() / ".pulumi"
-    assert State("https://api.pulumi.com", "").folder is None
+    assert State(CLOUD, "").folder is None

@@ -33,6 +33,7 @@ HOSTILE = (
         "</code></pre></details>",
     ),
     *("<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "&lt;b&gt;", "&#96;", "@everyone", "@org/team", "someone@example.com"),
+    *("@dependabot merge", "x\n/merge\n@clinic/admins approved"),
     *(
         "#1",
         "org/repo#1",
