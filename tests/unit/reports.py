@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
 import json
 from collections.abc import Callable, Iterable
@@ -34,21 +35,34 @@ def text_of(events: Iterable[Event]) -> str:
     return "\n".join(json.dumps(event) for event in events)
 
 
-def report_of(name: str, edit: Callable[[list[Event]], Any] | None = None) -> Report:
+def report_of(name: str, edit: Callable[[list[Event]], Any] = lambda events: events) -> Report:
     """The report of a recorded preview, whose events may be edited before."""
     events = events_of(name)
-    if edit:
-        edit(events)
+    edit(events)
     return build(read(text_of(events)))
+
+
+def steps_of(events: Iterable[Event]) -> list[dict[str, Any]]:
+    """The steps that a preview tells of."""
+    return [event["resourcePreEvent"]["metadata"] for event in events if "resourcePreEvent" in event]
 
 
 def step_of(events: Iterable[Event], name: str, type_: str = "") -> dict[str, Any]:
     """The step of a resource, by its logical name and the end of its type."""
-    steps = (event["resourcePreEvent"]["metadata"] for event in events if "resourcePreEvent" in event)
-    found: dict[str, Any] = next(
-        step for step in steps if step["urn"].endswith(f"::{name}") and step["type"].endswith(type_) and step.get("logical")
-    )
-    return found
+    steps = (step for step in steps_of(events) if step["urn"].endswith(f"::{name}") and step["type"].endswith(type_))
+    return next(step for step in steps if step.get("logical"))
+
+
+def changed(events: Iterable[Event], name: str, type_: str = "", *, op: str = "update", **more: Any) -> Any:
+    """Let a resource change, in the way that `more` says; its new inputs, to be edited."""
+    step = step_of(events, name, type_)
+    step |= {"op": op, "new": copy.deepcopy(step["old"]), **more}
+    return step["new"]["inputs"]
+
+
+def replaced(events: Iterable[Event], name: str, *keys: str) -> Any:
+    """Let a resource be replaced because of some of its inputs; its new inputs."""
+    return changed(events, name, op="replace", keys=list(keys), diffs=list(keys))
 
 
 def deployed(events: list[Event]) -> list[Event]:
@@ -68,9 +82,8 @@ def deployed(events: list[Event]) -> list[Event]:
             return {key: known(inner) for key, inner in value.items()}
         return [known(inner) for inner in value] if isinstance(value, list) else "sha256:0123" if value == unknown else value
 
-    for event in events:
-        step = event.get("resourcePreEvent", {}).get("metadata")
-        if step and step["op"] == "create":
+    for step in steps_of(events):
+        if step["op"] == "create":
             step["op"] = "same"
             step["old"] = known(step.pop("new"))
             if step["type"].endswith(":Forwarder"):

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-import copy
 import json
+import os
 from typing import Any
 
 import pytest
 
 from ops.preview import refused
 from ops.report import build, read
+from ops.report.markdown import markdown
 from ops.report.model import Fate, Level, Part, Report, as_json, say
-from tests.unit.reports import Event, events_of, recorded, report_of, step_of, text_of
+from ops.setup.console import ROOT
+from tests.unit.reports import Event, changed, events_of, recorded, replaced, report_of, step_of, text_of
 
-RESTARTED = {
-    "nothing": set(),
-    "node-added": {"client", "client-forwarder", "db", "db-roles"},
-    "node-removed": {"client", "client-forwarder", "server"},
-    "node-renamed": {"client", "client-forwarder", "server"},
-    "aet-changed": {"client", "client-forwarder", "server"},
-    "port-changed": {"client"},
-    "image-changed": {"client", "client-forwarder", "server"},
-    "option-changed": {"client"},
-    "secret-rotated": {"server"},
-    "prod-image-changed": {"client", "client-forwarder", "server"},
+#: How much there is to worry about in each, and the containers that are stopped.
+PREVIEWS = {
+    "nothing": (Level.NOTHING, set()),
+    "node-added": (Level.DOWNTIME, {"client", "client-forwarder", "db", "db-roles"}),
+    "node-removed": (Level.DATA, {"client", "client-forwarder", "server"}),
+    "node-renamed": (Level.DATA, {"client", "client-forwarder", "server"}),
+    "aet-changed": (Level.DOWNTIME, {"client", "client-forwarder", "server"}),
+    "port-changed": (Level.DOWNTIME, {"client"}),
+    "image-changed": (Level.DOWNTIME, {"client", "client-forwarder", "server"}),
+    "option-changed": (Level.DOWNTIME, {"client"}),
+    "secret-rotated": (Level.DOWNTIME, {"server"}),
+    "prod-image-changed": (Level.DOWNTIME, {"client", "client-forwarder", "server"}),
+    "policy-broken": (Level.FAILED, {"adminer"}),
+    "postgresql-major": (Level.FAILED, set()),
+    "prod-node-removed": (Level.FAILED, {"client", "client-forwarder", "db", "db-roles", "server"}),
 }
-LEVELS = {
-    "nothing": Level.NOTHING,
-    "node-removed": Level.DATA,
-    "node-renamed": Level.DATA,
-    "policy-broken": Level.FAILED,
-    "postgresql-major": Level.FAILED,
-    "prod-node-removed": Level.FAILED,
-}
+EXAMPLES = ROOT / "docs" / "examples"
 
 
 def part(report: Report, name: str) -> Part:
@@ -43,21 +42,31 @@ def settings(report: Report, name: str) -> dict[str, tuple[str | None, str | Non
     return {change.path: (change.old, change.new) for change in part(report, name).changes}
 
 
-@pytest.mark.parametrize("name", sorted(RESTARTED))
-def test_the_containers_that_are_stopped(name: str) -> None:
-    assert report_of(name).restarted == RESTARTED[name]
-
-
-@pytest.mark.parametrize("name", sorted({*RESTARTED, *LEVELS}))
-def test_how_much_there_is_to_worry_about(name: str) -> None:
-    assert report_of(name).level is LEVELS.get(name, Level.DOWNTIME)
-
-
-@pytest.mark.parametrize("name", sorted({*RESTARTED, *LEVELS} - {"prod-node-removed"}))
-def test_the_report_has_words_for_all_that_the_stack_file_can_change(name: str) -> None:
+@pytest.mark.parametrize("name", PREVIEWS)
+def test_a_preview_is_told_in_words_and_the_same_each_time(name: str) -> None:
     report = report_of(name)
+    assert (report.level, report.restarted) == PREVIEWS[name]
+    # There are words for all that a stack file can change.
     assert report.raw == ()
     assert [change for part in report.parts for change in part.changes if change.raw] == []
+    # A preview with eight steps at a time may tell them in any order.
+    events = events_of(name)
+    backwards = [event for event in events if "resourcePreEvent" not in event] + [e for e in reversed(events) if "resourcePreEvent" in e]
+    told, again = (json.dumps(as_json(each), sort_keys=True) for each in (report, build(read(text_of(backwards)))))
+    assert told == again
+
+
+@pytest.mark.parametrize("name", ["aet-changed", "node-added", "node-removed", "prod-node-removed"])
+def test_an_example_in_the_docs_is_what_the_report_says_today(name: str) -> None:
+    """To the letter. UPDATE_EXAMPLES=1 writes them anew."""
+    written, cut = markdown(report_of(name))
+    assert not cut
+    file = EXAMPLES / f"{name}.md"
+    if os.environ.get("UPDATE_EXAMPLES") == "1":
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(written, encoding="utf-8")
+    assert file.read_text(encoding="utf-8") == written, "the report has changed: look at it, then UPDATE_EXAMPLES=1"
+    assert len(list(EXAMPLES.glob("*.md"))) == 4
 
 
 def test_nothing() -> None:
@@ -145,11 +154,8 @@ def test_an_image() -> None:
 
 
 def test_a_start_that_failed_is_the_reason_and_not_what_the_provider_had_not_read() -> None:
-    def edit(events: list[Event]) -> None:
-        step = step_of(events, "server-container")
-        step |= {"op": "replace", "keys": ["#initerror", "command", "entrypoints"], "new": copy.deepcopy(step["old"])}
-
-    (reason,) = report_of("nothing", edit).reasons
+    report = report_of("nothing", lambda events: replaced(events, "server-container", "#initerror", "command", "entrypoints"))
+    (reason,) = report.reasons
     assert (reason.container, reason.because) == ("server", (say("its last start failed"),))
 
 
@@ -183,25 +189,17 @@ class TestSecrets:
         assert any("Whether a secret changes along with the settings, in client" in str(words) for words in report.unknown)
 
     @pytest.mark.parametrize(
-        ("containers", "meant"),
+        "meant",
         [
-            ({"db-container", "db-roles"}, {"db": ("dbPassword",), "db-roles": ("dbPassword",)}),
-            (
-                {"db-roles", "server-container"},
-                {"db-roles": ("dbPassword.server",), "server": ("dbPassword.server", "userPassword.server.orthanc")},
-            ),
-            (
-                {"client-container", "client-forwarder-container"},
-                {"client": ("forwarderPassword.client", "userPassword.client.orthanc"), "client-forwarder": ("forwarderPassword.client",)},
-            ),
+            {"db": ("dbPassword",), "db-roles": ("dbPassword",)},
+            {"db-roles": ("dbPassword.server",), "server": ("dbPassword.server", "userPassword.server.orthanc")},
+            {"client": ("forwarderPassword.client", "userPassword.client.orthanc"), "client-forwarder": ("forwarderPassword.client",)},
         ],
     )
-    def test_one_that_several_hold(self, containers: set[str], meant: dict[str, tuple[str, ...]]) -> None:
+    def test_one_that_several_hold(self, meant: dict[str, tuple[str, ...]]) -> None:
         def edit(events: list[Event]) -> None:
-            for event in events:
-                step = event.get("resourcePreEvent", {}).get("metadata")
-                if step and step["urn"].rpartition("::")[2] in containers:
-                    step |= {"op": "replace", "keys": ["uploads"], "diffs": ["uploads"], "new": copy.deepcopy(step["old"]), "logical": True}
+            for container in meant:
+                replaced(events, container if container == "db-roles" else f"{container}-container", "uploads")
 
         report = report_of("nothing", edit)
         assert {file.container: file.secrets for file in report.secrets} == meant
@@ -212,32 +210,22 @@ class TestWhatThereAreNoWordsFor:
     """It is told as Pulumi says it, and never dropped."""
 
     def test_a_property_of_a_container(self) -> None:
-        def edit(events: list[Event]) -> None:
-            step = step_of(events, "server-container")
-            step |= {"op": "update", "diffs": ["shmSize"], "new": copy.deepcopy(step["old"])}
-            step["new"]["inputs"]["shmSize"] = 128
-
-        report = report_of("nothing", edit)
+        report = report_of("nothing", lambda events: changed(events, "server-container", diffs=["shmSize"]).update(shmSize=128))
         (change,) = part(report, "server").changes
         assert (change.path, change.old, change.new, change.raw) == ("container server: shmSize", None, "128", True)
         assert (report.level, report.restarted) == (Level.QUIET, set())
 
     def test_one_that_only_the_provider_compares(self) -> None:
         def edit(events: list[Event]) -> None:
-            step = step_of(events, "server-container")
-            step |= {"op": "update", "detailedDiff": {"mustRun": {"diffKind": "update"}}, "new": copy.deepcopy(step["old"])}
-            step["old"]["outputs"]["mustRun"] = False
+            changed(events, "server-container", detailedDiff={"mustRun": {"diffKind": "update"}})
+            step_of(events, "server-container")["old"]["outputs"]["mustRun"] = False
 
         (change,) = part(report_of("nothing", edit), "server").changes
         assert (change.path, change.old, change.new, change.raw) == ("container server: mustRun", "false", "true", True)
 
     def test_an_input_of_a_component(self) -> None:
-        def edit(events: list[Event]) -> None:
-            step = step_of(events, "server", "OrthancNode")
-            step |= {"op": "update", "new": copy.deepcopy(step["old"])}
-            step["new"]["inputs"]["colour"] = {"subject": "CN=server"}
-
-        (change,) = part(report_of("nothing", edit), "server").changes
+        report = report_of("nothing", lambda events: changed(events, "server", "OrthancNode").update(colour={"subject": "CN=server"}))
+        (change,) = part(report, "server").changes
         assert (change.path, change.raw) == ("server: colour", True)
 
     @pytest.mark.parametrize("op", ["create", "update", "replace", "delete", "import", "read", "discard-of-the-future"])
@@ -261,23 +249,15 @@ class TestWhatThereAreNoWordsFor:
 
     def test_a_secret_in_it_is_not_shown(self) -> None:
         masked = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270", "ciphertext": "hunter2"}
-
-        def edit(events: list[Event]) -> None:
-            step = step_of(events, "server-container")
-            step |= {"op": "update", "diffs": ["sysctls"], "new": copy.deepcopy(step["old"])}
-            step["new"]["inputs"]["sysctls"] = masked
-
-        report = report_of("nothing", edit)
+        report = report_of("nothing", lambda events: changed(events, "server-container", diffs=["sysctls"]).update(sysctls=masked))
         assert [(change.old, change.new) for change in part(report, "server").changes] == [(None, "[secret]")]
         assert "hunter2" not in json.dumps(as_json(report))
 
 
 def test_a_links_rules() -> None:
     def edit(events: list[Event]) -> None:
-        component, container = step_of(events, "client-forwarder"), step_of(events, "client-forwarder-container")
-        component |= {"op": "update", "new": copy.deepcopy(component["old"])}
-        component["new"]["inputs"]["configuration"]["links"][0]["only"]["modality"] = ["CT"]
-        container |= {"op": "replace", "keys": ["uploads"], "diffs": ["uploads"], "new": copy.deepcopy(container["old"])}
+        changed(events, "client-forwarder")["configuration"]["links"][0]["only"]["modality"] = ["CT"]
+        replaced(events, "client-forwarder-container", "uploads")
 
     report = report_of("nothing", edit)
     assert settings(report, "client") == {"forwardTo.server.only.modality": ("[]", '["CT"]')}
@@ -286,39 +266,33 @@ def test_a_links_rules() -> None:
     assert (report.level, report.restarted) == (Level.QUIET, {"client-forwarder"})
 
 
-class TestProtection:
-    """What stands between an update and the data."""
+@pytest.mark.parametrize(
+    ("protect", "retain", "lost", "said"),
+    [
+        (False, False, True, "nothing protects it"),
+        (False, True, False, "stays on the engine"),
+        (True, False, False, "the update would stop there"),
+    ],
+)
+def test_what_stands_between_an_update_and_a_volume(protect: bool, retain: bool, lost: bool, said: str) -> None:
+    def edit(events: list[Event]) -> None:
+        step_of(events, "db-data")["op"] = "delete"
+        step_of(events, "db-data")["old"] |= {"protect": protect, "retainOnDelete": retain}
 
-    @pytest.mark.parametrize(
-        ("protect", "retain", "lost", "said"),
-        [
-            (False, False, True, "nothing protects it"),
-            (False, True, False, "stays on the engine"),
-            (True, False, False, "the update would stop there"),
-        ],
-    )
-    def test_a_volume_that_goes(self, protect: bool, retain: bool, lost: bool, said: str) -> None:
-        def edit(events: list[Event]) -> None:
-            step_of(events, "db-data")["op"] = "delete"
-            step_of(events, "db-data")["old"] |= {"protect": protect, "retainOnDelete": retain}
+    (risk,) = report_of("nothing", edit).data
+    assert (risk.volume, risk.lost, str(risk.holds)) == ("orthanc-stack-dev-db", lost, "the indexes of server")
+    assert said in str(risk.words)
 
-        (risk,) = report_of("nothing", edit).data
-        assert (risk.volume, risk.lost, str(risk.holds)) == ("orthanc-stack-dev-db", lost, "the indexes of server")
-        assert said in str(risk.words)
 
-    def test_one_that_is_replaced_takes_its_node_along(self) -> None:
-        def edit(events: list[Event]) -> None:
-            volume = step_of(events, "server-data")
-            volume |= {"op": "replace", "keys": ["name"], "diffs": ["name"], "new": copy.deepcopy(volume["old"])}
-            volume["new"]["inputs"]["name"] = "elsewhere"
-            container = step_of(events, "server-container")
-            container |= {"op": "replace", "keys": ["volumes"], "diffs": ["volumes"], "new": copy.deepcopy(container["old"])}
-            container["new"]["inputs"]["volumes"][0]["volumeName"] = "elsewhere"
+def test_a_volume_that_is_replaced_takes_its_node_along() -> None:
+    def edit(events: list[Event]) -> None:
+        replaced(events, "server-data", "name")["name"] = "elsewhere"
+        replaced(events, "server-container", "volumes")["volumes"][0]["volumeName"] = "elsewhere"
 
-        report = report_of("nothing", edit)
-        (risk,) = report.data
-        assert (risk.fate, risk.lost) == (Fate.REPLACED, True)
-        assert [str(words) for reason in report.reasons for words in reason.because] == ["its volume is replaced: server-data"]
+    report = report_of("nothing", edit)
+    (risk,) = report.data
+    assert (risk.fate, risk.lost) == (Fate.REPLACED, True)
+    assert [str(words) for reason in report.reasons for words in reason.because] == ["its volume is replaced: server-data"]
 
 
 class TestTheTwoForms:
@@ -342,16 +316,3 @@ class TestTheTwoForms:
     def test_what_is_neither(self, text: str) -> None:
         with pytest.raises(ValueError, match="no preview"):
             read(text)
-
-
-def test_a_report_is_json_and_the_same_each_time() -> None:
-    for name in RESTARTED:
-        text = json.dumps(as_json(report_of(name)), sort_keys=True)
-        assert text == json.dumps(as_json(build(read(text_of(reversed_steps(events_of(name)))))), sort_keys=True)
-
-
-def reversed_steps(events: list[Event]) -> list[Event]:
-    """The same events with their steps in another order, as a preview with eight at a time may tell them."""
-    steps = [event for event in events if "resourcePreEvent" in event]
-    others = [event for event in events if "resourcePreEvent" not in event]
-    return others + steps[::-1]
