@@ -274,6 +274,7 @@ class TestRefresh:
         urn = next(one["urn"] for one in world.resources if one["urn"].endswith("client-container"))
         values = [{"outputs": {"memorySwap": value}} for value in (2048, -1)]
         world.refresh = [{"op": "update", "urn": urn, "detailedDiff": {"memorySwap": {}}, "oldState": values[0], "newState": values[1]}]
+        assert world.keys() == {("node", "client", "other")}
         world.client["HostConfig"]["MemorySwap"] = -1
         assert world.keys() == {("node", "client", "swap")}
         world.limits_swap = False
@@ -302,7 +303,9 @@ class TestReport:
         assert 40_000 < len(text) < 65_536
         shown = text.count("It has another file")
         assert f"and {3000 - shown} more" in text
+        # There is room for some of what is lost, and so for nothing else.
         assert text.index("## Data") < text.index("It has another file")
+        assert "## Node" not in text
         report = json.loads(as_json("s", ordered(findings)))
         assert len(report["findings"]) == 3000
         assert report["repair"][-1].count("--replace") == 3000

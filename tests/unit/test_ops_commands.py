@@ -51,9 +51,12 @@ def test_what_is_installed_is_not_installed_again_until_it_changes(checkout: Pat
 def test_the_development_set_holds_the_other(checkout: Path) -> None:
     venv.ensure_venv("requirements.txt", checkout)
     assert not venv.is_complete("requirements-dev.txt", checkout)
+    (checkout / "requirements.txt").write_text("a==2\n")
     venv.ensure_venv("requirements-dev.txt", checkout)
     assert venv.is_complete("requirements.txt", checkout)
     assert _count(checkout, "installed") == 2
+    (checkout / "requirements.txt").write_text("a==3\n")
+    assert not venv.is_complete("requirements-dev.txt", checkout)
 
 
 def test_an_interrupted_installation_begins_anew(checkout: Path) -> None:

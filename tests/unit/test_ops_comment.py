@@ -165,6 +165,7 @@ def test_a_comment_that_had_a_fault_is_made_once(forge: Forge, checkout: Path, f
     post(forge, checkout)
     assert len(forge.ours()) == 1
     assert len(forge.pauses) == 1
+    assert forge.count("POST") == (1 if fault.done else 2)
 
 
 def test_pauses_are_bounded(forge: Forge, checkout: Path) -> None:

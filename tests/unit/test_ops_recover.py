@@ -1,19 +1,22 @@
-"""What an interrupted run leaves: only what this state was making is removed, and never a volume."""
+"""What an interrupted run leaves, and what `make up`, `make down` and `make destroy` start, stop and refuse."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from configs.settings import NodeSettings, StackSettings
+from configs.held import Held
+from ops import lifecycle
 from ops.containers import Container, Thing, list_containers
 from ops.lifecycle import stop_order
 from ops.prepare import Tools
@@ -21,7 +24,8 @@ from ops.recover import half_made, remove, was_interrupted
 from ops.setup.console import SetupError
 from ops.setup.state import State
 from ops.stack import Stack, write_marker
-from ops.up import needs_refresh, start_stopped
+from ops.up import needs_refresh, refuse_removed, start_stopped
+from tests.unit.stacks import node, settings_of, stack
 
 LOST = Thing("container", "id-lost", "s-server")
 LOST_NETWORK = Thing("network", "id-net", "s-network")
@@ -74,15 +78,16 @@ def test_removal_stops_containers_first_and_keeps_their_volumes(things: list[Thi
 
 
 @pytest.fixture
-def stack(tmp_path: Path) -> Stack:
+def dev(tmp_path: Path) -> Stack:
     (tmp_path / ".pulumi-state").mkdir()
     return Stack("dev", Tools(Path("pulumi"), State(f"file://{tmp_path}/.pulumi-state", ""), ("docker",)), tmp_path)
 
 
 @contextmanager
-def process(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process whose command line ends with these, while the block runs."""
-    started = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *arguments])
+def process(folder: Path, name: str = "pulumi") -> Iterator[subprocess.Popen[bytes]]:
+    """A process of a program of that name, while the block runs."""
+    (folder / name).symlink_to(str(shutil.which("sleep")))
+    started = subprocess.Popen([folder / name, "60"])
     try:
         yield started
     finally:
@@ -90,39 +95,39 @@ def process(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
         started.wait()
 
 
-def test_a_marker_of_nobody_who_works_is_an_interruption(stack: Stack) -> None:
-    assert not was_interrupted(stack)
-    stack.marker().touch()
-    assert was_interrupted(stack)
-    with process("pulumi") as ended:
+def test_a_marker_of_nobody_who_works_is_an_interruption(dev: Stack, tmp_path: Path) -> None:
+    assert not was_interrupted(dev)
+    dev.marker().touch()
+    assert was_interrupted(dev)
+    with process(tmp_path) as ended:
         pass
-    write_marker(stack.marker(), ended.pid, os.getpid())
-    assert was_interrupted(stack)
+    write_marker(dev.marker(), ended.pid, os.getpid())
+    assert was_interrupted(dev)
 
 
-def test_a_process_that_has_taken_over_the_number_is_not_waited_for(stack: Stack) -> None:
-    with process("another program") as other:
-        write_marker(stack.marker(), other.pid)
-        assert was_interrupted(stack)
+def test_a_process_that_has_taken_over_the_number_is_not_waited_for(dev: Stack, tmp_path_factory: pytest.TempPathFactory) -> None:
+    with process(tmp_path_factory.mktemp("bin"), "another") as other:
+        write_marker(dev.marker(), other.pid)
+        assert was_interrupted(dev)
 
 
-def test_a_run_is_left_alone_while_it_works_and_not_waited_for_when_it_was_killed(stack: Stack) -> None:
-    with process("pulumi") as other:
-        write_marker(stack.marker(), other.pid)
+def test_a_run_is_left_alone_while_it_works_and_not_waited_for_when_it_was_killed(dev: Stack, tmp_path: Path) -> None:
+    with process(tmp_path) as other:
+        write_marker(dev.marker(), other.pid)
         with pytest.raises(SetupError, match=rf"process {other.pid} is working on the stack dev"):
-            was_interrupted(stack)
+            was_interrupted(dev)
         other.kill()
         os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)  # ended, and still in the table: nobody has taken it away
-        assert was_interrupted(stack)
+        assert was_interrupted(dev)
 
 
 @pytest.mark.parametrize(("program", "status", "left"), [("", 0, False), ("raise SystemExit(3)", 3, True)])
-def test_the_marker_stays_exactly_when_pulumi_did_not_end_well(stack: Stack, program: str, status: int, left: bool) -> None:
-    pulumi = stack.root / "pulumi"
-    pulumi.write_text(f"#!{sys.executable}\nfrom pathlib import Path\nassert Path({str(stack.marker())!r}).exists()\n{program}\n")
+def test_the_marker_stays_exactly_when_pulumi_did_not_end_well(dev: Stack, program: str, status: int, left: bool) -> None:
+    pulumi = dev.root / "pulumi"
+    pulumi.write_text(f"#!{sys.executable}\nfrom pathlib import Path\nassert Path({str(dev.marker())!r}).exists()\n{program}\n")
     pulumi.chmod(0o755)
-    assert Stack("dev", Tools(pulumi, stack.tools.state, ("docker",)), stack.root).run("up") == status
-    assert stack.marker().exists() is left
+    assert Stack("dev", Tools(pulumi, dev.tools.state, ("docker",)), dev.root).run("up") == status
+    assert dev.marker().exists() is left
 
 
 PREFIX = "orthanc-stack-dev"
@@ -130,7 +135,6 @@ HEALTHY = ("running", "Up 3 minutes (healthy)")
 STOPPED = ("exited", "Exited (0) 1 minute ago")
 #: By role, which here is a part's name as well.
 WELL = {"node": HEALTHY, "db": HEALTHY, "db-roles": STOPPED}
-NODE = NodeSettings(name="node", aet="S", httpPort=8042, dicomPort=4242)
 
 
 @pytest.mark.parametrize(
@@ -155,14 +159,13 @@ def test_pulumi_looks_at_each_resource_only_when_one_is_not_as_it_was(change: di
             for role, (state, status) in found.items()
         )
 
-    settings = StackSettings(environment="dev", nodes=(NODE,))
-    assert needs_refresh(list_containers(docker, PREFIX), settings, PREFIX) is refresh
+    assert needs_refresh(list_containers(docker, PREFIX), settings_of(stack(node("node"))), PREFIX) is refresh
 
 
 def test_the_database_stops_last() -> None:
-    db, node, adminer = (Container(role, "", role, *HEALTHY) for role in ("db", "node", "adminer"))
-    assert stop_order([db, node, adminer]) == [[node, adminer], [db]]
-    assert stop_order([node]) == [[node]]
+    db, one, adminer = (Container(role, "", role, *HEALTHY) for role in ("db", "node", "adminer"))
+    assert stop_order([db, one, adminer]) == [[one, adminer], [db]]
+    assert stop_order([one]) == [[one]]
 
 
 def test_what_was_stopped_is_started_again_the_database_first_and_the_one_shot_not() -> None:
@@ -179,3 +182,52 @@ def test_what_was_stopped_is_started_again_the_database_first_and_the_one_shot_n
     assert start_stopped(docker, found)
     assert started == ["db", "adminer", "node"]
     assert not start_stopped(docker, [Container("db", "db", "db", *HEALTHY)])
+
+
+PART = "urn:pulumi:dev::orthanc-stack::orthanc-stack:index:OrthancNode$docker:index/volume:Volume::"
+PROTECTING = Held(keeps_data=True)
+
+
+def volume(part: str, *, protect: bool) -> dict[str, Any]:
+    """A data volume as a state holds it."""
+    return {"type": "docker:index/volume:Volume", "urn": f"{PART}{part}-data", "protect": protect, "outputs": {"name": f"s-{part}"}}
+
+
+def destroy(monkeypatch: pytest.MonkeyPatch, held: Held, volumes: dict[str, bool], *, yes: bool = True) -> list[str]:
+    """What Pulumi is asked to do about a stack with that state."""
+    asked: list[str] = []
+
+    def run(*arguments: str) -> int:
+        asked.extend(arguments)
+        return 0
+
+    recorded = SimpleNamespace(name="dev", tools=SimpleNamespace(docker=()), held=lambda: held, volumes=lambda: volumes, run=run)
+    monkeypatch.setattr(lifecycle, "deployed", lambda _: recorded)
+    monkeypatch.setattr(lifecycle, "was_interrupted", lambda _: False)
+    lifecycle.destroy("dev", yes=yes)
+    return asked
+
+
+def test_what_is_protected_stays_whatever_the_stack_file_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "--exclude-protected" in destroy(monkeypatch, PROTECTING, {"s-a": True})
+    assert "--exclude-protected" not in destroy(monkeypatch, Held(), {"s-a": False})
+
+
+def test_a_run_that_was_to_protect_the_data_and_did_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SetupError, match=r"was to protect the data volumes, and did not end. `make up STACK=dev`"):
+        destroy(monkeypatch, PROTECTING, {"s-a": True, "s-b": False})
+
+
+def test_nobody_is_there_to_ask(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: False))
+    with pytest.raises(SetupError, match="YES=1"):
+        destroy(monkeypatch, Held(), {"s-a": False, "s-b": True}, yes=False)
+    assert "that go with it: s-a\n  that stay: s-b" in capsys.readouterr().out
+
+
+def test_a_protected_node_that_the_stack_file_no_longer_has() -> None:
+    volumes = [volume("kept", protect=True), volume("free", protect=False)]
+    recorded: Any = SimpleNamespace(name="dev", export=lambda: {"resources": volumes})
+    refuse_removed(recorded, settings_of(stack(node("kept"))))
+    with pytest.raises(SetupError, match=rf"s-kept is protected[\s\S]*pulumi state unprotect '{PART.replace('$', '.')}kept-data'"):
+        refuse_removed(recorded, settings_of(stack(node("free"))))

@@ -1,22 +1,28 @@
-"""Secrets: random, only where they are missing, all or none, and on no command line."""
+"""Secrets: random, only where they are missing, all or none, and on no command line; which ones `make rotate` takes for those meant."""
 
 from __future__ import annotations
 
 import re
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from ops import authority
 from ops.prepare import Tools
+from ops.rotate import all_keys, chosen, known_keys
 from ops.secrets import missing_keys, random_secret, set_secrets
 from ops.setup.console import SetupError
 from ops.setup.state import State
 from ops.stack import Stack
+from tests.unit.pki import Authority
+from tests.unit.stacks import node, settings_of, stack
 
 #: Stands in for pulumi: writes its arguments and its standard input beside itself, and the key into the configuration file.
 FAKE_PULUMI = """#!{python}
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 here = Path(__file__).parent
 for file, said in (("calls", " ".join(sys.argv[1:])), ("values", sys.stdin.read())):
@@ -31,7 +37,7 @@ with open(file, "a") as config:
 
 
 @pytest.fixture
-def stack(tmp_path: Path) -> Stack:
+def dev(tmp_path: Path) -> Stack:
     pulumi = tmp_path / "pulumi"
     pulumi.write_text(FAKE_PULUMI.format(python=sys.executable))
     pulumi.chmod(0o755)
@@ -50,18 +56,50 @@ def test_only_what_is_not_set_is_missing() -> None:
     assert missing_keys(["dbPassword", "dbPassword.x", "userPassword.a.b"], config) == ["userPassword.a.b"]
 
 
-def test_secrets_are_set_by_standard_input_and_stand_on_no_command_line(stack: Stack) -> None:
-    set_secrets(stack, {"dbPassword": "first", "userPassword.a.b": "second"}, stack.root / "Pulumi.dev.yaml")
-    calls = (stack.root / "calls").read_text()
+def test_secrets_are_set_by_standard_input_and_stand_on_no_command_line(dev: Stack) -> None:
+    set_secrets(dev, {"dbPassword": "first", "userPassword.a.b": "second"}, dev.root / "Pulumi.dev.yaml")
+    calls = (dev.root / "calls").read_text()
     assert re.findall(r"^config set --secret (\S+)", calls, re.MULTILINE) == ["orthanc-stack:dbPassword", "orthanc-stack:userPassword.a.b"]
-    assert (stack.root / "values").read_text().split() == ["first", "second"]
+    assert (dev.root / "values").read_text().split() == ["first", "second"]
     assert "first" not in calls
     assert "second" not in calls
-    assert (stack.root / "Pulumi.dev.yaml").read_text().count("secure:") == 2
+    assert (dev.root / "Pulumi.dev.yaml").read_text().count("secure:") == 2
 
 
-def test_when_one_cannot_be_set_the_stack_file_is_as_before(stack: Stack) -> None:
+def test_when_one_cannot_be_set_the_stack_file_is_as_before(dev: Stack) -> None:
     with pytest.raises(SetupError, match="refused"):
-        set_secrets(stack, {"dbPassword": "first", "refused": "second"}, stack.root / "Pulumi.dev.yaml")
-    assert (stack.root / "Pulumi.dev.yaml").read_text() == "config:\n"
-    assert not list(stack.root.glob(".Pulumi*"))
+        set_secrets(dev, {"dbPassword": "first", "refused": "second"}, dev.root / "Pulumi.dev.yaml")
+    assert (dev.root / "Pulumi.dev.yaml").read_text() == "config:\n"
+    assert not list(dev.root.glob(".Pulumi*"))
+
+
+KNOWN = ("dbPassword", "dbPassword.server", "userPassword.server.orthanc")
+
+
+@pytest.mark.parametrize(
+    ("said", "keys"),
+    [
+        ("dbPassword", ["dbPassword"]),
+        ("userPassword.server.orthanc dbPassword", ["dbPassword", "userPassword.server.orthanc"]),
+        ("dbPassword dbPassword", ["dbPassword"]),
+        ("all", list(KNOWN)),
+    ],
+)
+def test_keys_by_name_or_all(said: str, keys: list[str]) -> None:
+    assert chosen(said, (*KNOWN, "tlsKey.scanner"), KNOWN) == keys
+
+
+@pytest.mark.parametrize("said", ["", " ", "dbPasword.server", "dbPassword dbpassword"])
+def test_nothing_is_rotated_that_was_not_named(said: str) -> None:
+    with pytest.raises(SetupError, match=r"dbPassword, dbPassword\.server"):
+        chosen(said, KNOWN, KNOWN)
+
+
+def test_all_is_what_nobody_outside_has_to_be_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authority, "_KEY_BITS", 1024)  # a long one takes its time
+    device = {"name": "scanner", "aet": "SCANNER", "host": "h", "port": 104, "nodes": ["a"], "tls": True}
+    settings = settings_of(stack(node("a", tls=True), node("b", 1, tls=True), modalities=[device], indexDb={"tls": True}))
+    held = {**authority.make(settings, {}, datetime.now(UTC)).plain, "tlsCertificate.b": Authority("hospital").issue("b").certificate}
+    passwords = ["dbPassword", "dbPassword.a", "dbPassword.b", "userPassword.a.orthanc", "userPassword.b.orthanc"]
+    assert all_keys(settings, held) == [*passwords, "tlsKey.a", "tlsKey.db"]
+    assert known_keys(settings) == [*passwords, "tlsKey.a", "tlsKey.b", "tlsKey.db", "tlsKey.scanner", "tlsCaKey"]

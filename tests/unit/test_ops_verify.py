@@ -145,7 +145,7 @@ def test_a_stack_that_is_well_passes_every_check(canned: Canned) -> None:
 def test_a_node_whose_database_was_just_replaced_is_asked_again(canned: Canned, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verification, "_AGAIN_SECONDS", 5)
     monkeypatch.setattr(time, "sleep", lambda _: canned.echo_status.clear())
-    canned.echo_status = {"client": 503}
+    canned.echo_status, canned.node_answers = {"client": 503}, [True]
     assert canned.failed() == {}
 
 
@@ -172,6 +172,7 @@ def test_a_link_is_tried_from_both_ends_and_one_to_a_modality_is_not_this_stacks
         ({"plugins": {"server": None, "client": None}}, "server", "index", "is in SQLite"),
         ({"plugins": {"server": POSTGRESQL, "client": POSTGRESQL}}, "client", "index", "should be SQLite"),
         ({"rows": "3\n"}, "server", "index", "holds 3 instances, the node says 7"),
+        ({"rows": "no number"}, "server", "index", "an answer that was not expected: ValueError"),
         ({"adminer": (500, "Fatal error")}, "adminer", "web page", "answers 500"),
         ({"adminer": (200, "It works!")}, "adminer", "web page", "login form"),
         ({"statuses": {"client": "Up 1 minute (unhealthy)"}}, f"{PREFIX}-client", "container", f"docker logs --tail 30 {PREFIX}-client"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from functools import cache
 from typing import Any
@@ -18,34 +17,17 @@ from ops.report.escape import block, code, html_code, label, link
 from ops.report.markdown import markdown
 from ops.report.mermaid import mermaid
 from ops.report.model import Fate, Link, Place
-from tests.unit.reports import events_of, text_of
+from tests.unit.reports import events_of, step_of, text_of
 
 #: Each would do something if it were read as markup: by GitHub, by GitLab, by Mermaid, by a terminal, by a tool that looks for its comment.
 HOSTILE = (
-    *(
-        "`",
-        "``` \n# forged\n```",
-        "a`b``c",
-        "|",
-        "a | b |\n|---|",
-        "<!-- orthanc-stack:preview run=1 -->",
-        "-->",
-        "</code></pre></details>",
-    ),
-    *("<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "&lt;b&gt;", "&#96;", "@everyone", "@org/team", "someone@example.com"),
-    *("@dependabot merge", "x\n/merge\n@clinic/admins approved"),
-    *(
-        "#1",
-        "org/repo#1",
-        "GH-1",
-        "https://example.com/",
-        "www.example.com",
-        "[text](https://example.com)",
-        "![](https://example.com/x.png)",
-    ),
-    *("**bold**", "_a_", "~~x~~", "\n\n# Heading", "\r\n> quote", "- [ ] task", "$x^2$", ":tada:", "\\", "\\|", "</summary>"),
-    *("\x1b[2J", "\u202eabc", "\u2066abc\u2069", "\u200b", "\ufeff", "\x00", "\u2028", "\ud7ff", "   ", "", " a", "a ", "é😀", "x" * 5000),
+    *("`", "``` \n# forged\n```", "a`b``c", "|", "a | b |\n|---|", "<!-- orthanc-stack:preview run=1 -->", "-->", "</summary>"),
+    *("</code></pre></details>", "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "&lt;b&gt;", "&#96;", "@everyone"),
+    *("@org/team", "someone@example.com", "@dependabot merge", "x\n/merge\n@clinic/admins approved", "#1", "org/repo#1", "GH-1"),
+    *("https://example.com/", "www.example.com", "[text](https://example.com)", "![](https://example.com/x.png)", "**bold**", "_a_"),
+    *("~~x~~", "\n\n# Heading", "\r\n> quote", "- [ ] task", "$x^2$", ":tada:", "\\", "\\|"),
     *('"];', '"]\nclick p0 "https://example.com"', "end", "%%{init: {}}%%"),
+    *("\x1b[2J", "\u202eabc", "\u2066abc\u2069", "\u200b", "\ufeff", "\x00", "\u2028", "\ud7ff", "   ", "", " a", "a ", "é😀", "x" * 5000),
 )
 texts = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=60), st.lists(st.sampled_from(HOSTILE), max_size=4).map("".join))
 
@@ -55,7 +37,7 @@ _TAGS = re.compile(r"</?code>|</?span>|<br>")
 
 
 def inlines(text: str) -> list[Token]:
-    """What a reader makes of one line."""
+    """What a reader makes of each line."""
     return [child for token in _READER.parse(text) for child in token.children or ()]
 
 
@@ -126,15 +108,8 @@ def test_a_link_is_an_address_or_none(address: str, taken: bool) -> None:
 
 
 #: What of a recorded preview a stack file, an image's name or a message can be: each is replaced by a text.
-_PLACES = (
-    "ORTHANC_CLIENT",
-    "ARCHIVE",
-    "workstation",
-    "WORKSTATION",
-    "orthanc-stack-dev-server",
-    "StableAge",
-    "registry.invalid",
-    "somebodys-own",
+_PLACES = re.compile(
+    "ORTHANC_CLIENT|ARCHIVE|workstation|WORKSTATION|orthanc-stack-dev-server|StableAge|registry.invalid|somebodys-own", re.ASCII
 )
 
 
@@ -143,44 +118,41 @@ def _replaced(value: Any, text: str) -> Any:
         return {_replaced(key, text): _replaced(inner, text) for key, inner in value.items()}
     if isinstance(value, list):
         return [_replaced(inner, text) for inner in value]
-    if isinstance(value, str):
-        for place in _PLACES:
-            value = value.replace(place, text)
-    return value
+    return _PLACES.sub(lambda _: text, value) if isinstance(value, str) else value
 
 
 @cache
-def _whole() -> tuple[Any, ...]:
+def _whole() -> list[Any]:
     """A preview with much in it: one that changes an AE title and a data volume, and ends with warnings, errors and a broken rule."""
     events = events_of("aet-changed")
-    for event in events:
-        step = event.get("resourcePreEvent", {}).get("metadata")
-        if step and step["urn"].endswith("::server-data"):
-            step["op"] = "delete"
-    own = {
-        "op": "update",
-        "urn": "urn:pulumi:dev::orthanc-stack::aws:s3/bucket:Bucket::somebodys-own",
-        "type": "aws:s3/bucket:Bucket",
-        "logical": True,
-    }
+    step_of(events, "server-data")["op"] = "delete"
+    type_ = "aws:s3/bucket:Bucket"
+    own = {"op": "update", "urn": f"urn:pulumi:dev::orthanc-stack::{type_}::somebodys-own", "type": type_, "logical": True}
     own |= {"old": {"inputs": {"name": "WORKSTATION"}}, "new": {"inputs": {"name": "ARCHIVE", "StableAge": ["ARCHIVE"]}}}
-    events.append({"resourcePreEvent": {"metadata": own}})
-    events.append({"diagnosticEvent": {"severity": "error", "message": "error: somebodys-own"}})
-    events.append({"diagnosticEvent": {"severity": "warning", "message": "warning: somebodys-own"}})
     broken = {"policyName": "ARCHIVE", "policyPackName": "WORKSTATION", "enforcementLevel": "mandatory", "message": "somebodys-own"}
-    events.append({"policyEvent": {**broken, "resourceUrn": "urn:pulumi:dev::orthanc-stack::x::somebodys-own"}})
-    return tuple(events)
+    return [
+        *events,
+        {"resourcePreEvent": {"metadata": own}},
+        {"diagnosticEvent": {"severity": "error", "message": "error: somebodys-own"}},
+        {"diagnosticEvent": {"severity": "warning", "message": "warning: somebodys-own"}},
+        {"policyEvent": {**broken, "resourceUrn": "urn:pulumi:dev::orthanc-stack::x::somebodys-own"}},
+    ]
 
 
 def hostile_report(text: str) -> str:
     """A report with much in it, which has a text in every place that a stack file, an image or a message can fill."""
-    return markdown(build(read(text_of(json.loads(json.dumps(_replaced(list(_whole()), text)))))))[0]
+    return markdown(build(read(text_of(_replaced(_whole(), text)))))[0]
 
 
 def _skeleton(written: str) -> list[str]:
     """The blocks of a report as a reader sees them: headings, tables and their cells, lists, fences, HTML; not what is in them."""
     tokens = _READER.parse(written)
     return [token.type if token.type != "html_block" else f"html:{token.content.split('>')[0]}" for token in tokens]
+
+
+@cache
+def _harmless() -> list[str]:
+    return _skeleton(hostile_report("xharmlessx"))
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
@@ -190,9 +162,9 @@ def _skeleton(written: str) -> list[str]:
 def test_a_whole_report_keeps_its_form(text: str) -> None:
     """With a hostile text in every place, the report has the same headings, tables, cells, lists and blocks as with a harmless one."""
     written = hostile_report(f"x{text}x")
-    assert _skeleton(written) == _skeleton(hostile_report("xharmlessx"))
+    assert _skeleton(written) == _harmless()
     assert "<!--" not in written
-    tokens = [child for token in _READER.parse(written) for child in token.children or ()]
+    tokens = inlines(written)
     assert not any(token.type in ("link_open", "image") for token in tokens)
     assert not any("@" in token.content for token in tokens if token.type == "text" and token.content != "@")
     assert written.replace("\n", "").isprintable()
