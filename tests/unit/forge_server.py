@@ -73,7 +73,6 @@ class Forge:
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def environment(self, run: int = 50, **more: str) -> dict[str, str]:
-        """What a job's environment says of the repository."""
         known = {"GITHUB_ACTIONS": "true", "GITHUB_API_URL": self.url, "GITHUB_REPOSITORY": REPOSITORY, "GITHUB_TOKEN": TOKEN}
         return known | {"GITHUB_RUN_ID": str(run)} | more
 
@@ -108,7 +107,6 @@ class Forge:
         return sum(re.match(pattern, request) is not None for request in self.requests)
 
     def answer(self, asked: Request) -> Answer:
-        """What the server answers."""
         parts = urlsplit(asked.path)
         if parts.path.startswith("/storage/"):
             self.storage_tokens.append(asked.headers.get("Authorization"))

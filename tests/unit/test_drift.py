@@ -15,7 +15,7 @@ import pytest
 from ops import recover
 from ops.drift import command
 from ops.drift.deployed import deployed_of
-from ops.drift.engine import Engine, Held, file_reader
+from ops.drift.engine import Engine, Held, ReadFiles, file_reader
 from ops.drift.findings import Finding, Part, code, listed
 from ops.drift.refresh import check_refresh
 from ops.drift.report import as_json, markdown, ordered, repair
@@ -54,15 +54,12 @@ class World:
 
     @property
     def client(self) -> dict[str, Any]:
-        """The client's container."""
         return self.containers[_CLIENT]
 
     def read(self, container: str, paths: Collection[str]) -> Mapping[str, Held]:
-        """The files inside a container."""
         return {path: self.files[container, path] for path in paths if (container, path) in self.files}
 
     def file(self, path: str, content: bytes | None = None, *, mode: int | None = None, owner: int = 0) -> None:
-        """Change a file of the client's."""
         key = (self.containers[_CLIENT]["Id"], path)
         before = self.files[key]
         self.files[key] = Held(content if content is not None else before.content, before.mode if mode is None else mode, owner)
@@ -80,7 +77,6 @@ class World:
         return ordered([*found, *check_refresh(self.refresh, deployed_of(self.resources, _PREFIX), engine, found)])
 
     def said(self) -> list[str]:
-        """The report's sentences."""
         return [finding.said for finding in self.findings()]
 
     def keys(self) -> set[tuple[str, str, str]]:
@@ -122,53 +118,53 @@ def _port(inside: str, address: str, port: str) -> Change:
     return lambda world: world.client["HostConfig"]["PortBindings"].update({inside: [{"HostIp": address, "HostPort": port}]})
 
 
-_CLIENTS = ("node", "client")
-_LINKS = ("network", "link.client.server")
+_NODE = ("node", "client")
+_NETWORK = ("network", "link.client.server")
 
 
 @pytest.mark.parametrize(
     ("change", "part", "kind"),
     [
-        (_state(_CLIENT, "exited"), _CLIENTS, "stopped"),
-        (_state(_FORWARDER, "created"), _CLIENTS, "stopped"),
-        (_state(_CLIENT, "paused"), _CLIENTS, "paused"),
-        (_state(_CLIENT, "restarting"), _CLIENTS, "restarting"),
-        (lambda world: world.containers.pop(_CLIENT), _CLIENTS, "removed"),
-        (lambda world: world.client.update(Name="/other"), _CLIENTS, "renamed"),
-        (lambda world: world.client.update(Image="sha256:other"), _CLIENTS, "image"),
-        (_port("4242/tcp", "127.0.0.1", "4999"), _CLIENTS, "port"),
-        (_port("4242/tcp", "0.0.0.0", "4242"), _CLIENTS, "port"),
-        (_port("22/tcp", "127.0.0.1", "2222"), _CLIENTS, "port"),
-        (_host(PortBindings={}), _CLIENTS, "port"),
-        (_host(Memory=1 << 30, MemorySwap=1 << 30), _CLIENTS, "memory"),
-        (_host(MemorySwap=3 << 30), _CLIENTS, "swap"),
-        (_host(MemorySwap=-1), _CLIENTS, "swap"),
-        (_host(NanoCpus=500_000_000), _CLIENTS, "cpus"),
-        (_host(CpuQuota=50_000, CpuPeriod=100_000), _CLIENTS, "cpus"),
-        (_host(CpuShares=2), _CLIENTS, "cpu-weight"),
-        (_host(PidsLimit=7), _CLIENTS, "limit"),
-        (_host(RestartPolicy={"Name": "no"}), _CLIENTS, "restart-policy"),
-        (lambda world: world.client["NetworkSettings"]["Networks"].pop(_LINK), _CLIENTS, "off-network"),
-        (lambda world: world.client["NetworkSettings"]["Networks"].update(bridge={}), _CLIENTS, "on-network"),
-        (_on_link(Aliases=["0123"]), _CLIENTS, "alias"),
-        (_on_link(NetworkID="other"), _CLIENTS, "off-network"),
-        (lambda world: world.client.update(Mounts=[]), _CLIENTS, "volume"),
-        (lambda world: world.client["Mounts"].append({"Destination": "/host", "Source": "/"}), _CLIENTS, "mount"),
-        (lambda world: world.client["Config"]["Env"].append("SPY=1"), _CLIENTS, "environment"),
-        (lambda world: world.client["Config"]["Env"].remove("TCP_NODELAY=1"), _CLIENTS, "environment"),
-        (_config(Cmd=["sleep"]), _CLIENTS, "command"),
-        (_config(User="nobody"), _CLIENTS, "user"),
-        (lambda world: world.files.pop((world.client["Id"], _SCRIPT)), _CLIENTS, "file"),
-        (lambda world: world.file(_SCRIPT, b"-- anybody"), _CLIENTS, "file"),
-        (lambda world: world.file(_SECRETS, mode=0o444), _CLIENTS, "file"),
-        (lambda world: world.file(_SECRETS, owner=33), _CLIENTS, "file"),
-        (lambda world: world.volumes.clear(), _CLIENTS, "volume-removed"),
-        (lambda world: world.volumes[_CLIENT].update(Labels=None), _CLIENTS, "volume-recreated"),
-        (lambda world: world.networks.pop(_LINK), _LINKS, "removed"),
-        (lambda world: world.networks[_LINK].update(Id="other"), _LINKS, "recreated"),
-        (lambda world: world.networks[_LINK].update(Internal=False), _LINKS, "internal"),
+        (_state(_CLIENT, "exited"), _NODE, "stopped"),
+        (_state(_FORWARDER, "created"), _NODE, "stopped"),
+        (_state(_CLIENT, "paused"), _NODE, "paused"),
+        (_state(_CLIENT, "restarting"), _NODE, "restarting"),
+        (lambda world: world.containers.pop(_CLIENT), _NODE, "removed"),
+        (lambda world: world.client.update(Name="/other"), _NODE, "renamed"),
+        (lambda world: world.client.update(Image="sha256:other"), _NODE, "image"),
+        (_port("4242/tcp", "127.0.0.1", "4999"), _NODE, "port"),
+        (_port("4242/tcp", "0.0.0.0", "4242"), _NODE, "port"),
+        (_port("22/tcp", "127.0.0.1", "2222"), _NODE, "port"),
+        (_host(PortBindings={}), _NODE, "port"),
+        (_host(Memory=1 << 30, MemorySwap=1 << 30), _NODE, "memory"),
+        (_host(MemorySwap=3 << 30), _NODE, "swap"),
+        (_host(MemorySwap=-1), _NODE, "swap"),
+        (_host(NanoCpus=500_000_000), _NODE, "cpus"),
+        (_host(CpuQuota=50_000, CpuPeriod=100_000), _NODE, "cpus"),
+        (_host(CpuShares=2), _NODE, "cpu-weight"),
+        (_host(PidsLimit=7), _NODE, "limit"),
+        (_host(RestartPolicy={"Name": "no"}), _NODE, "restart-policy"),
+        (lambda world: world.client["NetworkSettings"]["Networks"].pop(_LINK), _NODE, "off-network"),
+        (lambda world: world.client["NetworkSettings"]["Networks"].update(bridge={}), _NODE, "on-network"),
+        (_on_link(Aliases=["0123"]), _NODE, "alias"),
+        (_on_link(NetworkID="other"), _NODE, "off-network"),
+        (lambda world: world.client.update(Mounts=[]), _NODE, "volume"),
+        (lambda world: world.client["Mounts"].append({"Destination": "/host", "Source": "/"}), _NODE, "mount"),
+        (lambda world: world.client["Config"]["Env"].append("SPY=1"), _NODE, "environment"),
+        (lambda world: world.client["Config"]["Env"].remove("TCP_NODELAY=1"), _NODE, "environment"),
+        (_config(Cmd=["sleep"]), _NODE, "command"),
+        (_config(User="nobody"), _NODE, "user"),
+        (lambda world: world.files.pop((world.client["Id"], _SCRIPT)), _NODE, "file"),
+        (lambda world: world.file(_SCRIPT, b"-- anybody"), _NODE, "file"),
+        (lambda world: world.file(_SECRETS, mode=0o444), _NODE, "file"),
+        (lambda world: world.file(_SECRETS, owner=33), _NODE, "file"),
+        (lambda world: world.volumes.clear(), _NODE, "volume-removed"),
+        (lambda world: world.volumes[_CLIENT].update(Labels=None), _NODE, "volume-recreated"),
+        (lambda world: world.networks.pop(_LINK), _NETWORK, "removed"),
+        (lambda world: world.networks[_LINK].update(Id="other"), _NETWORK, "recreated"),
+        (lambda world: world.networks[_LINK].update(Internal=False), _NETWORK, "internal"),
         (lambda world: world.networks[_OWN].update(Options={_MASQUERADE: "false"}), ("network", "node.client"), "options"),
-        (lambda world: world.networks[_LINK]["Containers"].update(x={"Name": "spy"}), _LINKS, "stranger"),
+        (lambda world: world.networks[_LINK]["Containers"].update(x={"Name": "spy"}), _NETWORK, "stranger"),
         (lambda world: world.images.pop(_ORTHANC), ("image", _ORTHANC), "removed"),
         (lambda world: world.images[_ORTHANC].update(Id="sha256:other"), ("image", _ORTHANC), "moved"),
         (lambda world: world.containers.pop(f"{_PREFIX}-db-roles"), ("database", ""), "removed"),
@@ -214,21 +210,20 @@ def test_what_has_the_label_and_is_not_known_is_told(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "held", "said", "hidden"),
+    ("path", "held", "said"),
     [
-        (_OPTIONS, b"{", "is no JSON", "{"),
-        (_OPTIONS, b"\xff", "is no JSON", "\\xff"),
-        (_OPTIONS, b"[1]", "options that differ", "[1]"),
-        (_SECRETS, b'{"RegisteredUsers": {"mallory": "let-me-in"}}', "it holds secrets", "mallory"),
-        (_SECRETS, b"{}", "it holds secrets", "pw-recorded"),
-        (_SCRIPT, None, "no plain file", "passwd"),
+        (_OPTIONS, b"{", "is no JSON"),
+        (_OPTIONS, b"\xff", "is no JSON"),
+        (_OPTIONS, b"[1]", "options that differ"),
+        (_SECRETS, b'{"RegisteredUsers": {"mallory": "let-me-in"}}', "it holds secrets"),
+        (_SCRIPT, None, "no plain file"),
     ],
 )
-def test_an_edited_file_is_told_and_never_what_is_in_it(world: World, path: str, held: bytes | None, said: str, hidden: str) -> None:
+def test_an_edited_file_is_told_and_never_what_is_in_it(world: World, path: str, held: bytes | None, said: str) -> None:
     world.files[world.client["Id"], path] = Held(held, 0o400, 0)
     (sentence,) = world.said()
     assert said in sentence
-    assert hidden not in sentence
+    assert not any(hidden in sentence for hidden in ("mallory", "let-me-in", "pw-recorded"))
 
 
 def test_options_that_were_edited_are_told_by_their_names(world: World) -> None:
@@ -325,10 +320,6 @@ class TestReport:
         assert "**data is gone or elsewhere**" in text
         assert text.index("was removed, with all that was in it") < text.index("## Node `client`")
 
-    def test_no_drift_says_so(self) -> None:
-        assert "nothing drifted" in markdown("dev", [])
-        assert json.loads(as_json("dev", []))["drifted"] is False
-
     def test_what_make_up_puts_right_is_left_to_it(self, world: World) -> None:
         _state(_CLIENT, "exited")(world)
         world.containers.pop(_FORWARDER)
@@ -343,42 +334,41 @@ class TestReport:
 class TestFileReader:
     """`docker cp`, played by a script."""
 
-    @staticmethod
-    def _docker(folder: Path, script: str) -> tuple[str]:
-        command = folder / "docker"
-        command.write_text(f"#!/bin/sh\n{script}\n")
-        command.chmod(0o755)
-        return (str(command),)
+    @pytest.fixture
+    def reader(self, tmp_path: Path) -> Callable[[str], ReadFiles]:
+        """What reads by a docker command that is this script."""
 
-    def test_a_folder_is_copied_once(self, tmp_path: Path) -> None:
-        folder = tmp_path / "etc" / "orthanc"
-        folder.mkdir(parents=True)
+        def playing(script: str) -> ReadFiles:
+            command = tmp_path / "docker"
+            command.write_text(f"#!/bin/sh\ncd {tmp_path}\n{script}\n")
+            command.chmod(0o755)
+            return file_reader((str(command),))
+
+        return playing
+
+    def test_a_folder_is_copied_once(self, tmp_path: Path, reader: Callable[[str], ReadFiles]) -> None:
+        (tmp_path / "orthanc").mkdir()
         for name in ("a.json", "b.lua", "other"):
-            (folder / name).write_text(name)
-            (folder / name).chmod(0o440)
-        docker = self._docker(tmp_path, f'echo "$2" >>{tmp_path}/asked; exec tar -C {tmp_path}/etc -cf - orthanc')
-        held = file_reader(docker)("c1", ["/etc/orthanc/a.json", "/etc/orthanc/b.lua"])
+            (tmp_path / "orthanc" / name).write_text(name)
+            (tmp_path / "orthanc" / name).chmod(0o440)
+        held = reader('echo "$2" >>asked; exec tar -cf - orthanc')("c1", ["/etc/orthanc/a.json", "/etc/orthanc/b.lua"])
         assert {path: (one.content, one.mode) for path, one in held.items()} == {
             "/etc/orthanc/a.json": (b"a.json", 0o440),
             "/etc/orthanc/b.lua": (b"b.lua", 0o440),
         }
         assert (tmp_path / "asked").read_text() == "c1:/etc/orthanc\n"
 
-    def test_a_link_is_no_file(self, tmp_path: Path) -> None:
-        (tmp_path / "x").symlink_to("/etc/passwd")
-        docker = self._docker(tmp_path, f"exec tar -C {tmp_path} -cf - x")
-        assert file_reader(docker)("c1", ["/etc/x"])["/etc/x"].content is None
+    def test_a_link_is_no_file(self, reader: Callable[[str], ReadFiles]) -> None:
+        assert reader("ln -s /etc/passwd x; exec tar -cf - x")("c1", ["/etc/x"])["/etc/x"].content is None
 
-    @pytest.mark.parametrize(
-        "said", ["Error: No such container:path: c1:/etc/x", "Error response from daemon: Could not find the file /etc/x"]
-    )
-    def test_one_that_is_not_there(self, tmp_path: Path, said: str) -> None:
-        assert file_reader(self._docker(tmp_path, f"echo '{said}' >&2; exit 1"))("c1", ["/etc/x"]) == {}
+    @pytest.mark.parametrize("said", ["No such container:path: c1:/etc/x", "response from daemon: Could not find the file /etc/x"])
+    def test_one_that_is_not_there(self, reader: Callable[[str], ReadFiles], said: str) -> None:
+        assert reader(f"echo 'Error: {said}' >&2; exit 1")("c1", ["/etc/x"]) == {}
 
     @pytest.mark.parametrize("script", ["echo 'permission denied' >&2; exit 1", "echo broken", "exit 0"])
-    def test_what_fails_is_no_removed_file(self, tmp_path: Path, script: str) -> None:
+    def test_what_fails_is_no_removed_file(self, reader: Callable[[str], ReadFiles], script: str) -> None:
         with pytest.raises(SetupError, match="docker cp c1:/etc/x` failed"):
-            file_reader(self._docker(tmp_path, script))("c1", ["/etc/x"])
+            reader(script)("c1", ["/etc/x"])
 
 
 class TestCommand:
@@ -398,7 +388,9 @@ class TestCommand:
         monkeypatch.setattr(command, "look_for_drift", lambda stack: world.findings())
         assert command.drift("organization/dev") == status
         assert json.loads((folder / "organization-dev.json").read_text())["drifted"] is change
-        assert (folder / "organization-dev.md").read_text().startswith("# Drift of organization/dev\n")
+        report = (folder / "organization-dev.md").read_text()
+        assert report.startswith("# Drift of organization/dev\n")
+        assert ("nothing drifted" in report) is not change
 
     def test_after_an_error_there_is_no_report_of_an_earlier_run(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         folder.mkdir(parents=True)

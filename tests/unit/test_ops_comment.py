@@ -245,10 +245,7 @@ def fork_event(*, head: str = HEAD, repository: int = FORK_ID) -> dict[str, Any]
 def from_fork(forge: Forge, folder: Path, left: Mapping[str, bytes] | bytes | None, event: dict[str, Any] | None = None) -> str:
     """The comment after a fork's run that has left some files, an archive, or nothing; empty where there is none."""
     head = {"user": "mallory", "ref": "fix/ports&state=closed", "sha": HEAD, "repo": {"id": FORK_ID}}
-    forge.pulls = [
-        {"number": 3, "state": "open", "head": head | {"sha": "b" * 40}},
-        {"number": 7, "state": "open", "head": head},
-    ]
+    forge.pulls = [{"number": 3, "state": "open", "head": head | {"sha": "b" * 40}}, {"number": 7, "state": "open", "head": head}]
     forge.runs[77] = {"head_sha": HEAD, "from": FORK_ID}
     if left is not None:
         forge.add_artifact("offline-preview", left, run=77)

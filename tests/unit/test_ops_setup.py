@@ -39,7 +39,6 @@ class Place:
         self.passphrase = self.state / "passphrase"
 
     def ensure(self, **environ: str) -> State:
-        """The state of the stack dev."""
         return ensure_state("dev", {"HOME": str(self.home), **environ}, self.checkout)
 
 
