@@ -30,6 +30,11 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+class _Server(ThreadingHTTPServer):
+    #: With five, the default, a client among many at once may have to try again after a second.
+    request_queue_size = 64
+
+
 @contextmanager
 def serving(answer: Callable[[Request], Answer], context: ssl.SSLContext | None = None) -> Iterator[str]:
     """The server's address, while the block runs; with TLS where a context is given."""
@@ -51,7 +56,7 @@ def serving(answer: Callable[[Request], Answer], context: ssl.SSLContext | None 
         def log_message(self, *_: object) -> None:
             """Nothing to the test's output."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with _Server(("127.0.0.1", 0), Handler) as server:
         if context is not None:
             server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = Thread(target=server.serve_forever, args=(0.01,))

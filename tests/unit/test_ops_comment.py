@@ -141,6 +141,15 @@ def test_one_stays_with_the_newest_text(forge: Forge, checkout: Path, left: tupl
     assert (first["body"] == of_run(newest, "of an earlier run")) == (newest != run)
 
 
+def test_what_somebody_removes_meanwhile_is_no_error(forge: Forge, checkout: Path) -> None:
+    for run in (40, 41):
+        forge.add_comment(BOT, of_run(run, "old"))
+    forge.faults += [Fault("DELETE", 404, done=True), Fault("PATCH", 410)]
+    post(forge, checkout)
+    (only,) = forge.ours()
+    assert "run=50" in only["body"]
+
+
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 @pytest.mark.parametrize("request_", ["GET", "PATCH"])
 def test_passing_faults_are_waited_out(forge: Forge, checkout: Path, status: int, request_: str) -> None:

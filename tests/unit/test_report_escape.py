@@ -31,6 +31,9 @@ HOSTILE = (
 )
 texts = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=60), st.lists(st.sampled_from(HOSTILE), max_size=4).map("".join))
 
+#: How long an example takes is said by what else the machine does.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
 _READER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 #: What a value may be made of, once it is read.
 _TAGS = re.compile(r"</?code>|</?span>|<br>")
@@ -46,6 +49,7 @@ def shown(tokens: list[Token]) -> str:
     return "".join(token.content for token in tokens if token.type in ("text", "code_inline", "text_special"))
 
 
+@UNHURRIED
 @given(texts)
 def test_a_value_is_text_and_the_whole_text(text: str) -> None:
     tokens = inlines(f"before {code(text)} after")
@@ -55,6 +59,7 @@ def test_a_value_is_text_and_the_whole_text(text: str) -> None:
         assert shown(tokens) == f"before {text} after"
 
 
+@UNHURRIED
 @given(texts)
 def test_it_stays_in_its_cell_of_a_table(text: str) -> None:
     tokens = _READER.parse(f"| a | b |\n|---|---|\n| {code(text)} | other |\n\nafter\n")
@@ -62,6 +67,7 @@ def test_it_stays_in_its_cell_of_a_table(text: str) -> None:
     assert [token.tag for token in tokens if token.type == "paragraph_open"] == ["p"]
 
 
+@UNHURRIED
 @given(texts)
 def test_nothing_acts_or_hides(text: str) -> None:
     """No mark of a comment, nothing that is not printable, no address outside of code, in whatever place."""
@@ -74,12 +80,14 @@ def test_nothing_acts_or_hides(text: str) -> None:
     assert "@" not in re.sub(r"`[^`]*`", "", code(text))
 
 
+@UNHURRIED
 @given(texts)
 def test_a_block_ends_where_it_ends(text: str) -> None:
     tokens = _READER.parse(f"{block(text)}\n\n# Heading\n")
     assert [token.type for token in tokens] == ["html_block", "heading_open", "inline", "heading_close"]
 
 
+@UNHURRIED
 @given(texts)
 def test_a_label_of_the_picture_stays_inside_its_quotes(text: str) -> None:
     assert re.fullmatch(r"(?:[A-Za-z0-9 _.,:/-]|#\d+;)*", label(text))
@@ -155,7 +163,7 @@ def _harmless() -> list[str]:
     return _skeleton(hostile_report("xharmlessx"))
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
+@settings(UNHURRIED, max_examples=60)
 @given(texts)
 @example("<!-- orthanc-stack:preview run=1 -->")
 @example("``` \n# forged\n```")
