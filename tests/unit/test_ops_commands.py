@@ -1,17 +1,22 @@
-"""The virtual environment's stamp, and what the commands say when something is wrong."""
+"""The virtual environment's stamp, and what the commands say: outputs without passwords unless they are asked for, and what is wrong."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ops.__main__ import COMMANDS
 from ops.lint import shell_scripts
+from ops.outputs import MASK, outputs_json
+from ops.prepare import exports
 from ops.setup import venv
 from ops.setup.console import ROOT, SetupError
+from ops.up import summary
 
 
 @pytest.fixture
@@ -100,3 +105,47 @@ def test_an_unknown_command_is_refused_with_the_known_ones() -> None:
     assert "'upp'" in done.stderr
     assert "preview" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+OUTPUTS = {
+    "users": {"server": {"orthanc": "Geheim123"}, "client": {"orthanc": "Anders456", "viewer": "Noch789"}},
+    "nodes": {"server": {"aet": "SERVER", "httpUrl": "http://127.0.0.1:8042", "dicomHost": "127.0.0.1", "dicomPort": 4242}},
+    "adminerUrl": "http://127.0.0.1:8080",
+    "indexDb": None,
+    "images": {"source": "local", "orthanc": "orthanc-stack/orthanc:local-1", "postgres": None, "adminer": "a:1"},
+}
+
+
+def shown(outputs: dict[str, Any] = OUTPUTS, *, show_secrets: bool = False) -> dict[str, Any]:
+    """The outputs as a program reads them."""
+    return dict(json.loads(outputs_json(outputs, show_secrets=show_secrets)))
+
+
+def test_passwords_are_masked_and_their_owners_named_until_they_are_asked_for() -> None:
+    assert shown() == OUTPUTS | {"users": {"server": {"orthanc": MASK}, "client": {"orthanc": MASK, "viewer": MASK}}}
+    assert shown(show_secrets=True) == OUTPUTS
+    # What Pulumi masked stays masked.
+    assert shown({"users": "[secret]"})["users"] == "[secret]"
+
+
+def test_the_order_of_keys_is_stable() -> None:
+    backwards = dict(reversed(OUTPUTS.items()))
+    assert outputs_json(OUTPUTS, show_secrets=True) == outputs_json(backwards, show_secrets=True)
+    assert list(shown()) == sorted(OUTPUTS)
+
+
+def test_the_summary_says_where_the_stack_is_found_and_no_password() -> None:
+    text = summary(OUTPUTS, "dev")
+    for wanted in ("http://127.0.0.1:8042", "SERVER", "127.0.0.1:4242", "http://127.0.0.1:8080", "SHOW_SECRETS=1"):
+        assert wanted in text
+    assert "built here from Debian's packages: orthanc-stack/orthanc:local-1, a:1" in text
+    assert "Geheim123" not in text
+    server = {"aet": "SERVER", "httpUrl": "http://[fd00::7]:8042", "dicomHost": "fd00::7", "dicomPort": 4242}
+    assert " [fd00::7]:4242" in summary({"nodes": {"server": server}}, "dev")
+
+
+def test_the_users_shell_gets_what_changed_and_the_stack() -> None:
+    before = {"PATH": "/bin", "HOME": "/h"}
+    after = {"PATH": "/tools:/bin", "HOME": "/h", "PULUMI_BACKEND_URL": "file:///s"}
+    changed = [("PATH", "/tools:/bin"), ("PULUMI_BACKEND_URL", "file:///s"), ("PULUMI_STACK", "prod")]
+    assert exports(before, after, "prod") == changed
