@@ -138,7 +138,8 @@ def at_work(marker: Path) -> int | None:
     except (OSError, ValueError, KeyError):
         return None
     for pid in pids:
-        shown = subprocess.run(["ps", "-p", str(pid), "-o", "stat=,args="], capture_output=True, text=True, check=False).stdout
+        # -ww: with COLUMNS set, ps would cut the line there, and the program's name behind a long path with it.
+        shown = subprocess.run(["ps", "-ww", "-p", str(pid), "-o", "stat=,args="], capture_output=True, text=True, check=False).stdout
         # Its number may have gone to another program since. A zombie (stat Z) has ended; in a container nobody may take it away.
         if pid != os.getpid() and not shown.startswith("Z") and ("pulumi" in shown or "-m ops" in shown):
             return int(pid)

@@ -111,7 +111,10 @@ def test_a_process_that_has_taken_over_the_number_is_not_waited_for(dev: Stack, 
         assert was_interrupted(dev)
 
 
-def test_a_run_is_left_alone_while_it_works_and_not_waited_for_when_it_was_killed(dev: Stack, tmp_path: Path) -> None:
+def test_a_run_is_left_alone_while_it_works_and_not_waited_for_when_it_was_killed(
+    dev: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")  # to which ps cuts a command line, the program's name with it
     with process(tmp_path) as other:
         write_marker(dev.marker(), other.pid)
         with pytest.raises(SetupError, match=rf"process {other.pid} is working on the stack dev"):
