@@ -52,7 +52,7 @@ class Forge:
     Attributes:
         storage_tokens: the Authorization header of each request that came to the host that keeps the archives.
         pauses: those that the client would have made.
-        before_list: called before a list of comments is answered.
+        on_list: called when a list of comments was read, before it is answered.
         account: who the token belongs to.
     """
 
@@ -67,7 +67,7 @@ class Forge:
     requests: list[str] = field(default_factory=list)
     storage_tokens: list[str | None] = field(default_factory=list)
     pauses: list[float] = field(default_factory=list)
-    before_list: Callable[[], object] = lambda: None
+    on_list: Callable[[], object] = lambda: None
     account: str = BOT
     url: str = ""
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -120,11 +120,11 @@ class Forge:
             return _answer(fault.status, {"message": "a fault"}, fault.headers)
         if TOKEN not in (asked.headers.get("Authorization", "").removeprefix("Bearer "), asked.headers.get("PRIVATE-TOKEN")):
             return _answer(401, {"message": "Bad credentials"})
-        if asked.method == "GET" and parts.path.endswith(("/comments", "/notes")):
-            self.before_list()
         query, path = dict(parse_qsl(parts.query)), parts.path.removeprefix(f"/repos/{REPOSITORY}").removeprefix("/projects/11")
         with self._lock:
             status, found = self._carry_out(asked.method, path, query, json.loads(asked.body or b"{}"))
+        if asked.method == "GET" and parts.path.endswith(("/comments", "/notes")):
+            self.on_list()
         if fault:
             return _answer(fault.status, {"message": "a fault"}, fault.headers)
         if isinstance(found, (list, tuple)):

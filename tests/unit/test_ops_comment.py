@@ -117,7 +117,7 @@ def test_two_runs_at_once_leave_one(forge: Forge, checkout: Path) -> None:
         if looks.acquire(blocking=False):
             barrier.wait(timeout=10)
 
-    forge.before_list = meet
+    forge.on_list = meet
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda run: post(forge, checkout, run=run), (50, 51)))
     assert forge.count("POST") == 2
