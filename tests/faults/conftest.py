@@ -9,9 +9,8 @@ from random import Random, SystemRandom
 
 import pytest
 
-from tests.faults.images import Image
 from tests.faults.sender import Sender
-from tests.faults.world import SCANNER, SERVER, World, make_world
+from tests.faults.world import SERVER, World, make_world
 from tests.stack.harness import copy_program, docker, need_pulumi
 
 #: ``client`` has its index in SQLite, ``second`` in PostgreSQL. ``room`` has two destinations, of which one forwards in its turn.
@@ -28,7 +27,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     world = getattr(item, "funcargs", {}).get("world")
     if report.failed and isinstance(world, World):
-        report.sections += [(f"{client}-forwarder", world.part(f"{client}-forwarder").log(30)) for client in world.clients]
+        forwarders = [f"{client}-forwarder" for client in world.clients]
+        report.sections += [(name, world.part(name).log("--tail", "30")) for name in forwarders]
     return report
 
 
@@ -47,25 +47,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         made.stack.wipe()  # Without Pulumi: how a stack is destroyed is another test's matter.
 
 
-@pytest.fixture(scope="session")
-def seed() -> int:
-    """Of what happens by chance; FAULTS_SEED says which."""
-    return int(os.environ.get("FAULTS_SEED") or SystemRandom().randrange(10**6))
-
-
 @pytest.fixture
-def rng(seed: int, request: pytest.FixtureRequest) -> Random:
-    """What happens by chance in a test; printed where it fails."""
+def rng(request: pytest.FixtureRequest) -> Random:
+    """What happens by chance in a test; FAULTS_SEED repeats it. Printed where the test fails."""
+    seed = os.environ.get("FAULTS_SEED") or SystemRandom().randrange(10**6)
     print(f"FAULTS_SEED={seed}")
     return Random(f"{seed} {request.node.name}")
 
 
 @pytest.fixture
 def scanner(world: World) -> Sender:
-    """A scanner."""
-    return Sender(SCANNER, world.ledger)
-
-
-def ids(images: list[Image]) -> list[str]:
-    """Orthanc's identifiers of images."""
-    return [image.orthanc for image in images]
+    return Sender(world.ledger)
