@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from random import Random, SystemRandom
 
 import pytest
 
 from tests.faults.sender import Sender
 from tests.faults.world import SERVER, World, make_world
-from tests.stack.harness import copy_program, docker, need_pulumi
+from tests.stack.harness import docker
 
 #: ``client`` has its index in SQLite, ``second`` in PostgreSQL. ``room`` has two destinations, of which one forwards in its turn.
 _CLIENTS = (
@@ -33,12 +34,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(program: Path) -> Iterator[World]:
     """The stack."""
-    need_pulumi()
     if os.geteuid() != 0 or docker("info", "--format", "{{.Name}}") != socket.gethostname():
         pytest.skip("faults are made by root on the machine that runs the engine: processes killed, packets and files lost")
-    made = make_world(copy_program(tmp_path_factory.mktemp("faults")), _CLIENTS, [{"name": "spare"}])
+    made = make_world(program, _CLIENTS, [{"name": "spare"}])
     try:
         made.deploy()
         made.archive.count_stores()

@@ -15,6 +15,7 @@ from tests.faults.images import CT, MR, Image
 from tests.faults.injection import ImpossibleError, accepting_and_losing, killed, stopped
 from tests.faults.sender import Sender, load
 from tests.faults.world import SERVER, World, undelivered
+from tests.stack.forwarding import await_delivery
 from tests.stack.harness import eventually
 
 
@@ -167,6 +168,7 @@ def test_a_second_content_replaces_the_first_soon_and_late(world: World, scanner
     assert newer[0].md5 != images[0].md5
     scanner.must_send(world.node("client"), newer)
     world.recover(ids(images))
+    await_delivery(world.stack, "client", SERVER)
     scanner.must_send(world.node("client"), [series.image(7, version=2)])
     world.recover(ids(images))
 
