@@ -73,9 +73,13 @@ def test_the_second_call_starts_nothing_and_is_quick(cache: Path, monkeypatch: p
 
     monkeypatch.setattr(subprocess, "run", refuse)
     monkeypatch.setattr(subprocess, "Popen", refuse)
-    started = time.perf_counter()
-    assert toolchain.ensure_pulumi() == first
-    assert time.perf_counter() - started < 0.05
+
+    def seconds() -> float:
+        started = time.perf_counter()
+        assert toolchain.ensure_pulumi() == first
+        return time.perf_counter() - started
+
+    assert min(seconds() for _ in range(5)) < 0.05, "the quickest of five: the machine may be busy"
 
 
 def test_a_removed_command_is_built_again(cache: Path) -> None:
