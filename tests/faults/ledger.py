@@ -16,12 +16,10 @@ class Audit:
     """What became of the images that were acknowledged.
 
     Attributes:
-        acknowledged: how many.
         missing: Orthanc's identifiers of those that the archive does not have.
         wrong: of those whose data set there is another one than the newest that was acknowledged, or cannot be read.
     """
 
-    acknowledged: int
     missing: tuple[str, ...]
     wrong: tuple[str, ...]
 
@@ -74,4 +72,4 @@ class Ledger:
         promised = {image: promised[image] for image in only}
         missing = tuple(image for image in promised if image not in found)
         wrong = tuple(image for image, md5 in promised.items() if found.get(image, md5) != md5)
-        return Audit(len(promised), missing, wrong)
+        return Audit(missing, wrong)

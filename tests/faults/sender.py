@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from io import BytesIO
 from random import Random
 from typing import Any
@@ -107,9 +107,9 @@ def _stored(association: Any, context: int, image: Image, number: int) -> bool:
 
 
 class Load:
-    """Scanners at work, one for each client, who share a pace.
+    """Scanners at work as long as the context lasts, one for each client, who share a pace; each ends with the series that it is sending.
 
-    It is kept within a series. A pause is made between two, because a scanner does not hold an association open without using it:
+    The pace is kept within a series. A pause is made between two, because a scanner does not hold an association open without using it:
     Orthanc waits for such a one before it stops.
 
     Attributes:
@@ -117,36 +117,33 @@ class Load:
     """
 
     def __init__(
-        self, world: World, per_second: float, rng: Random, images: tuple[int, int], allowed: Callable[[], float] = lambda: float("inf")
+        self,
+        world: World,
+        rng: Random,
+        *,
+        per_second: float = 30,
+        images: tuple[int, int] = (5, 20),
+        allowed: Callable[[], float] = lambda: float("inf"),
     ) -> None:
-        """A load that does not run yet.
-
-        Args:
-            world: the stack.
-            per_second: images, of all scanners together.
-            rng: what happens by chance.
-            images: of a series, from and to.
-            allowed: how many images may have been sent by now where another series begins.
-        """
+        """Images a second, of all scanners together, and of a series; and how many may have been sent where another series begins."""
         self.given_up = 0
-        self._world, self._pause, self._rng, self._images, self._allowed = world, 1 / per_second, rng, images, allowed
+        self._world, self._pause, self._images, self._allowed = world, 1 / per_second, images, allowed
         self._lock = threading.Lock()
         self._next, self._taken = time.monotonic(), 0
         self._stop = threading.Event()
         self._senders = [Sender(world.ledger) for _ in world.clients]
-        self._threads: list[threading.Thread] = []
+        work = [(sender, client, Random(rng.random())) for sender, client in zip(self._senders, world.clients, strict=True)]
+        self._threads = [threading.Thread(target=self._work, args=args, daemon=True) for args in work]
 
-    def start(self) -> None:
-        for sender, client in zip(self._senders, self._world.clients, strict=True):
-            self._threads.append(threading.Thread(target=self._work, args=(sender, client, Random(self._rng.random())), daemon=True))
+    def __enter__(self) -> Load:
         for thread in self._threads:
             thread.start()
+        return self
 
-    def finish(self) -> None:
-        """Send what is left of the series that are being sent, and nothing more."""
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(120)
+            thread.join(0 if kind else 120)
         for sender in self._senders:
             sender.stop.set()
 
@@ -168,15 +165,3 @@ class Load:
             at = self._next = max(self._next, now - 1) + self._pause
             self._taken += 1
         time.sleep(max(0.0, at - now))
-
-
-@contextlib.contextmanager
-def load(world: World, rng: Random) -> Iterator[None]:
-    """A load for as long as the context lasts; afterwards everything that was begun has been acknowledged."""
-    made = Load(world, 30, rng, images=(5, 20))
-    made.start()
-    try:
-        yield
-    finally:
-        made.finish()
-    assert not made.given_up, f"{made.given_up} images were never acknowledged"

@@ -28,7 +28,7 @@ _CLIENTS = (
     {"name": "client", "forwardTo": [SERVER]},
     {"name": "second", "index": "postgresql", "forwardTo": [SERVER]},
 )
-_IMAGES_PER_SECOND, _IMAGES_OF_A_SERIES = 30, (20, 200)
+_IMAGES_OF_A_SERIES = (20, 200)
 #: Seconds for each fault, on average. What is left of them, the next fault waits for the recovery from the last one, but not too long.
 _SECONDS_PER_FAULT, _CALM_SECONDS = 5.8, 45
 #: A fault that lasts longer is worth a line.
@@ -56,13 +56,11 @@ class Soak:
         _say(f"deploying; {len(self._plan)} faults, {self._images} images, SOAK_SEED={self.outcome.seed}")
         self._world.deploy()
         self._world.archive.count_stores()
-        load = Load(self._world, _IMAGES_PER_SECOND, self._rng, _IMAGES_OF_A_SERIES, self._allowed)
         with Recovery(self._world) as recovery:
-            load.start()
-            self._fail(recovery)
-            while len(self._world.ledger) < self._images:
-                time.sleep(1)
-            load.finish()
+            with Load(self._world, self._rng, images=_IMAGES_OF_A_SERIES, allowed=self._allowed) as load:
+                self._fail(recovery)
+                while len(self._world.ledger) < self._images:
+                    time.sleep(1)
             self.outcome.given_up = load.given_up
             self._await_end(recovery)
             self.outcome.rows = rows(recovery.episodes, self._world.ledger.acknowledgements)
@@ -140,7 +138,7 @@ class Soak:
         outcome.stores, outcome.distinct = self._world.archive.stores()
         outcome.repeated = self._world.ledger.repeated()
         audit = self._world.audit()
-        outcome.images, outcome.lost = audit.acknowledged, audit.lost
+        outcome.images, outcome.lost = len(self._world.ledger), audit.lost
         outcome.missing, outcome.wrong = list(audit.missing[:100]), list(audit.wrong[:100])
 
 

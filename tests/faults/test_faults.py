@@ -13,7 +13,7 @@ import pytest
 from tests.faults.catalogue import UNDER_LOAD, Fault
 from tests.faults.images import CT, MR, Image
 from tests.faults.injection import ImpossibleError, accepting_and_losing, killed, stopped
-from tests.faults.sender import Sender, load
+from tests.faults.sender import Load, Sender
 from tests.faults.world import SERVER, World, undelivered
 from tests.stack.forwarding import await_delivery
 from tests.stack.harness import eventually
@@ -68,11 +68,12 @@ class TestKills:
     def test_killed_at_random_points_under_load(self, world: World, rng: Random, part: str) -> None:
         before = world.part(part).restarts
         known = world.ledger.promised().keys()
-        with load(world, rng):
+        with Load(world, rng) as load:
             for _ in range(2):
                 time.sleep(rng.uniform(0.5, 2.5))
                 with killed(world, part):
                     pass
+        assert not load.given_up
         sent = [image for image in world.ledger.promised() if image not in known]
         assert len(sent) > 20
         world.recover(sent)
@@ -148,12 +149,13 @@ class TestLosses:
 def test_nothing_is_lost_under_load(world: World, rng: Random, fault: Fault) -> None:
     known = world.ledger.promised().keys()
     try:
-        with load(world, rng):
+        with Load(world, rng) as load:
             time.sleep(rng.uniform(1, 2))
             with fault.begin(world, rng):
                 time.sleep(fault.seconds[0])
     except ImpossibleError as error:
         pytest.skip(f"this machine cannot do it: {error}")
+    assert not load.given_up
     sent = [image for image in world.ledger.promised() if image not in known]
     assert len(sent) > 20
     world.recover(sent, seconds=90)
