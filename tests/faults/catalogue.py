@@ -127,14 +127,14 @@ UNDER_LOAD = (
     Fault("archive off the network", _of_server(cut_off), 16, (2, 12)),
     Fault("10 % of packets to the archive lost", _of_server(lossy, percent=10), 10, (4, 10)),
     Fault("slow line from the archive (256 kbit/s)", _of_server(slow, kilobits=256), 5, (4, 10)),
-    Fault("archive's disk full", _of_server(disk_full), 8, (3, 10)),
-    Fault("archive accepts and loses files", _losing, 10, (3, 8)),
     Fault("the same images three times", _twice, 5),
     Fault("the same series at two clients", _from_all, 4),
 )
 FAULTS = (
     *KILLS,
     *UNDER_LOAD,
+    Fault("archive's disk full", _of_server(disk_full), 8, (3, 10)),
+    Fault("archive accepts and loses files", _losing, 10, (3, 8)),
     Fault("archive stopped for long", _of_server(stopped), 1, (90, 90)),
     Fault("client replaced by a changed setting", _recreated, 3),
     Fault("images with new content", _corrected, 4),

@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults.catalogue import UNDER_LOAD, Fault
 from tests.faults.images import CT, MR, Image
-from tests.faults.injection import ImpossibleError, accepting_and_losing, killed, stopped
+from tests.faults.injection import ImpossibleError, accepting_and_losing, disk_full, killed, stopped
 from tests.faults.sender import Load, Sender
 from tests.faults.world import SERVER, World, undelivered
 from tests.stack.forwarding import await_delivery
@@ -142,6 +142,27 @@ class TestLosses:
         assert world.archive.stores(ids(images))[0] >= 40 + len(loss.files), "what was lost is sent again"
         assert early == []
         assert world.audit(ids(images)).lost == 0
+
+
+@pytest.mark.slow("10 to 40 s: each try of an image that was not confirmed comes later than the one before")
+def test_what_the_archive_loses_is_sent_again(world: World, scanner: Sender) -> None:
+    images = list(world.new_series(40).images())
+    with accepting_and_losing(world, most=5) as loss:
+        scanner.must_send(world.node("client"), images)
+        eventually("files are lost", lambda: len(loss.files) >= 3, 30)
+    assert loss.slowest < 0.3, f"a file was lost {loss.slowest:.2f} s after it was written: too late to be sure"
+    world.recover(ids(images))
+
+
+@pytest.mark.slow("10 s: the destination fails for some seconds, and is tried again later")
+def test_disk_full(world: World, scanner: Sender) -> None:
+    images = list(world.new_series(40).images())
+    with disk_full(world, SERVER):
+        scanner.must_send(world.node("client"), images)
+        eventually("it fails", lambda: world.link("client")["reason"] or world.link("client")["setAside"])
+        time.sleep(3)
+        assert world.archive.on_disk(ids(images)) == {}
+    world.recover(ids(images))
 
 
 @pytest.mark.slow("10 to 20 s each; of kills, outages and losses the fast tests have one each")
