@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from bench.results import FOLDER, Row, read
+from bench.results import FOLDER, read
 from bench.session import PREFIX, things
 from tests.stack.harness import ROOT, need_pulumi
+
+pytestmark = pytest.mark.slow(
+    "minutes: stacks of dev, its like without Pulumi, with the seed's settings, with TLS, and not hardened, and the growth of one"
+)
 
 #: By suite: measure -> the systems that it is measured on.
 FIGURES = {
@@ -39,19 +42,9 @@ def _documented() -> dict[Path, str]:
     return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in FOLDER.rglob("*") if path.is_file()}
 
 
-@dataclass
-class Short:
-    """What `make bench` wrote in its short form: raw rows and a page."""
-
-    folder: Path
-
-    def rows(self, suite: str) -> list[Row]:
-        return list(read(suite, self.folder))
-
-
 @pytest.fixture(scope="module")
-def short(tmp_path_factory: pytest.TempPathFactory) -> Short:
-    """One run of all suites. Not two side by side: a suite has three stacks at once, and an engine has 30 networks."""
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The rows and the page of one run of all suites. Not two side by side: a suite has three stacks at once, and an engine 30 networks."""
     need_pulumi()
     before, folder = _documented(), tmp_path_factory.mktemp("bench")
     command = [sys.executable, "-m", "bench", *FIGURES, "--short", str(folder)]
@@ -61,28 +54,28 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Short:
     assert _documented() == before, "the short form wrote into docs/bench/"
     left = [name for kind in ("container", "network", "volume") for name in things(kind, f"{PREFIX}{running.pid}_")]
     assert left == [], "the bench left something behind"
-    return Short(folder)
+    return folder
 
 
 @pytest.mark.parametrize("suite", FIGURES)
-def test_each_suite_gives_its_figures(short: Short, suite: str) -> None:
+def test_each_suite_gives_its_figures(short: Path, suite: str) -> None:
     found: dict[str, set[str]] = {}
-    for row in short.rows(suite):
+    for row in read(suite, short):
         assert row.value >= 0, row
         found.setdefault(row.measure, set()).add(row.system)
     assert found == FIGURES[suite]
 
 
-def test_both_first_ups_are_followed_from_phase_to_phase(short: Short) -> None:
-    phases = {(row.system, row.parameter) for row in short.rows("deploy") if row.measure == "first up, phase"}
+def test_both_first_ups_are_followed_from_phase_to_phase(short: Path) -> None:
+    phases = {(row.system, row.parameter) for row in read("deploy", short) if row.measure == "first up, phase"}
     assert {(system, part) for system in ("pulumi", "compose") for part in ("db", "db-roles", "server")} <= phases
 
 
-def test_nothing_was_lost_on_the_way(short: Short) -> None:
-    assert [row for row in short.rows("ingest") if "holds" in row.note or (row.measure == "ingest errors" and row.value)] == []
+def test_nothing_was_lost_on_the_way(short: Path) -> None:
+    assert [row for row in read("ingest", short) if "holds" in row.note or (row.measure == "ingest errors" and row.value)] == []
 
 
-def test_the_page_holds_each_goal_against_a_figure(short: Short) -> None:
-    page = (short.folder / "README.md").read_text()
+def test_the_page_holds_each_goal_against_a_figure(short: Path) -> None:
+    page = (short / "README.md").read_text()
     assert page.partition("## Goals")[2].partition("## ")[0].count("met") == 19
     assert "nan" not in page

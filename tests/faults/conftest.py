@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from random import Random, SystemRandom
 
 import pytest
 
-from tests.faults.images import Image
 from tests.faults.sender import Sender
-from tests.faults.world import SCANNER, SERVER, World, make_world
-from tests.stack.harness import copy_program, docker, need_pulumi
+from tests.faults.world import SERVER, World, make_world
+from tests.stack.harness import docker
 
 #: ``client`` has its index in SQLite, ``second`` in PostgreSQL. ``room`` has two destinations, of which one forwards in its turn.
 _CLIENTS = (
@@ -28,17 +28,17 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     world = getattr(item, "funcargs", {}).get("world")
     if report.failed and isinstance(world, World):
-        report.sections += [(f"{client}-forwarder", world.part(f"{client}-forwarder").log(30)) for client in world.clients]
+        forwarders = [f"{client}-forwarder" for client in world.clients]
+        report.sections += [(name, world.part(name).log("--tail", "30")) for name in forwarders]
     return report
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(program: Path) -> Iterator[World]:
     """The stack."""
-    need_pulumi()
     if os.geteuid() != 0 or docker("info", "--format", "{{.Name}}") != socket.gethostname():
         pytest.skip("faults are made by root on the machine that runs the engine: processes killed, packets and files lost")
-    made = make_world(copy_program(tmp_path_factory.mktemp("faults")), _CLIENTS, [{"name": "spare"}])
+    made = make_world(program, _CLIENTS, [{"name": "spare"}])
     try:
         made.deploy()
         made.archive.count_stores()
@@ -47,25 +47,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         made.stack.wipe()  # Without Pulumi: how a stack is destroyed is another test's matter.
 
 
-@pytest.fixture(scope="session")
-def seed() -> int:
-    """Of what happens by chance; FAULTS_SEED says which."""
-    return int(os.environ.get("FAULTS_SEED") or SystemRandom().randrange(10**6))
-
-
 @pytest.fixture
-def rng(seed: int, request: pytest.FixtureRequest) -> Random:
-    """What happens by chance in a test; printed where it fails."""
+def rng(request: pytest.FixtureRequest) -> Random:
+    """What happens by chance in a test; FAULTS_SEED repeats it. Printed where the test fails."""
+    seed = os.environ.get("FAULTS_SEED") or SystemRandom().randrange(10**6)
     print(f"FAULTS_SEED={seed}")
     return Random(f"{seed} {request.node.name}")
 
 
 @pytest.fixture
 def scanner(world: World) -> Sender:
-    """A scanner."""
-    return Sender(SCANNER, world.ledger)
-
-
-def ids(images: list[Image]) -> list[str]:
-    """Orthanc's identifiers of images."""
-    return [image.orthanc for image in images]
+    return Sender(world.ledger)

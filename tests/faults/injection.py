@@ -7,18 +7,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.faults.losing import Loss, losing
-from tests.faults.parts import run
 from tests.faults.world import SERVER, World
 from tests.stack.harness import docker
 
 _STORAGE = "/var/lib/orthanc/db"
 #: For a shell in a container's network namespace: other ones after each time that it was cut off. A part has one for each network.
 _DEVICES = "$(ip -o link show | sed 's/^[0-9]*: //; s/[@:].*//' | grep -v '^lo$')"
-
-
-def _on_each(command: str) -> str:
-    """A command of tc for each of a container's network devices, $d; ends at the first that fails."""
-    return f"for d in {_DEVICES}; do tc {command} || exit; done"
 
 
 class ImpossibleError(Exception):
@@ -39,13 +33,13 @@ def killed(world: World, *parts: str) -> Iterator[None]:
 @contextlib.contextmanager
 def stopped(world: World, *parts: str) -> Iterator[None]:
     """docker stop, of all at once, and docker start."""
+    containers = [world.part(name).container for name in parts]
     with ThreadPoolExecutor(len(parts)) as pool:
-        list(pool.map(lambda name: world.part(name).stop(), parts))
+        list(pool.map(lambda container: docker("stop", "--time", "60", container), containers))
     try:
         yield
     finally:
-        for name in parts:
-            world.part(name).start()
+        docker("start", *containers)
         world.await_service(*parts)
 
 
@@ -64,50 +58,45 @@ def cut_off(world: World, name: str) -> Iterator[None]:
         world.await_service(name)
 
 
-@contextlib.contextmanager
-def lossy(world: World, name: str, percent: int) -> Iterator[str]:
-    """A line that loses packets on their way to a part; how it was done.
-
-    Raises:
-        ImpossibleError: the kernel has neither way.
-    """
-    part = world.part(name)
+def lossy(world: World, name: str, percent: int) -> contextlib.AbstractContextManager[None]:
+    """A line that loses packets on their way to a part."""
     rule = f"INPUT ! -i lo -m statistic --mode random --probability {percent / 100} -j DROP"
-    ways = (
-        ("tc netem", _on_each(f"qdisc add dev $d root netem loss {percent}% delay 20ms"), _on_each("qdisc del dev $d root")),
-        ("iptables statistic", f"iptables -A {rule}", f"iptables -D {rule}"),
-    )
-    answers = {}
-    for way, begin, end in ways:
-        answers[way] = part.inside(f"{begin} && echo done", "net", check=False)
-        if answers[way].endswith("done"):
-            undo = end
-            break
-    else:
-        raise ImpossibleError(str(answers))
-    try:
-        yield way
-    finally:
-        # After a restart it is another namespace, without the loss.
-        part.inside(undo, "net", check=False)
-        world.await_service(name)
+    return _worse_line(world, name, _queue(f"netem loss {percent}% delay 20ms"), (f"iptables -A {rule}", f"iptables -D {rule}"))
+
+
+def slow(world: World, name: str, kilobits: int) -> contextlib.AbstractContextManager[None]:
+    """A slow line away from a part, with a long queue: every answer waits."""
+    return _worse_line(world, name, _queue(f"tbf rate {kilobits}kbit burst 4kb latency 2000ms"))
+
+
+def _queue(discipline: str) -> tuple[str, str]:
+    """Commands that begin and end a queue on each of a container's network devices; each ends at the first that fails."""
+    commands = (f"add dev $d root {discipline}", "del dev $d root")
+    begin, end = (f"for d in {_DEVICES}; do tc qdisc {command} || exit; done" for command in commands)
+    return begin, end
 
 
 @contextlib.contextmanager
-def slow(world: World, name: str, kilobits: int) -> Iterator[None]:
-    """A slow line away from a part, with a long queue: every answer waits.
+def _worse_line(world: World, name: str, *ways: tuple[str, str]) -> Iterator[None]:
+    """A line made worse, by the first of some ways that this machine knows: each a command that begins it, and one that ends it.
 
     Raises:
-        ImpossibleError: the kernel has no such queue.
+        ImpossibleError: the kernel has none of them.
     """
-    part, queue = world.part(name), f"tbf rate {kilobits}kbit burst 4kb latency 2000ms"
-    answer = part.inside(f"{_on_each(f'qdisc add dev $d root {queue}')} && echo done", "net", check=False)
-    if not answer.endswith("done"):
-        raise ImpossibleError(f"tc tbf: {answer}")
+    part, answers = world.part(name), list[str]()
+
+    def begins(command: str) -> bool:
+        answers.append(part.inside(f"{command} && echo done", "net", check=False))
+        return answers[-1].endswith("done")
+
+    end = next((end for begin, end in ways if begins(begin)), None)
+    if end is None:
+        raise ImpossibleError("; ".join(answers))
     try:
         yield
     finally:
-        part.inside(_on_each("qdisc del dev $d root"), "net", check=False)
+        # After a restart it is another namespace, where there is nothing to end.
+        part.inside(end, "net", check=False)
         world.await_service(name)
 
 
@@ -118,8 +107,8 @@ def disk_full(world: World, name: str) -> Iterator[None]:
     A small file system that is full to the last byte lies over the node's images, in the node's own view alone. So its images cannot
     be read meanwhile, either; they are there again afterwards.
     """
-    part = world.part(name)
-    part.inside(f"mount -t tmpfs -o size=64k none {_STORAGE} && cat /dev/zero > {_STORAGE}/full; true", "mount", "pid")
+    part, full = world.part(name), f"{_STORAGE}/full"
+    part.inside(f"mount -t tmpfs -o size=64k none {_STORAGE} && ! cat /dev/zero > {full} && ! echo >> {full}", "mount", "pid")
     try:
         yield
     finally:
@@ -134,8 +123,3 @@ def accepting_and_losing(world: World, most: int) -> Iterator[Loss]:
     with losing(world.archive.volume, most) as loss:
         yield loss
     world.await_service(SERVER)
-
-
-def can_lose_packets() -> bool:
-    """Whether this machine has what lossy() and slow() need; they tell what the kernel lacks."""
-    return not run("sh", "-c", "command -v nsenter iptables tc >/dev/null || echo missing", check=False)

@@ -16,14 +16,12 @@ class Audit:
     """What became of the images that were acknowledged.
 
     Attributes:
-        acknowledged: how many.
         missing: Orthanc's identifiers of those that the archive does not have.
         wrong: of those whose data set there is another one than the newest that was acknowledged, or cannot be read.
     """
 
-    acknowledged: int
-    missing: tuple[str, ...] = ()
-    wrong: tuple[str, ...] = ()
+    missing: tuple[str, ...]
+    wrong: tuple[str, ...]
 
     @property
     def lost(self) -> int:
@@ -46,7 +44,6 @@ class Ledger:
             self._sent[image.orthanc] += 1
 
     def acknowledged(self, image: Image) -> None:
-        """The node answered C-STORE with success."""
         with self._lock:
             self._md5[image.orthanc] = image.md5
             self._at.append(time.monotonic())
@@ -59,7 +56,7 @@ class Ledger:
         with self._lock:
             return dict(self._md5)
 
-    def acknowledgements(self, since: float = 0.0, until: float = float("inf")) -> int:
+    def acknowledgements(self, since: float, until: float) -> int:
         """How many there were in a time of time.monotonic()'s clock."""
         with self._lock:
             return sum(since <= at <= until for at in self._at)
@@ -69,16 +66,10 @@ class Ledger:
         with self._lock:
             return self._sent.total() - len(self._sent)
 
-    def audit(self, found: dict[str, str], only: Iterable[str] | None = None) -> Audit:
-        """Compare with what an archive has.
-
-        Args:
-            found: MD5 of the data set by Orthanc's identifier; empty where the file cannot be read.
-            only: these images alone.
-        """
+    def audit(self, found: dict[str, str], only: Iterable[str]) -> Audit:
+        """Compare some images with what an archive has: the MD5 of each data set, empty where it cannot be read."""
         promised = self.promised()
-        if only is not None:
-            promised = {image: promised[image] for image in only}
+        promised = {image: promised[image] for image in only}
         missing = tuple(image for image in promised if image not in found)
         wrong = tuple(image for image, md5 in promised.items() if found.get(image, md5) != md5)
-        return Audit(len(promised), missing, wrong)
+        return Audit(missing, wrong)

@@ -4,108 +4,71 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
+from bench.results import FOLDER
 from ops.table import table
 from tests.faults.recovery import Episode
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGE, RAW = ROOT / "docs" / "bench" / "soak.md", ROOT / "docs" / "bench" / "raw" / "soak.json"
 _HEAD = ("fault", "times", "images meanwhile", "not recovered", "median s", "p95 s", "max s", "undisturbed median s")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of fault.
-
-    Attributes:
-        fault: its name.
-        times: how often it was made.
-        images: images acknowledged from its beginning to recovery, all times together.
-        not_recovered: how often it was not seen that everything was right again.
-        median, p95, longest: seconds from its end to recovery; None where nothing is known.
-        undisturbed: the median of those during whose recovery no other fault began.
-    """
+    """One kind of fault. Its times are seconds from its end to recovery; None where nothing is known."""
 
     fault: str
     times: int
+    #: Images acknowledged from its beginning to recovery, all times together.
     images: int
+    #: How often it was not seen that everything was right again.
     not_recovered: int
     median: float | None
     p95: float | None
     longest: float | None
+    #: The median of those during whose recovery no other fault began.
     undisturbed: float | None
 
 
 @dataclass
 class Outcome:
-    """A whole soak.
-
-    Attributes:
-        seed: of all that happened by chance.
-        seconds: how long it took.
-        clients: how many nodes forwarded.
-        images: how many were acknowledged to a sender.
-        lost: how many of them the archive did not give back as they were sent.
-        missing, wrong: Orthanc's identifiers of those.
-        given_up: images that were sent and never acknowledged: nobody was promised anything.
-        stores: how often the archive stored an image.
-        distinct: how many different ones it stored.
-        repeated: how often the senders themselves sent an image once more.
-        last_recovery: seconds from the end of the load until nothing waited.
-        not_idle: what still waited at the end.
-        rows: the table.
-        errors: faults that could not be made, and anything else that went wrong with the soak itself.
-    """
+    """A whole soak."""
 
     seed: int
     seconds: float = 0.0
     clients: int = 0
+    #: Acknowledged to a sender; of them those that the archive did not give back as they were sent, with Orthanc's identifiers.
     images: int = 0
     lost: int = 0
     missing: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    #: Sent and never acknowledged: nobody was promised anything.
     given_up: int = 0
+    #: How often the archive stored an image, and how many different ones; how often the senders themselves sent one once more.
     stores: int = 0
     distinct: int = 0
     repeated: int = 0
+    #: Seconds from the end of the load until nothing waited, and what still did.
     last_recovery: float = 0.0
     not_idle: list[str] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
+    #: Faults that could not be made, and anything else that went wrong with the soak itself.
     errors: list[str] = field(default_factory=list)
 
     @property
-    def faults(self) -> int:
-        """How many there were."""
-        return sum(row.times for row in self.rows)
-
-    @property
-    def duplicated(self) -> int:
-        """How often the archive stored an image once more."""
-        return self.stores - self.distinct
-
-    @property
     def totals(self) -> str:
-        """The whole in a few lines."""
         return (
-            f"{self.faults} faults, {self.images} images acknowledged, {self.lost} lost, "
+            f"{sum(row.times for row in self.rows)} faults, {self.images} images acknowledged, {self.lost} lost, "
             f"in {self.seconds / 60:.1f} minutes, seed {self.seed}.\n"
-            f"The archive stored {self.distinct} different images {self.stores} times: {self.duplicated} once more, "
+            f"The archive stored {self.distinct} different images {self.stores} times: {self.stores - self.distinct} once more, "
             f"where senders themselves had sent {self.repeated} once more.\n"
             f"{self.last_recovery:.1f} s after the end of the load nothing waited; {self.given_up} images were never acknowledged."
         )
 
 
-def rows(episodes: Sequence[Episode], acknowledged_between: Any) -> list[Row]:
-    """The table's rows, in the order in which faults first came.
-
-    Args:
-        episodes: what happened.
-        acknowledged_between: how many images were acknowledged between two times.
-    """
+def rows(episodes: Sequence[Episode], acknowledged_between: Callable[[float, float], int]) -> list[Row]:
     made = []
     for name in sorted({episode.fault for episode in episodes}):
         of_name = [episode for episode in episodes if episode.fault == name]
@@ -128,20 +91,17 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def text(outcome: Outcome) -> str:
-    """For a terminal."""
-    problems = [*outcome.errors, *outcome.not_idle]
-    return "\n\n".join([table(_HEAD, [_cells(row) for row in outcome.rows]), outcome.totals, *(["\n".join(problems)] if problems else [])])
+    parts = [table(_HEAD, [_cells(row) for row in outcome.rows]), outcome.totals, "\n".join([*outcome.errors, *outcome.not_idle])]
+    return "\n\n".join(part for part in parts if part)
 
 
-def write(outcome: Outcome, page: Path = PAGE, raw: Path = RAW) -> None:
-    """As Markdown and JSON."""
+def write(outcome: Outcome, folder: Path = FOLDER) -> None:
     lines = [f"| {' | '.join(_HEAD)} |", f"|---|{'---:|' * (len(_HEAD) - 1)}", *(f"| {' | '.join(_cells(row))} |" for row in outcome.rows)]
     problems = [f"- {problem}" for problem in (*outcome.errors, *outcome.not_idle)]
     parts = [_INTRODUCTION.format(clients=outcome.clients), outcome.totals, "\n".join(lines), "\n".join(problems)]
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
-    raw.parent.mkdir(parents=True, exist_ok=True)
-    raw.write_text(json.dumps(asdict(outcome), indent=1) + "\n", encoding="utf-8")
+    (folder / "raw").mkdir(parents=True, exist_ok=True)
+    (folder / "soak.md").write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+    (folder / "raw" / "soak.json").write_text(json.dumps(asdict(outcome), indent=1) + "\n", encoding="utf-8")
 
 
 _INTRODUCTION = """# Soak: faults under load

@@ -14,21 +14,21 @@ import time
 import traceback
 from pathlib import Path
 
-from tests.faults.archive import Feed
-from tests.faults.catalogue import Fault, long_enough, plan
+from tests.faults.catalogue import Fault, plan
 from tests.faults.injection import ImpossibleError, killed
-from tests.faults.load import Load, Pace
 from tests.faults.recovery import Recovery
 from tests.faults.report import Outcome, rows, text, write
-from tests.faults.world import SERVER, World, make_world
-from tests.stack.harness import copy_program
+from tests.faults.sender import Load
+from tests.faults.world import SERVER, World, make_world, undelivered
+from tests.stack.forwarding import status
+from tests.stack.harness import copy_program, docker
 
 #: One with its index in SQLite, one in PostgreSQL, where the archive has its own.
 _CLIENTS = (
     {"name": "client", "forwardTo": [SERVER]},
     {"name": "second", "index": "postgresql", "forwardTo": [SERVER]},
 )
-_IMAGES_PER_SECOND = 30
+_IMAGES_OF_A_SERIES = (20, 200)
 #: Seconds for each fault, on average. What is left of them, the next fault waits for the recovery from the last one, but not too long.
 _SECONDS_PER_FAULT, _CALM_SECONDS = 5.8, 45
 #: A fault that lasts longer is worth a line.
@@ -42,8 +42,6 @@ def _say(line: str) -> None:
 
 
 class Soak:
-    """One soak on a stack of its own."""
-
     def __init__(self, world: World, faults: int, images: int, seed: int) -> None:
         self.outcome = Outcome(seed, clients=len(_CLIENTS))
         self._world = world
@@ -58,14 +56,11 @@ class Soak:
         _say(f"deploying; {len(self._plan)} faults, {self._images} images, SOAK_SEED={self.outcome.seed}")
         self._world.deploy()
         self._world.archive.count_stores()
-        pace = Pace(_IMAGES_PER_SECOND, self._allowed)
-        load = Load(self._world, pace, self._rng)
-        with Feed(self._world.node(SERVER)) as feed, Recovery(self._world, feed) as recovery:
-            load.start()
-            self._fail(recovery)
-            while len(self._world.ledger) < self._images:
-                time.sleep(1)
-            load.finish()
+        with Recovery(self._world) as recovery:
+            with Load(self._world, self._rng, images=_IMAGES_OF_A_SERIES, allowed=self._allowed) as load:
+                self._fail(recovery)
+                while len(self._world.ledger) < self._images:
+                    time.sleep(1)
             self.outcome.given_up = load.given_up
             self._await_end(recovery)
             self.outcome.rows = rows(recovery.episodes, self._world.ledger.acknowledgements)
@@ -90,14 +85,13 @@ class Soak:
         episode = recovery.begin(fault.name)
         try:
             with fault.begin(self._world, self._rng):
-                time.sleep(long_enough(fault, self._rng))
+                time.sleep(self._rng.uniform(*fault.seconds))
         except ImpossibleError as error:
             recovery.episodes.remove(episode)
             self._note(f"{fault.name}: left out, this machine cannot do it: {error}")
             return
         except Exception as error:
-            episode.error = f"{type(error).__name__}: {error}"
-            self._note(f"fault {number}, {fault.name}: {episode.error[:2000]}")
+            self._note(f"fault {number}, {fault.name}: {type(error).__name__}: {error}"[:2000])
             traceback.print_exc()
             self._mend()
         recovery.end(episode)
@@ -109,15 +103,14 @@ class Soak:
 
     def _waiting(self, client: str) -> str:
         links = self._world.try_status(client)
-        return "?" if links is None else "+".join(str(link.waiting + link.in_flight) for link in links)
+        return "?" if links is None else "+".join(str(undelivered(link)) for link in links)
 
     def _mend(self) -> None:
         """After a fault that went wrong: everything runs again."""
         try:
             for name in ("db", SERVER, *self._world.clients, *(f"{client}-forwarder" for client in self._world.clients)):
-                part = self._world.part(name)
-                if not part.pid:
-                    part.start()
+                if not self._world.part(name).pid:
+                    docker("start", self._world.part(name).container)
                 self._world.await_service(name)
         except Exception as error:
             self._note(f"could not be mended: {error}")
@@ -133,8 +126,8 @@ class Soak:
         recovery.wait(_LAST_SECONDS, self._world.idle)
         self.outcome.last_recovery = time.monotonic() - started
         for client in self._world.clients:
-            for link in self._world.status(client):
-                if not link.idle or link.set_aside:
+            for link in status(self._world.stack, client)["links"]:
+                if undelivered(link) or link["setAside"]:
                     self.outcome.not_idle.append(f"{client}: {link}")
 
     def _compare(self) -> None:
@@ -145,7 +138,7 @@ class Soak:
         outcome.stores, outcome.distinct = self._world.archive.stores()
         outcome.repeated = self._world.ledger.repeated()
         audit = self._world.audit()
-        outcome.images, outcome.lost = audit.acknowledged, audit.lost
+        outcome.images, outcome.lost = len(self._world.ledger), audit.lost
         outcome.missing, outcome.wrong = list(audit.missing[:100]), list(audit.wrong[:100])
 
 
@@ -161,7 +154,8 @@ def main() -> int:
             soak.run()
         except BaseException:
             traceback.print_exc()
-            _logs(world)
+            for client in world.clients:  # for whoever looks for the reason
+                print(f"--- {client}-forwarder", world.part(f"{client}-forwarder").log("--tail", "50"), sep="\n", flush=True)
             raise
         finally:
             _say("removing the stack")
@@ -169,12 +163,6 @@ def main() -> int:
     print(f"\n{text(soak.outcome)}", flush=True)
     write(soak.outcome)
     return 1 if soak.outcome.lost else 0
-
-
-def _logs(world: World) -> None:
-    """What the forwarders said last, for whoever looks for the reason."""
-    for client in world.clients:
-        print(f"--- {client}-forwarder", world.part(f"{client}-forwarder").log(50), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -4,67 +4,66 @@ from __future__ import annotations
 
 import itertools
 import json
-import time
-import urllib.request
+import os
+import signal
+import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from tests.faults.archive import Archive
+from bench.phantom import Phantom
+from tests.faults.archive import Archive, DownError, fetch
 from tests.faults.images import CT, SMALL, Series
 from tests.faults.ledger import Audit, Ledger
-from tests.faults.parts import Part
-from tests.faults.rest import Rest
 from tests.stack.harness import Node, Stack, docker, eventually, free_ports
 
-SERVER = "server"
-SCANNER = "WORKSTATION"
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+SERVER, SCANNER = "server", "WORKSTATION"
 
 
-def stack_settings(clients: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
-    """What the stack file says: the archive on PostgreSQL, which takes CT alone; clients; one scanner that may store at each.
+@dataclass(frozen=True)
+class Part:
+    """One container of a stack, from the outside."""
 
-    Args:
-        clients: of each what is not said here: ``name``, ``forwardTo`` and so on.
-        others: nodes that do not forward.
-    """
-    server = {"name": SERVER, "aet": "SERVER", "index": "postgresql", "orthanc": {"AcceptedSopClasses": [CT]}}
-    nodes = [server, *({"index": "sqlite"} | node | {"aet": node["name"].upper().replace("-", "_")} for node in (*clients, *others))]
-    for client, port in zip(clients, free_ports(len(clients)), strict=True):
-        next(node for node in nodes if node["name"] == client["name"])["metricsPort"] = port
-    everywhere = [node["name"] for node in nodes]
-    scanner = {
-        "name": "scanner",
-        "aet": SCANNER,
-        "host": "host.docker.internal",
-        "port": 0,
-        "nodes": everywhere,
-        "allow": ["echo", "store"],
-    }
-    return {"nodes": nodes, "modalities": [scanner]}
-
-
-@dataclass
-class Link:
-    """The status of a forwarding link, as the forwarder tells it."""
-
-    to: str
-    waiting: int
-    in_flight: int
-    set_aside: int
-    tries: int
-    delivered: int
-    oldest_waiting: str | None
-    next_try: str | None
-    reason: str
-    aside: list[dict[str, Any]]
+    container: str
 
     @property
-    def idle(self) -> bool:
-        """Whether there is nothing to do."""
-        return self.waiting == self.in_flight == 0
+    def pid(self) -> int:
+        """The process identifier, on this machine, of its first process; 0 while it does not run."""
+        said = docker("inspect", "--format", "{{.State.Pid}}", self.container, check=False)
+        return int(said) if said.isdigit() else 0
+
+    @property
+    def restarts(self) -> int:
+        """How often the engine has started it anew by itself."""
+        return int(docker("inspect", "--format", "{{.RestartCount}}", self.container))
+
+    def kill(self) -> None:
+        """SIGKILL to its first process, as the kernel does it when memory is out.
+
+        Not `docker kill`: after that the engine takes it for stopped on purpose and does not start it again.
+        """
+        pid = eventually(f"{self.container} runs", lambda: self.pid)
+        os.kill(pid, signal.SIGKILL)
+        eventually(f"{self.container} ends", lambda: not Path(f"/proc/{pid}").exists() or self.pid != pid)
+
+    def log(self, *options: str) -> str:
+        return docker("logs", *options, self.container, check=False)
+
+    def inside(self, command: str, *namespaces: str, check: bool = True) -> str:
+        """Run a shell's command in namespaces of the container, with this machine's rights; what it prints.
+
+        Args:
+            command: for sh -c. With the namespace ``mount`` it is the container's own programs.
+            namespaces: ``mount``, with ``pid`` for its /proc; ``net``.
+            check: fail when it fails.
+        """
+        entered = ["nsenter", f"--target={self.pid}", *(f"--{namespace}" for namespace in namespaces), "sh", "-c", command]
+        done = subprocess.run(
+            entered, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False, timeout=60
+        )
+        assert not check or done.returncode == 0, f"{command}: {done.stdout}"
+        return done.stdout.strip()
 
 
 @dataclass
@@ -81,28 +80,26 @@ class World:
         self.stack.up()
         self._nodes = self.stack.nodes()
 
-    def new_series(self, count: int, size: int = SMALL) -> Series:
+    def new_series(self, count: int, template: Phantom = SMALL) -> Series:
         """A series that nobody has seen before."""
-        return Series(next(self._numbers), count, size)
+        return Series(next(self._numbers), count, template)
 
     # --- parts ---
 
     def node(self, name: str) -> Node:
-        """A node."""
         return self._nodes[name]
 
     def part(self, name: str) -> Part:
         """A container: of a node, of a forwarder (``client-forwarder``), or ``db``."""
         return Part(f"{self.stack.prefix}-{name}")
 
+    def at(self, name: str) -> Archive:
+        """What a node has."""
+        return Archive(self.stack, self.node(name))
+
     @property
     def archive(self) -> Archive:
-        """The archive."""
-        return Archive(self.stack, SERVER)
-
-    def at(self, name: str) -> Archive:
-        """Another node, to see what it has."""
-        return Archive(self.stack, name)
+        return self.at(SERVER)
 
     @property
     def clients(self) -> list[str]:
@@ -112,93 +109,89 @@ class World:
     def serves(self, name: str) -> bool:
         """Whether a part does what it is there for."""
         if name == "db":
-            users = [node["name"] for node in self.stack.settings["nodes"] if node["index"] == "postgresql"]
-            return all(Rest(self.node(user), seconds=3).answers() for user in users)
+            return all(self.at(node["name"]).answers() for node in self.stack.settings["nodes"] if node["index"] == "postgresql")
         if name.endswith("-forwarder"):
             return self.try_status(name.removesuffix("-forwarder")) is not None
-        return Rest(self.node(name), seconds=3).answers()
+        return self.at(name).answers()
 
-    def await_service(self, *parts: str, seconds: float = 90) -> None:
+    def await_service(self, *parts: str) -> None:
         """Wait until parts do what they are there for."""
         for name in parts:
-            eventually(f"{name} serves", lambda name=name: self.serves(name), seconds)  # type: ignore[misc]
+            eventually(f"{name} serves", lambda name=name: self.serves(name), 90)  # type: ignore[misc]
 
     # --- forwarding ---
 
-    def try_status(self, client: str) -> list[Link] | None:
-        """The links of a client; None where its forwarder does not answer."""
+    def try_status(self, client: str) -> list[dict[str, Any]] | None:
+        """The links of a client, as its forwarder tells them; None where it does not answer."""
         port = self.stack.node_settings(client)["metricsPort"]
         try:
-            with _OPENER.open(f"http://127.0.0.1:{port}/status", timeout=5) as answer:
-                return [_link(said) for said in json.loads(answer.read())["links"]]
-        except (OSError, ValueError):
+            _, content = fetch(f"http://127.0.0.1:{port}/status", seconds=5)
+            links: list[dict[str, Any]] = json.loads(content)["links"]
+        except (DownError, ValueError):
             return None
+        return links
 
-    def status(self, client: str) -> list[Link]:
-        """The links of a client, as whoever is on the machine asks for them."""
-        said = docker("exec", f"{self.stack.prefix}-{client}-forwarder", "python3", "-SB", "-m", "forwarder", "status")
-        return [_link(link) for link in json.loads(said)["links"]]
-
-    def link(self, client: str, to: str = SERVER) -> Link:
-        """The status of one link."""
-        return next(link for link in self.try_status(client) or self.status(client) if link.to == to)
+    def link(self, client: str, to: str = SERVER) -> dict[str, Any]:
+        links: list[dict[str, Any]] = eventually(f"{client}-forwarder answers", lambda: self.try_status(client))
+        return next(link for link in links if link["to"] == to)
 
     def retry(self, client: str) -> None:
         """Everything is tried again at once."""
         docker("exec", f"{self.stack.prefix}-{client}-forwarder", "python3", "-SB", "-m", "forwarder", "retry")
 
     def idle(self) -> bool:
-        """Whether no forwarder has anything to do."""
         links = [self.try_status(client) for client in self.clients]
-        return all(of_client is not None and all(link.idle for link in of_client) for of_client in links)
+        return all(of_client is not None and not any(map(undelivered, of_client)) for of_client in links)
 
     # --- what became of the images ---
 
-    def audit(self, ids: Sequence[str] | None = None, *, archive: Archive | None = None, rest: bool = True) -> Audit:
-        """Compare the archive with what was acknowledged, by its files and by what its REST API gives.
+    def audit(self, ids: Sequence[str] | None = None, *, at: str = SERVER, rest: bool = True) -> Audit:
+        """Compare a node with what was acknowledged, by its files and by what its REST API gives.
 
         Args:
             ids: these images alone.
-            archive: the node to look at; the server where left out.
+            at: the node to look at.
             rest: ask the REST API, too.
         """
-        archive = archive or self.archive
-        wanted = list(self.ledger.promised()) if ids is None else list(ids)
+        archive, wanted = self.at(at), list(self.ledger.promised() if ids is None else ids)
         found = archive.on_disk(wanted)
         if rest:
             given = archive.by_rest(sorted(found))
-            found = {id_: md5 if given.get(id_) == md5 else "" for id_, md5 in found.items()}
+            found = {id_: md5 if given[id_] == md5 else "" for id_, md5 in found.items()}
         return self.ledger.audit(found, wanted)
 
-    def recover(self, ids: Sequence[str], seconds: float = 60) -> float:
-        """Wait until nothing waits and images are at the archive as they were sent; the seconds that it took."""
-        started = time.monotonic()
+    def recover(self, ids: Sequence[str], seconds: float = 60) -> None:
+        """Wait until nothing waits and images are at the archive as they were sent."""
         eventually("forwarders are idle", self.idle, seconds)
         eventually("images are there", lambda: not self.audit(ids, rest=False).lost, seconds)
-        took = time.monotonic() - started
         audit = self.audit(ids)
         assert audit.lost == 0, f"lost: {audit}"
-        return took
+
+
+def undelivered(link: dict[str, Any]) -> int:
+    """How many images a link still has to deliver, less those that are set aside."""
+    return int(link["waiting"]) + int(link["inFlight"])
 
 
 def make_world(program: Path, clients: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]] = ()) -> World:
-    """A stack that is not deployed yet."""
-    settings = stack_settings(clients, others)
-    stack = Stack(program, "dev", **settings)
+    """A stack that is not deployed yet: the archive on PostgreSQL, which takes CT alone; clients; one scanner that may store at each.
+
+    Args:
+        program: the copy of the program.
+        clients: of each what is not said here: ``name``, ``forwardTo`` and so on.
+        others: nodes that do not forward.
+    """
+    nodes = [{"name": SERVER, "index": "postgresql", "orthanc": {"AcceptedSopClasses": [CT]}}]
+    nodes += [node | {"metricsPort": port} for node, port in zip(clients, free_ports(len(clients)), strict=True)]
+    nodes = [{"index": "sqlite", "aet": node["name"].upper()} | node for node in (*nodes, *others)]
+    scanner = {
+        "name": "scanner",
+        "aet": SCANNER,
+        "host": "host.docker.internal",
+        "port": 0,
+        "nodes": [node["name"] for node in nodes],
+        "allow": ["echo", "store"],
+    }
+    stack = Stack(program, "dev", nodes=nodes, modalities=[scanner])
     del stack.settings["adminer"]
     return World(stack)
-
-
-def _link(said: dict[str, Any]) -> Link:
-    return Link(
-        to=said["to"],
-        waiting=said["waiting"],
-        in_flight=said["inFlight"],
-        set_aside=said["setAside"],
-        tries=said["tries"],
-        delivered=said["delivered"],
-        oldest_waiting=said["oldestWaiting"],
-        next_try=said["nextTry"],
-        reason=said["reason"],
-        aside=cast("list[dict[str, Any]]", said["aside"]),
-    )

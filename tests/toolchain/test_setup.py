@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,17 +12,6 @@ import pytest
 
 from ops.setup import download, go_build, toolchain, versions
 from ops.setup.console import ROOT, SetupError
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, no `pulumi` on PATH, and a build that only pretends."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    monkeypatch.setenv("ORTHANC_STACK_TOOLCHAIN", "build")
-    monkeypatch.setattr(go_build, "find_go", lambda: (Path("go"), {}))
-    monkeypatch.setattr(go_build, "_compile_cli", pretend_to_build)
-    return tmp_path / "orthanc-stack"
 
 
 def put_pulumi(folder: Path, version: str = "v999.0.0") -> None:
@@ -36,29 +25,43 @@ def pretend_to_build(_go: Path, _env: dict[str, str], out: Path) -> None:
     put_pulumi(out)
 
 
-def copy_of_toolchain(folder: Path) -> Path:
-    for name in ("cli/go.mod", "docker/main.go", "README.md", "docker/schema.json", "cli/a_test.go"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(name)
-    return folder
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, no `pulumi` on PATH, and a build that only pretends."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setenv("ORTHANC_STACK_TOOLCHAIN", "build")
+    monkeypatch.setattr(go_build, "find_go", lambda: (Path("go"), {}))
+    monkeypatch.setattr(go_build, "_compile_cli", pretend_to_build)
+    return tmp_path / "orthanc-stack"
 
 
-@pytest.mark.parametrize("name", ["README.md", "docker/schema.json", "cli/a_test.go"])
-def test_what_is_not_built_does_not_change_the_hash(tmp_path: Path, name: str) -> None:
-    folder = copy_of_toolchain(tmp_path)
-    before = versions.toolchain_hash(folder)
-    (folder / name).write_text("changed")
-    assert versions.toolchain_hash(folder) == before
+@pytest.fixture
+def mine(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on PATH with a `pulumi` of the user's own, which may be taken."""
+    monkeypatch.delenv("ORTHANC_STACK_TOOLCHAIN")
+    monkeypatch.setattr(toolchain, "_download", lambda wish: None)
+    put_pulumi(tmp_path / "mine")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'mine'}:/usr/bin:/bin")
+    return tmp_path / "mine"
 
 
-def test_what_is_built_changes_the_hash(tmp_path: Path) -> None:
-    folder = copy_of_toolchain(tmp_path)
-    seen = [versions.toolchain_hash(folder)]
-    (folder / "cli" / "go.mod").write_text("changed")
-    seen.append(versions.toolchain_hash(folder))
-    (folder / "docker" / "main.go").rename(folder / "docker" / "other.go")
-    seen.append(versions.toolchain_hash(folder))
-    assert len(set(seen)) == 3
+@pytest.mark.parametrize(
+    ("name", "built"),
+    [("README.md", False), ("docker/schema.json", False), ("cli/a_test.go", False), ("cli/go.mod", True), ("docker/main.go", True)],
+)
+def test_the_hash_changes_with_what_is_built_and_with_nothing_else(tmp_path: Path, name: str, built: bool) -> None:
+    for file in ("cli/go.mod", "docker/main.go", "README.md", "docker/schema.json", "cli/a_test.go"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(file)
+    seen = {versions.toolchain_hash(tmp_path)}
+    (tmp_path / name).write_text("changed")
+    seen.add(versions.toolchain_hash(tmp_path))
+    assert len(seen) == 1 + built
+    if built:
+        (tmp_path / name).rename(tmp_path / "docker" / "other.go")
+        seen.add(versions.toolchain_hash(tmp_path))
+        assert len(seen) == 3
 
 
 def test_the_second_call_starts_nothing_and_is_quick(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,17 +73,18 @@ def test_the_second_call_starts_nothing_and_is_quick(cache: Path, monkeypatch: p
 
     monkeypatch.setattr(subprocess, "run", refuse)
     monkeypatch.setattr(subprocess, "Popen", refuse)
-    started = time.perf_counter()
-    assert toolchain.ensure_pulumi() == first
-    assert time.perf_counter() - started < 0.05
+
+    def seconds() -> float:
+        started = time.perf_counter()
+        assert toolchain.ensure_pulumi() == first
+        return time.perf_counter() - started
+
+    assert min(seconds() for _ in range(5)) < 0.05, "the quickest of five: the machine may be busy"
 
 
 def test_a_removed_command_is_built_again(cache: Path) -> None:
     command = toolchain.ensure_pulumi().command
-    command.unlink()
-    command.parent.joinpath("pulumi-language-python").unlink()
-    command.parent.rmdir()
-    command.parent.parent.rmdir()
+    shutil.rmtree(command.parent.parent)
     assert toolchain.ensure_pulumi().command.exists()
 
 
@@ -97,16 +101,13 @@ def test_an_interrupted_build_leaves_nothing_and_is_repeated(cache: Path, monkey
     assert toolchain.ensure_pulumi().command.exists()
 
 
-def test_two_runs_do_not_build_at_once(cache: Path, tmp_path: Path) -> None:
+def test_two_runs_do_not_build_at_once(cache: Path) -> None:
     script = (
         "import time\nfrom ops.setup import go_build\n"
         "with go_build.lock('build'):\n print('in', time.monotonic(), flush=True)\n"
         " time.sleep(0.4)\n print('out', time.monotonic(), flush=True)\n"
     )
-    runs = [
-        subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env=os.environ.copy(), stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
+    runs = [subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     spans = []
     for run in runs:
         lines = [line.split() for line in run.communicate(timeout=20)[0].splitlines()]
@@ -116,26 +117,20 @@ def test_two_runs_do_not_build_at_once(cache: Path, tmp_path: Path) -> None:
     assert first_out <= second_in
 
 
-def test_a_recent_pulumi_on_path_is_taken(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("ORTHANC_STACK_TOOLCHAIN")
-    put_pulumi(tmp_path / "mine")
-    monkeypatch.setenv("PATH", f"{tmp_path / 'mine'}:/usr/bin:/bin")
+def test_a_recent_pulumi_on_path_is_taken(mine: Path) -> None:
     found = toolchain.ensure_pulumi()
-    assert (found.origin, found.command) == ("PATH", tmp_path / "mine" / "pulumi")
+    assert (found.origin, found.command) == ("PATH", mine / "pulumi")
     assert "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION" not in found.env
-    assert found.env["PATH"].startswith(str(tmp_path / "mine"))
+    assert found.env["PATH"].startswith(str(mine))
 
 
-@pytest.mark.parametrize("why", ["old", "without a language host"])
-def test_a_pulumi_that_cannot_run_the_program_is_passed_over(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
-) -> None:
-    monkeypatch.delenv("ORTHANC_STACK_TOOLCHAIN")
-    monkeypatch.setattr(toolchain, "_download", lambda wish: None)
-    put_pulumi(tmp_path / "mine", "v3.1.0" if why == "old" else "v999.0.0")
-    if why != "old":
-        (tmp_path / "mine" / "pulumi-language-python").unlink()
-    monkeypatch.setenv("PATH", f"{tmp_path / 'mine'}:/usr/bin:/bin")
+def test_an_old_pulumi_is_passed_over(mine: Path) -> None:
+    put_pulumi(mine, "v3.1.0")
+    assert toolchain.ensure_pulumi().origin == "built"
+
+
+def test_a_pulumi_without_a_language_host_is_passed_over(mine: Path) -> None:
+    (mine / "pulumi-language-python").unlink()
     assert toolchain.ensure_pulumi().origin == "built"
 
 
