@@ -1,24 +1,37 @@
-"""What is checked against the machine: real sockets, and a docker command that answers from a file."""
+"""What is checked against the machine and the engine before anything is touched: real sockets, and a docker command that answers from a file."""
 
 from __future__ import annotations
 
 import json
 import socket
-import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from configs import names, preflight
+from configs import names, preflight, starts
+from configs.engine import engine_url, host_in, is_local, reached_at
 from configs.held import Held
-from configs.images import candidates
+from configs.images import ImageChoice, candidates, choose
 from configs.loader import parse
 from configs.preflight import Engine, Volume
+from configs.problems import Problem
+from configs.settings import ImageSettings
+from configs.starts import await_starts, limits_of
+from configs.unseen import check_unseen
 from tests.unit.stacks import node, only, settings_of, stack
 
+ONE = stack(node("a"))
 P = preflight.Stack("p", "p", Held(owner="me"))
+
+
+@pytest.fixture(autouse=True)
+def no_docker_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
 
 
 @pytest.fixture
@@ -30,16 +43,20 @@ def taken_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+def command(folder: Path, script: str) -> list[str]:
+    """A docker command that is a shell script."""
+    docker = folder / "docker"
+    docker.write_text(f"#!/bin/sh\n{script}\n")
+    docker.chmod(0o755)
+    return [str(docker)]
+
+
 def docker_that(folder: Path, *, prints: object = (), volumes: object = (), says: str = "", ends: int = 0) -> list[str]:
     """A docker command that prints JSON, of volumes when it is asked for them, says something on standard error, and ends."""
-    (folder / "answer").write_text(json.dumps(prints))
-    (folder / "volumes").write_text(json.dumps(volumes))
-    (folder / "said").write_text(says)
-    command = folder / "docker"
+    for name, content in (("answer", json.dumps(prints)), ("volumes", json.dumps(volumes)), ("said", says)):
+        (folder / name).write_text(content)
     answers = f"if [ $1 = volume ]; then cat '{folder}/volumes'; else cat '{folder}/answer'; fi"
-    command.write_text(f"#!/bin/sh\n{answers}; cat '{folder}/said' >&2; exit {ends}\n")
-    command.chmod(command.stat().st_mode | stat.S_IEXEC)
-    return [str(command)]
+    return command(folder, f"{answers}; cat '{folder}/said' >&2; exit {ends}")
 
 
 def state(stack: str = "x", **held: Any) -> preflight.Stack:
@@ -47,25 +64,24 @@ def state(stack: str = "x", **held: Any) -> preflight.Stack:
     return preflight.Stack(names.prefix(stack), names.first_prefix(stack), Held(**{"owner": "me", **held}))
 
 
-def checked(raw: dict[str, Any], engine: Engine, stack_x: preflight.Stack | None = None) -> list[Any]:
-    stack_x = stack_x or state()
+def checked(raw: dict[str, Any], engine: Engine, stack_x: preflight.Stack | None = None) -> list[Problem]:
     _, parts, problems = parse(raw)
     assert not problems
-    return preflight.check(parts, stack_x, engine)
+    return preflight.check(parts, stack_x or state(), engine)
+
+
+# --- ports ---
 
 
 def test_a_port_that_something_else_holds(taken_port: int) -> None:
-    problem = only(checked(stack(node("a", httpPort=taken_port)), Engine(local=True)))
+    raw = stack(node("a", httpPort=taken_port))
+    problem = only(checked(raw, Engine(local=True)))
     assert (problem.path, problem.value) == ("nodes[0].httpPort", taken_port)
     assert "is taken on this host" in problem.message
-
-
-def test_a_port_that_the_stack_itself_holds(taken_port: int) -> None:
-    assert checked(stack(node("a", httpPort=taken_port)), Engine(local=True, ports=frozenset({taken_port}))) == []
-
-
-def test_ports_of_an_engine_elsewhere_are_not_this_machines(taken_port: int) -> None:
-    assert checked(stack(node("a", httpPort=taken_port)), Engine(local=False)) == []
+    assert checked(raw, Engine(local=True, ports=frozenset({taken_port}))) == [], "the stack itself holds it"
+    assert checked(raw, Engine(local=False)) == [], "ports of an engine elsewhere are not this machine's"
+    metrics = stack(node("a", forwardTo=["b"], metricsPort=taken_port), node("b", 1))
+    assert only(checked(metrics, Engine(local=True))).path == "nodes[0].metricsPort"
 
 
 def test_an_address_that_is_not_this_hosts() -> None:
@@ -74,9 +90,11 @@ def test_an_address_that_is_not_this_hosts() -> None:
     assert all("not an address of this host" in problem.message for problem in problems)
 
 
+# --- volumes ---
+
+
 def test_a_volume_of_another_major_version() -> None:
-    engine = Engine(volumes={"orthanc-stack-x-db": Volume("postgresql-16", "me")})
-    problem = only(checked(stack(node("a")), engine))
+    problem = only(checked(ONE, Engine(volumes={"orthanc-stack-x-db": Volume("postgresql-16", "me")})))
     assert problem.path == "indexDb.majorVersion"
     assert "PostgreSQL 16 wrote" in problem.message
 
@@ -95,14 +113,14 @@ def test_data_of_another_c_library(held: str, tag: str, fits: bool) -> None:
     raw = stack(node("a"), images={"source": "registry", "postgres": f"postgres:{tag}"})
     problems = checked(raw, Engine(volumes={"orthanc-stack-x-db": Volume(held, "me")}))
     assert [(problem.path, problem.value) for problem in problems] == ([] if fits else [("images.postgres", f"postgres:{tag}")])
-    if not fits:
-        assert f"made under {'Alpine' if held.endswith('alpine') else 'Debian'}'s PostgreSQL" in problems[0].message
+    library = "Alpine" if held.endswith("alpine") else "Debian"
+    assert all(f"made under {library}'s PostgreSQL" in problem.message for problem in problems)
 
 
 def test_what_is_built_here_is_debians_whatever_the_registrys_would_be() -> None:
     raw = stack(node("a"), images={"source": "auto", "postgres": "postgres:17.11-alpine"})
-    engine = Engine(volumes={"orthanc-stack-x-db": Volume("postgresql-17", "me")}, images=frozenset(candidates()))
-    assert checked(raw, engine) == []
+    volumes = {"orthanc-stack-x-db": Volume("postgresql-17", "me")}
+    assert checked(raw, Engine(volumes=volumes, images=frozenset(candidates()))) == []
 
 
 @pytest.mark.parametrize(("held", "wanted"), [("sqlite", "postgresql"), ("postgresql", "sqlite")])
@@ -117,49 +135,32 @@ def test_a_node_whose_index_is_elsewhere(held: str, wanted: str) -> None:
 def test_a_volume_that_this_state_did_not_make(found: Volume) -> None:
     engine = Engine(volumes={"orthanc-stack-x-a": found})
     for me in ("me", ""):  # a first deployment has no owner yet, and neither has a volume without a label
-        problem = only(checked(stack(node("a")), engine, state(owner=me)))
+        problem = only(checked(ONE, engine, state(owner=me)))
         assert (problem.path, problem.value) == ("nodes[0].name", "a")
         assert "orthanc-stack-x-a, which" in problem.message
     assert checked(stack(node("a"), adopt=["orthanc-stack-x-a"]), engine) == []
 
 
-def test_a_volume_from_before_there_were_owners_is_the_states_that_holds_it() -> None:
-    engine = Engine(volumes={"orthanc-stack-x-a": Volume(stack="orthanc-stack-x")})
-    assert checked(stack(node("a")), engine, state(volumes={"a-data": "orthanc-stack-x-a"})) == []
-
-
-def test_a_volume_that_another_state_made_in_the_place_of_one_that_is_held() -> None:
-    engine = Engine(volumes={"orthanc-stack-x-a": Volume(owner="another")})
-    assert only(checked(stack(node("a")), engine, state(volumes={"a-data": "orthanc-stack-x-a"}))).path == "nodes[0].name"
+def test_a_volume_that_the_state_holds() -> None:
+    held = {"a-data": "orthanc-stack-x-a"}
+    before_there_were_owners = Engine(volumes={"orthanc-stack-x-a": Volume(stack="orthanc-stack-x")})
+    assert checked(ONE, before_there_were_owners, state(volumes=held)) == []
+    another_states_in_its_place = Engine(volumes={"orthanc-stack-x-a": Volume(owner="another")})
+    assert only(checked(ONE, another_states_in_its_place, state(volumes=held))).path == "nodes[0].name"
+    assert state("new", volumes={"a-data": "orthanc-stack-old-a"}).volume_of("a") == "orthanc-stack-old-a", "a renamed stack keeps it"
 
 
 def test_a_volume_that_the_state_holds_and_the_engine_does_not() -> None:
-    held: dict[str, Any] = {"volumes": {"a-data": "v"}, "labelled": frozenset({"v"})}
-    assert "v, which is gone from the engine" in only(checked(stack(node("a")), Engine(), state(**held))).message
+    held = state(volumes={"a-data": "v"}, labelled=frozenset({"v"}))
+    assert "v, which is gone from the engine" in only(checked(ONE, Engine(), held)).message
     # A container's start makes an empty one of the name, which has no label.
-    engine = Engine(volumes={"v": Volume()})
-    assert "made anew" in only(checked(stack(node("a")), engine, state(**held))).message
+    assert "made anew" in only(checked(ONE, Engine(volumes={"v": Volume()}), held)).message
 
 
 def test_what_is_in_use_cannot_be_adopted() -> None:
     engine = Engine(volumes={"orthanc-stack-x-a": Volume(owner="another")}, users=frozenset({"theirs"}))
     problem = only(checked(stack(node("a"), adopt=["orthanc-stack-x-a"]), engine))
     assert (problem.path, "theirs still uses" in problem.message) == ("adopt", True)
-
-
-@pytest.mark.parametrize(
-    ("status", "code", "again"), [("exited", 0, "before"), ("exited", 1, "id-of-roles-"), ("running", 0, "id-of-roles-")]
-)
-def test_what_makes_the_roles_runs_again_until_it_has_ended_well(tmp_path: Path, status: str, code: int, again: str) -> None:
-    config = {"Labels": {names.LABEL_ROLE: names.DB_ROLES}, "Env": ["PATH=/bin", f"{names.AGAIN}=before"]}
-    roles = {
-        "Id": "id-of-roles-of-the-stack",
-        "Config": config,
-        "State": {"Status": status, "ExitCode": code, "Running": status == "running"},
-    }
-    engine = preflight.inspect(settings_of(stack(node("a"))), P, docker_that(tmp_path, prints=[roles]))
-    assert engine is not None
-    assert engine.again == again
 
 
 def test_two_stacks_whose_names_would_meet_have_volumes_of_their_own() -> None:
@@ -175,13 +176,12 @@ def test_two_stacks_whose_names_would_meet_have_volumes_of_their_own() -> None:
 def test_a_kept_volume_of_an_earlier_version_is_not_passed_over_in_silence() -> None:
     old = "orthanc-stack-ct-room-a"
     engine = Engine(volumes={old: Volume(stack="orthanc-stack-ct-room")})
-    assert old in only(checked(stack(node("a")), engine, state("ct-room"))).message
+    assert old in only(checked(ONE, engine, state("ct-room"))).message
     adopted = preflight.Stack(names.prefix("ct-room"), names.first_prefix("ct-room"), adopted=frozenset({old}))
     assert adopted.volume_of("a") == old
 
 
-def test_a_renamed_stack_keeps_its_volumes() -> None:
-    assert state("new", volumes={"a-data": "orthanc-stack-old-a"}).volume_of("a") == "orthanc-stack-old-a"
+# --- what the engine is asked ---
 
 
 def test_locally_built_images_that_are_not_there() -> None:
@@ -192,36 +192,38 @@ def test_locally_built_images_that_are_not_there() -> None:
 
 def test_an_engine_that_is_not_there(tmp_path: Path) -> None:
     docker = docker_that(tmp_path, says="Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?\n", ends=1)
-    engine = preflight.inspect(settings_of(stack(node("a"))), P, docker)
+    engine = preflight.inspect(settings_of(ONE), P, docker)
     assert engine is not None
-    problem = only(checked(stack(node("a")), engine))
-    assert "Cannot connect to the Docker daemon" in problem.message
-    assert "DOCKER_HOST" in problem.message
+    message = only(checked(ONE, engine)).message
+    assert "Cannot connect to the Docker daemon" in message
+    assert "DOCKER_HOST" in message
+    assert preflight.inspect(settings_of(ONE), P, ["docker-command-that-is-not-there"]) is None, "that is no error"
 
 
-def test_no_docker_command_is_no_error() -> None:
-    assert preflight.inspect(settings_of(stack(node("a"))), P, ["docker-command-that-is-not-there"]) is None
+@pytest.mark.parametrize(
+    ("status", "code", "again"), [("exited", 0, "before"), ("exited", 1, "id-of-roles-"), ("running", 0, "id-of-roles-")]
+)
+def test_what_makes_the_roles_runs_again_until_it_has_ended_well(tmp_path: Path, status: str, code: int, again: str) -> None:
+    roles = {
+        "Id": "id-of-roles-of-the-stack",
+        "Config": {"Labels": {names.LABEL_ROLE: names.DB_ROLES}, "Env": ["PATH=/bin", f"{names.AGAIN}=before"]},
+        "State": {"Status": status, "ExitCode": code, "Running": status == "running"},
+    }
+    engine = preflight.inspect(settings_of(ONE), P, docker_that(tmp_path, prints=[roles]))
+    assert engine is not None
+    assert engine.again == again
 
 
-def test_what_the_engine_holds_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DOCKER_HOST", raising=False)
-    monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
+def test_what_the_engine_holds_is_read(tmp_path: Path) -> None:
     labels = {names.LABEL_FORMAT: "postgresql-17", names.LABEL_OWNER: "o", names.LABEL_STACK: "p"}
-    volumes = [
-        {
-            "Name": "p-db",
-            "Mountpoint": "/m",
-            "Labels": labels,
-        },
-        {"Name": "p-a", "Mountpoint": "/m", "Labels": None},
-    ]
+    volumes = [{"Name": "p-db", "Mountpoint": "/m", "Labels": labels}, {"Name": "p-a", "Mountpoint": "/m", "Labels": None}]
     prints = [
         {"RepoTags": ["orthanc-stack/orthanc:local-1"]},
         {"State": {"Running": True}, "HostConfig": {"PortBindings": {"8042/tcp": [{"HostPort": "8000"}]}}},
         {"State": {"Running": False}, "HostConfig": {"PortBindings": {"8042/tcp": [{"HostPort": "9000"}]}}},
     ]
     docker = docker_that(tmp_path, prints=prints, volumes=volumes, says="Error: No such object: p-b\n", ends=1)
-    assert preflight.inspect(settings_of(stack(node("a"))), P, docker) == Engine(
+    assert preflight.inspect(settings_of(ONE), P, docker) == Engine(
         local=True,
         images=frozenset({"orthanc-stack/orthanc:local-1"}),
         ports=frozenset({8000}),
@@ -231,28 +233,149 @@ def test_what_the_engine_holds_is_read(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_the_containers_that_the_state_holds_are_asked_for_by_their_identifiers(tmp_path: Path) -> None:
     """A second checkout's have the same names, and a renamed stack's have others. One that goes holds its ports until it is gone."""
-    docker = tmp_path / "docker"
-    docker.write_text(f"#!/bin/sh\necho \"$@\" >>'{tmp_path}/asked'; echo '[]'\n")
-    docker.chmod(0o755)
+    docker = command(tmp_path, f"echo \"$@\" >>'{tmp_path}/asked'; echo '[]'")
     held = {"a-container": "id-a", "a-forwarder-container": "id-f", "adminer-container": "id-ad", "gone-container": "id-gone"}
     settings = settings_of(stack(node("a", forwardTo=["b"], metricsPort=9042), node("b", 1)))
-    preflight.inspect(settings, preflight.Stack("p", "p", Held(containers=held)), [str(docker)])
+    preflight.inspect(settings, preflight.Stack("p", "p", Held(containers=held)), docker)
     (asked,) = [line.split() for line in (tmp_path / "asked").read_text().splitlines() if not line.startswith("volume")]
     assert [one for one in asked if one.startswith("id-")] == ["id-a", "id-f", "id-ad"]
 
 
-def test_a_metrics_port_that_something_else_holds(taken_port: int) -> None:
-    raw = stack(node("a", forwardTo=["b"], metricsPort=taken_port), node("b", 1))
-    assert only(checked(raw, Engine(local=True))).path == "nodes[0].metricsPort"
+# --- where the engine is ---
 
 
 @pytest.mark.parametrize(
-    ("config", "command"),
+    ("config", "expected"),
     [
         ({}, ["docker"]),
         ({"docker:host": "ssh://x"}, ["docker", "--host", "ssh://x"]),
         ({"docker:context": "c"}, ["docker", "--context", "c"]),
     ],
 )
-def test_the_engine_of_the_stack_file_is_asked(config: dict[str, str], command: list[str]) -> None:
-    assert preflight.docker_command(config) == command
+def test_the_engine_of_the_stack_file_is_asked(config: dict[str, str], expected: list[str]) -> None:
+    assert preflight.docker_command(config) == expected
+
+
+def test_which_engine_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    docker = command(tmp_path, '[ "$1 $2" = "context inspect" ] && echo "ssh://of-${3#--format}"')
+    assert engine_url(docker) == "unix://"
+    assert engine_url([*docker, "--host", "tcp://x:1"]) == "tcp://x:1"
+    assert engine_url([*docker, "--context", "x"]) == "ssh://of-x"
+    assert engine_url(["/no/docker", "--context", "x"]) == ""
+    monkeypatch.setenv("DOCKER_CONTEXT", "y")
+    assert engine_url(docker) == "ssh://of-"
+    monkeypatch.setenv("DOCKER_HOST", "ssh://z")
+    assert engine_url(docker) == "ssh://z"
+    assert engine_url([*docker, "--context", "x"]) == "ssh://of-x"
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "local"),
+    [
+        ("unix:///var/run/docker.sock", "", True),
+        ("npipe:////./pipe/docker_engine", "", True),
+        ("ssh://root@docker7", "docker7", False),
+        ("ssh://root@docker7:2222/run/docker.sock", "docker7", False),
+        ("tcp://10.0.0.7:2376", "10.0.0.7", False),
+        ("tcp://[fd00::7]:2376", "fd00::7", False),
+        ("tcp://127.0.0.1:2375", "", False),
+        ("tcp://localhost:2375", "", False),
+        ("tcp://[broken", "", False),
+        ("", "", False),
+    ],
+)
+def test_the_host_of_an_engine(url: str, host: str, local: bool) -> None:
+    assert (host_in(url), is_local(url)) == (host, local)
+
+
+@pytest.mark.parametrize(
+    ("address", "here", "elsewhere"),
+    [
+        ("127.0.0.1", "127.0.0.1", "127.0.0.1"),
+        ("10.0.0.7", "10.0.0.7", "10.0.0.7"),
+        ("0.0.0.0", "127.0.0.1", "docker7"),
+        ("::", "::1", "docker7"),
+        ("fd00::7", "fd00::7", "fd00::7"),
+    ],
+)
+def test_where_a_port_is_reached(address: str, here: str, elsewhere: str) -> None:
+    assert (reached_at(address, ""), reached_at(address, "docker7")) == (here, elsewhere)
+
+
+# --- without a docker command: nothing makes or deletes a data volume, and the images stay ---
+
+LAST = {"source": "local", "orthanc": "orthanc-stack/orthanc:local-0", "postgres": "orthanc-stack/postgres:local-0", "adminer": None}
+AUTO = ImageSettings(source="auto")
+
+
+@pytest.mark.parametrize(
+    ("raw", "paths"),
+    [
+        (stack(node("a", memory=4096)), []),
+        (stack(node("a"), node("b", 1)), ["nodes[1]"]),
+        (stack(node("b")), ["nodes[0]", "nodes"]),
+        (stack(node("a", index="sqlite")), ["nodes", "nodes[0].index"]),  # and with it the last database
+    ],
+)
+def test_data_volumes_that_nobody_can_look_at(raw: dict[str, Any], paths: list[str]) -> None:
+    problems = check_unseen(settings_of(raw), ("a-data", "db-data"), {"nodes": {"a": {"index": "postgresql"}}})
+    assert [problem.path for problem in problems] == paths
+    assert all("docker command" in problem.message for problem in problems)
+
+
+def test_a_first_deployment_that_nobody_can_look_at_is_refused() -> None:
+    assert [problem.path for problem in check_unseen(settings_of(ONE), (), {})] == ["nodes[0]", "indexDb"]
+
+
+def test_auto_stays_on_the_images_of_the_last_deployment() -> None:
+    """Even those that an earlier checkout built; what it had none of is this one's."""
+    assert choose(AUTO, None, LAST) == ImageChoice("local", str(LAST["orthanc"]), str(LAST["postgres"]), candidates()[2])
+    of_the_stack_file = ImageChoice("registry", AUTO.orthanc, AUTO.postgres, AUTO.adminer)
+    for last in (None, {}, LAST | {"source": "registry", "orthanc": "orthancteam/orthanc:1.0"}):
+        assert choose(AUTO, None, last) == of_the_stack_file
+    # Where the engine is seen, it decides.
+    assert choose(AUTO, [], LAST) == of_the_stack_file
+    assert choose(AUTO, candidates(), LAST).orthanc == candidates()[0]
+
+
+# --- what is starting is waited for ---
+
+
+def docker_that_knows(folder: Path, *states: str) -> list[str]:
+    """A docker command that knows these containers' states, and nothing of the others."""
+    (folder / "states").write_text("".join(f"/{state}\n" for state in states))
+    return command(folder, f"cat '{folder}/states'; echo 'Error: No such container: x' >&2; exit 1")
+
+
+@pytest.mark.parametrize("found", ["running healthy 0", "running unhealthy 0", "running starting 3", "restarting starting 1", "exited  0"])
+def test_what_serves_or_has_failed_is_not_waited_for(tmp_path: Path, found: str) -> None:
+    said: list[str] = []
+    assert await_starts({"p-a": 60}, docker_that_knows(tmp_path, f"p-a {found}"), said.append) is None
+    assert said == []
+
+
+def test_what_is_starting_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    docker, said, slept = docker_that_knows(tmp_path, "p-a running starting 0", "p-b running healthy 0"), list[str](), list[float]()
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            docker_that_knows(tmp_path, "p-a running healthy 0")
+
+    monkeypatch.setattr(starts, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+    assert await_starts({"p-a": 60, "p-b": 60}, docker, said.append) is None
+    assert slept == [1, 1, 1]
+    assert len(said) == 1
+    assert "p-a is still starting" in said[0]
+
+
+def test_a_start_that_does_not_end_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    refusal = await_starts({"p-a": 0, "p-b": 60}, docker_that_knows(tmp_path, "p-a running starting 0"), lambda _: None)
+    assert refusal is not None
+    assert "docker stop p-a" in refusal
+
+
+def test_each_has_its_own_limit() -> None:
+    nodes = node("a", startTimeout="1h"), node("b", 1, index="sqlite")
+    assert limits_of(settings_of(stack(*nodes, indexDb={"startTimeout": "30m"})), "p") == {"p-a": 3600, "p-b": 120, "p-db": 1800}
+    assert limits_of(settings_of(stack(nodes[1])), "p") == {"p-b": 120}
