@@ -8,11 +8,13 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import yaml
 
 from configs.names import PROJECT
+from tests.unit.stacks import place_of
 
 #: Stands for a key that is taken out.
 GONE = object()
@@ -108,62 +110,54 @@ _PORT = _integer(1, 65535)
 _ADDRESS = _or_nothing(_text(r"\d+\.\d+\.\d+\.\d+|[0-9a-f:]*:[0-9a-f:]*"))
 _IMAGE = _text(r"[a-z0-9][a-z0-9./:-]*:[\w.-]+")
 
+
+def _one_of(*values: Any) -> Callable[[Any], bool]:
+    return lambda value: value in values
+
+
+def _pattern(value: Any) -> bool:
+    return isinstance(value, str) and value.strip() != "" and len(value) <= 256 and not re.search(r"[\x00-\x1f\x7f-\x9f]", value)
+
+
+def _option(value: Any) -> bool:
+    return isinstance(value, str) and "${" not in value and not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", value)
+
+
 #: At which path a value may be valid. Whole sections are replaced by values that none of them is.
 MAY_BE: dict[Path, Callable[[Any], bool]] = {
-    ("environment",): _text("dev|prod"),
-    ("bind",): _ADDRESS,
-    ("images",): lambda value: value == {},
-    ("images", "source"): _text("auto|registry|local"),
-    ("images", "orthanc"): _IMAGE,
-    ("images", "postgres"): _IMAGE,
-    ("images", "adminer"): _IMAGE,
-    ("indexDb",): lambda value: value == {},
-    ("indexDb", "majorVersion"): _integer(17, 17),
-    ("indexDb", "maxConnections"): _integer(20, 5000),
-    ("nodes",): _never,
-    ("nodes", 1): _never,
-    ("nodes", 1, "name"): _NAME,
-    ("nodes", 1, "aet"): _AET,
-    ("nodes", 1, "httpPort"): _PORT,
-    ("nodes", 1, "dicomPort"): _PORT,
-    ("nodes", 1, "index"): _text("postgresql|sqlite"),
-    ("nodes", 1, "keep"): _text("forever|until-confirmed( after [0-9]{1,6}[smhd])?"),
-    ("nodes", 1, "metricsPort"): _or_nothing(_PORT),
-    ("nodes", 1, "bind"): _ADDRESS,
-    ("nodes", 1, "users"): _never,
-    ("nodes", 1, "users", 1): _text("[A-Za-z][A-Za-z0-9_-]{0,31}", "orthanc", "forwarder"),
-    ("nodes", 1, "forwardTo"): lambda value: value == [],  # refused, but at `keep` and `metricsPort`
-    ("nodes", 1, "forwardTo", 0): _never,
-    ("nodes", 1, "forwardTo", 0, "to"): _never,
-    ("nodes", 1, "forwardTo", 0, "only"): lambda value: value == {},
-    ("nodes", 1, "forwardTo", 0, "only", "modality"): _never,
-    ("nodes", 1, "forwardTo", 0, "only", "modality", 0): lambda value: (
-        isinstance(value, str) and value.strip() != "" and len(value) <= 256 and not re.search(r"[\x00-\x1f\x7f-\x9f]", value)
-    ),
-    ("nodes", 1, "forwardTo", 0, "associations"): _integer(1, 16),
-    ("nodes", 1, "forwardTo", 0, "confirm"): _text("commitment|query"),
-    ("nodes", 1, "orthanc"): lambda value: value == {},
-    ("nodes", 1, "orthanc", "StableAge"): _integer(0, 2**31 - 1),
-    ("nodes", 1, "orthanc", "Locale"): lambda value: (
-        isinstance(value, str) and "${" not in value and not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", value)
-    ),
-    ("nodes", 1, "orthanc", "PostgreSQL"): _section,
-    ("nodes", 1, "orthanc", "PostgreSQL", "IndexConnectionsCount"): _integer(0, 2**31 - 1),
-    ("nodes", 1, "orthanc", "DicomWeb"): _section,
-    ("nodes", 1, "orthanc", "DicomWeb", "Root"): _free,
-    ("modalities",): lambda value: value is None or value == [],
-    ("modalities", 0): _never,
-    ("modalities", 0, "name"): _NAME,
-    ("modalities", 0, "aet"): _AET,
-    ("modalities", 0, "host"): _text(r"[A-Za-z0-9.:-]+"),
-    ("modalities", 0, "port"): _PORT,
-    ("modalities", 0, "nodes"): _never,
-    ("modalities", 0, "nodes", 0): _text("ct|archive"),
-    ("modalities", 0, "allow"): lambda value: value == [],
-    ("modalities", 0, "allow", 0): _text("echo|find|get|move"),
-    ("adminer",): lambda value: value is None or value == {},
-    ("adminer", "port"): _PORT,
-    ("adminer", "bind"): _ADDRESS,
+    place_of(path): may_be
+    for may_be, paths in (
+        (_text("dev|prod"), "environment"),
+        (_ADDRESS, "bind nodes[1].bind adminer.bind"),
+        (_one_of({}), "images indexDb nodes[1].forwardTo[0].only nodes[1].orthanc"),
+        (_one_of([]), "nodes[1].forwardTo modalities[0].allow"),  # without links it is refused, but at `keep` and `metricsPort`
+        (_one_of(None, []), "modalities"),
+        (_one_of(None, {}), "adminer"),
+        (_text("auto|registry|local"), "images.source"),
+        (_IMAGE, "images.orthanc images.postgres images.adminer"),
+        (_integer(17, 17), "indexDb.majorVersion"),
+        (_integer(20, 5000), "indexDb.maxConnections"),
+        (_never, "nodes nodes[1] nodes[1].users nodes[1].forwardTo[0] nodes[1].forwardTo[0].to nodes[1].forwardTo[0].only.modality"),
+        (_never, "modalities[0] modalities[0].nodes"),
+        (_NAME, "nodes[1].name modalities[0].name"),
+        (_AET, "nodes[1].aet modalities[0].aet"),
+        (_PORT, "nodes[1].httpPort nodes[1].dicomPort modalities[0].port adminer.port"),
+        (_or_nothing(_PORT), "nodes[1].metricsPort"),
+        (_text("postgresql|sqlite"), "nodes[1].index"),
+        (_text("forever|until-confirmed( after [0-9]{1,6}[smhd])?"), "nodes[1].keep"),
+        (_text("[A-Za-z][A-Za-z0-9_-]{0,31}", "orthanc", "forwarder"), "nodes[1].users[1]"),
+        (_pattern, "nodes[1].forwardTo[0].only.modality[0]"),
+        (_integer(1, 16), "nodes[1].forwardTo[0].associations"),
+        (_text("commitment|query"), "nodes[1].forwardTo[0].confirm"),
+        (_integer(0, 2**31 - 1), "nodes[1].orthanc.StableAge nodes[1].orthanc.PostgreSQL.IndexConnectionsCount"),
+        (_option, "nodes[1].orthanc.Locale"),
+        (_section, "nodes[1].orthanc.PostgreSQL nodes[1].orthanc.DicomWeb"),
+        (_free, "nodes[1].orthanc.DicomWeb.Root"),
+        (_text(r"[A-Za-z0-9.:-]+"), "modalities[0].host"),
+        (_text("ct|archive"), "modalities[0].nodes[0]"),
+        (_text("echo|find|get|move"), "modalities[0].allow[0]"),
+    )
+    for path in paths.split()
 }
 
 #: What is put at each of these paths, by class.
@@ -210,189 +204,147 @@ def as_yaml(raw: dict[str, Any]) -> bytes:
 
 
 def as_config(raw: dict[str, Any]) -> dict[str, str] | None:
-    """The settings as Pulumi hands them over; None where it could not, because they are not JSON."""
+    """The settings as Pulumi hands them over; None where it could not, because they are not JSON, or are nothing."""
     try:
-        return {f"{PROJECT}:{k}": v if isinstance(v, str) else _strict(v) for k, v in raw.items() if v is not None}
+        said = {f"{PROJECT}:{key}": value if isinstance(value, str) else json.dumps(value, allow_nan=False) for key, value in raw.items()}
     except (TypeError, ValueError):
         return None
+    # Of keys that are no text, JSON would make text.
+    same = all(isinstance(value, str) or json.loads(said[f"{PROJECT}:{key}"]) == value for key, value in raw.items())
+    return said if same and None not in raw.values() else None
 
 
-def _strict(value: Any) -> str:
-    text = json.dumps(value, allow_nan=False)
-    if json.loads(text) != value:  # keys that JSON would turn into text
-        raise ValueError("not JSON")
-    return text
+def _made(kind: str, where: Path, value: Any, *, at: Path | None = None) -> HostileFile:
+    """A value at a path, which makes it wrong there, or at another path that then is to be named."""
+    raw = put(valid(), where, value)
+    return HostileFile(kind, where if at is None else at, as_yaml(raw), as_config(raw))
 
 
 def generated() -> Iterator[HostileFile]:
     """Each value at each path, less what may be valid there."""
-    base = valid()
     for kind, values in VALUES.items():
         for where, may_be in MAY_BE.items():
-            for value in values:
-                if not may_be(value):
-                    yield _made(kind, where, put(base, where, value), also_of_pulumi=not (len(where) == 1 and value is None))
+            yield from (_made(kind, where, value) for value in values if not may_be(value))
+
+
+#: Of these, each key that there must be is taken out, and keys that there are not are added.
+_REQUIRED = "nodes nodes[1].name nodes[1].aet nodes[1].httpPort nodes[1].dicomPort nodes[1].forwardTo[0].to modalities[0].name"
+_REQUIRED += " modalities[0].aet modalities[0].host modalities[0].port modalities[0].nodes"
+_MAPPINGS = ["", "images", "indexDb", "nodes[1]", "nodes[1].orthanc", "modalities[0]", "adminer", "nodes[1].forwardTo[0]"]
+_MAPPINGS += ["nodes[1].forwardTo[0].only"]
+_UNKNOWN = ("colour", "Name", "__class__", "a.b", "a[0]", "\u202eaet", "x" * 5000, "", " ", "a\nb", "../x", "${HOME}")
 
 
 def built() -> Iterator[HostileFile]:
     """Malformed in how the parts hang together."""
-    base = valid()
-    required = [("nodes",), *(("nodes", 1, k) for k in ("name", "aet", "httpPort", "dicomPort"))]
-    required += [("modalities", 0, k) for k in ("name", "aet", "host", "port", "nodes")]
-    for where in [*required, ("nodes", 1, "forwardTo", 0, "to")]:
-        yield _made("missing", where, put(base, where, GONE))
-    mappings: list[Path] = [(), ("images",), ("indexDb",), ("nodes", 1), ("nodes", 1, "orthanc"), ("modalities", 0), ("adminer",)]
-    mappings += [("nodes", 1, "forwardTo", 0), ("nodes", 1, "forwardTo", 0, "only")]
-    for place in mappings:
-        for key in ("colour", "Name", "__class__", "a.b", "a[0]", "\u202eaet", "x" * 5000, "", " ", "a\nb", "../x", "${HOME}"):
-            yield _made("unknown keys", (*place, key), put(base, (*place, key), "x"), exact=False)
-    for field in ("name", "aet"):
-        yield _made("twice", ("nodes", 1, field), put(base, ("nodes", 1, field), base["nodes"][0][field]), exact=False)
-    yield _made("twice", ("nodes", 0, "dicomPort"), put(base, ("nodes", 0, "dicomPort"), 8042))
-    yield _made("twice", ("adminer", "port"), put(base, ("adminer", "port"), 8042))
-    yield _made("twice", ("nodes", 1, "metricsPort"), put(base, ("nodes", 1, "metricsPort"), 8043))
-    yield _made("twice", ("nodes", 1, "users"), put(base, ("nodes", 1, "users"), ["a", "a"]))
-    yield _made("twice", ("modalities", 0, "allow"), put(base, ("modalities", 0, "allow"), ["echo", "echo"]))
-    yield _made("twice", ("modalities", 0, "nodes"), put(base, ("modalities", 0, "nodes"), ["ct", "ct"]))
-    yield _made("twice", ("nodes", 1, "forwardTo", 1), put(base, ("nodes", 1, "forwardTo"), ["archive", "archive"]))
-    yield _made("twice", ("nodes", 1), put(base, ("nodes", 0), base["nodes"][1]), exact=False)
-    for name in ("db", "adminer", "db-roles", "localhost", "ct-forwarder"):
-        yield _made("reserved", ("nodes", 0, "name"), put(base, ("nodes", 0, "name"), name))
-    yield _made("reserved", ("nodes", 1, "users", 0), put(base, ("nodes", 1, "users"), ["forwarder"]))
-    yield _made("loops", ("nodes", 0, "forwardTo"), put(base, ("nodes", 0, "forwardTo"), ["ct"]))
-    yield _made("loops", ("nodes", 1, "forwardTo", 0), put(base, ("nodes", 1, "forwardTo"), ["ct"]))
+    archive, ct = valid()["nodes"]
+    device = valid()["modalities"][0]
+    nodes, links, users = ("nodes",), ("nodes", 1, "forwardTo"), ("nodes", 1, "users")
+    yield from (_made("missing", place_of(path), GONE) for path in _REQUIRED.split())
+    unknown = [(*place_of(path), key) for path in _MAPPINGS for key in _UNKNOWN]
+    yield from (_made("unknown keys", where, "x", at=where[:1]) for where in unknown)
+    yield from (_made("twice", ("nodes", 1, field), archive[field], at=nodes) for field in ("name", "aet"))
+    yield _made("twice", ("nodes", 0, "dicomPort"), 8042)
+    yield _made("twice", ("adminer", "port"), 8042)
+    yield _made("twice", ("nodes", 1, "metricsPort"), 8043)
+    yield _made("twice", users, ["a", "a"])
+    yield _made("twice", ("modalities", 0, "allow"), ["echo", "echo"])
+    yield _made("twice", ("modalities", 0, "nodes"), ["ct", "ct"])
+    yield _made("twice", links, ["archive", "archive"], at=(*links, 1))
+    yield _made("twice", ("nodes", 0), ct, at=nodes)
+    yield from (_made("reserved", ("nodes", 0, "name"), name) for name in ("db", "adminer", "db-roles", "localhost", "ct-forwarder"))
+    yield _made("reserved", users, ["forwarder"], at=(*users, 0))
+    yield _made("loops", ("nodes", 0, "forwardTo"), ["ct"])
+    yield _made("loops", links, ["ct"], at=(*links, 0))
     many = [{"name": f"n{i}", "aet": f"N{i}", "httpPort": 1024 + 2 * i, "dicomPort": 1025 + 2 * i} for i in range(5000)]
-    yield _made("thousands", ("nodes",), put(base, ("nodes",), many), exact=False)
-    yield _made("thousands", ("nodes",), put(base, ("nodes",), [base["nodes"][0]] * 3000), exact=False)
-    lost = [node | {"forwardTo": [f"nobody-{k}" for k in range(60)]} for node in many[:300]]
-    yield _made("thousands", ("nodes",), put(base, ("nodes",), lost), exact=False)
-    yield _made("thousands", ("nodes", 1, "forwardTo"), put(base, ("nodes", 1, "forwardTo"), ["archive"] * 20000), exact=False)
-    yield _made("thousands", ("nodes", 1, "users"), put(base, ("nodes", 1, "users"), [f"u{i}" for i in range(20000)]))
-    devices = [base["modalities"][0] | {"name": f"m{i}", "aet": f"M{i}"} for i in range(3000)]
-    yield _made("thousands", ("modalities",), put(base, ("modalities",), devices), exact=False)
-    strange = base["nodes"][1] | {f"key{i}": i for i in range(20000)}
-    yield _made("thousands", ("nodes", 1), put(base, ("nodes", 1), strange), exact=False)
+    yield _made("thousands", nodes, many)
+    yield _made("thousands", nodes, [archive] * 3000)
+    yield _made("thousands", nodes, [node | {"forwardTo": [f"nobody-{k}" for k in range(60)]} for node in many[:300]])
+    yield _made("thousands", links, ["archive"] * 20000, at=nodes)
+    yield _made("thousands", users, [f"u{i}" for i in range(20000)])
+    yield _made("thousands", ("modalities",), [device | {"name": f"m{i}", "aet": f"M{i}"} for i in range(3000)])
+    yield _made("thousands", ("nodes", 1), ct | {f"key{i}": i for i in range(20000)}, at=nodes)
 
 
-def _made(kind: str, where: Path, raw: dict[str, Any], *, exact: bool = True, also_of_pulumi: bool = True) -> HostileFile:
-    return HostileFile(kind, where if exact else where[:1], as_yaml(raw), as_config(raw) if also_of_pulumi else None)
+def _saying(*values: str, key: str = "bind") -> list[str | bytes]:
+    """Files that say one thing each."""
+    return [f"config:\n  {PROJECT}:{key}: {value}\n" for value in values]
+
+
+def _more(*lines: str) -> list[str | bytes]:
+    """The valid file, and a line more."""
+    return [_GOOD + line for line in lines]
 
 
 _GOOD = as_yaml(valid()).decode()
 _NODES = f"  {PROJECT}:nodes:\n    - {{name: a, aet: A, httpPort: 8042, dicomPort: 4242"
 _LAUGHS = "\n".join(f"l{i}: &l{i} [{', '.join([f'*l{i - 1}' if i else 'ha'] * 10)}]" for i in range(12))
 _LONG = f"x: &x {'ha' * 50000}\ny: [{', '.join(['*x'] * 5000)}]\n"
+_MERGED = "".join(f"m{i}: &m{i} {{<<: [{', '.join([f'*m{i - 1}'] * 2) if i else ''}], k{i}: 1}}\n" for i in range(40))
+_NO_INTEGERS = ("9" * 6000, "9" * 4000, f"0x{'f' * 6000}", f"1:{'60:' * 300}1")
+_KEYS = ("5", "2026-01-02", "~", "true", f"{PROJECT}:", f"{PROJECT}:nodes:extra")
 
 #: Files that are no YAML, no text, or not a stack file's shape.
 BY_HAND: dict[str, list[str | bytes]] = {
     "no text": [
-        b"\xff\xfe\x00c",
-        b"config:\n  \xe4: 1\n",
-        bytes(range(256)),
-        b"\x7fELF\x02\x01\x01" + bytes(64),
-        b"\x1f\x8b\x08" + bytes(32),
+        *(b"\xff\xfe\x00c", b"config:\n  \xe4: 1\n", bytes(range(256))),
+        *(b"\x7fELF\x02\x01\x01" + bytes(64), b"\x1f\x8b\x08" + bytes(32)),
     ],
     "not UTF-8": [_GOOD.encode("utf-16"), _GOOD.encode("utf-32"), _GOOD.replace("ARCHIVE", "ÄRCHIVE").encode("latin-1")],
     "nothing in it": ["", "\n\n", "# only a comment\n", "---\n", "config:\n", "config: {}\n", "config: ~\n", "{}"],
     "another shape": [
-        "- 1\n",
-        "hello\n",
-        "42\n",
-        "true\n",
-        "config: [1, 2]\n",
-        "config: text\n",
-        "config: 7\n",
-        "2026-01-02\n",
-        "[" + _GOOD + "]",
+        *("- 1\n", "hello\n", "42\n", "true\n", "2026-01-02\n", f"[{_GOOD}]"),
+        *("config: [1, 2]\n", "config: text\n", "config: 7\n"),
     ],
-    "two documents": [_GOOD + "---\n" + _GOOD, _GOOD + "...\n%YAML 9.9\n---\n"],
+    "two documents": _more(f"---\n{_GOOD}", "...\n%YAML 9.9\n---\n"),
     "broken YAML": [
-        _GOOD[:-40] + "{",
-        _GOOD + "\t- a: b\n",
-        "config:\n\torthanc-stack:bind: x\n",
-        "a: b: c: d",
-        "'",
-        '"\\x',
-        "!",
-        "? ? ?",
-        "*nobody",
+        *(_GOOD[:-40] + "{", _GOOD + "\t- a: b\n", "config:\n\torthanc-stack:bind: x\n"),
+        *("a: b: c: d", "'", '"\\x', "!", "? ? ?", "*nobody"),
     ],
     "merge conflict": [f"<<<<<<< HEAD\n{_GOOD}=======\n{_GOOD}>>>>>>> other\n"],
     "control characters in the file": [_GOOD + "\0", _GOOD.replace("ARCHIVE", "ARC\x07HIVE"), "\x1b[2J" + _GOOD],
     "tags": [
+        *_saying("!!python/name:os.system", "!Ref x", "!!timestamp later", "!!binary '***'"),
+        *_saying("!!bool maybe", "!!int ''", "!!float x", "!!pairs [a]"),
+        *_saying("{maxConnections: !!int many}", key="indexDb"),
+        *_saying("!!omap [a: 1]", "!!set {a, b}", key="nodes"),
         f"{_NODES}, aet2: !!python/object/apply:os.system [id]}}\n",
-        f"config: !!python/object/new:os.system [id]\n",  # noqa: F541 - beside its like
-        f"config:\n  {PROJECT}:bind: !!python/name:os.system\n",
-        f"config:\n  {PROJECT}:bind: !Ref x\n",
-        f"config:\n  {PROJECT}:indexDb: {{maxConnections: !!int many}}\n",
-        f"config:\n  {PROJECT}:bind: !!timestamp later\n",
-        f"config:\n  {PROJECT}:bind: !!binary '***'\n",
-        f"config:\n  {PROJECT}:bind: !!bool maybe\n",
-        f"config:\n  {PROJECT}:bind: !!int ''\n",
-        f"config:\n  {PROJECT}:bind: !!float x\n",
-        f"config:\n  {PROJECT}:bind: !!pairs [a]\n",
-        f"config:\n  {PROJECT}:nodes: !!omap [a: 1]\n",
-        f"config:\n  {PROJECT}:nodes: !!set {{a, b}}\n",
+        "config: !!python/object/new:os.system [id]\n",
     ],
     "values that Python refuses": [
-        f"config:\n  {PROJECT}:bind: 2026-13-45\n",
-        f"config:\n  {PROJECT}:bind: 2026-02-30T25:61:61\n",
-        f"config:\n  {PROJECT}:indexDb: {{maxConnections: {'9' * 6000}}}\n",
-        f"config:\n  {PROJECT}:indexDb: {{maxConnections: {'9' * 4000}}}\n",
-        f"config:\n  {PROJECT}:indexDb: {{maxConnections: 0x{'f' * 6000}}}\n",
-        f"config:\n  {PROJECT}:indexDb: {{maxConnections: 1:{'60:' * 300}1}}\n",
+        *_saying("2026-13-45", "2026-02-30T25:61:61"),
+        *_saying(*(f"{{maxConnections: {number}}}" for number in _NO_INTEGERS), key="indexDb"),
     ],
     "keys": [
-        _GOOD + "  5: 6\n",
-        _GOOD + "  2026-01-02: 6\n",
-        _GOOD + "  ~: 6\n",
-        _GOOD + "  true: 6\n",
-        _GOOD + "  ? [a, b]\n  : 6\n",
-        _GOOD + "  ? {a: b}\n  : 6\n",
-        _GOOD + f"  {PROJECT}:: 6\n",
-        _GOOD + f"  {PROJECT}:nodes:extra: 6\n",
-        _GOOD + f"  {PROJECT}:environment: dev\n",
-        _GOOD + f"  {PROJECT}:environment: prod\n",
-        _GOOD + "config: {}\n",
-        f"config:\n{_NODES}, aet: B}}\n",
-        f"config:\n{_NODES}, 'aet': A}}\n",
+        *_more(*(f"  {key}: 6\n" for key in _KEYS)),
+        *_more("  ? [a, b]\n  : 6\n", "  ? {a: b}\n  : 6\n", f"  {PROJECT}:environment: dev\n", f"  {PROJECT}:environment: prod\n"),
+        *_more("config: {}\n"),
+        *(f"config:\n{_NODES}, {twin}}}\n" for twin in ("aet: B", "'aet': A")),
     ],
     "aliases": [
         f"{_LAUGHS}\nconfig:\n  {PROJECT}:nodes: *l11\n",
-        _LAUGHS + "\n" + _GOOD,
-        f"config:\n  {PROJECT}:nodes: &a [*a]\n",
-        f"config: &a\n  {PROJECT}:nodes: *a\n",
+        *(f"{_LAUGHS}\n{_GOOD}", _LONG + _GOOD, _MERGED),
+        *_saying("&a [*a]", "&a\n    - {<<: *a}", key="nodes"),
         f"config:\n{_NODES}, orthanc: &x {{DicomWeb: *x}}}}\n",
-        f"config:\n  {PROJECT}:nodes: &a\n    - {{<<: *a}}\n",
-        "config: &a {<<: *a}\n",
-        f"config:\n  <<: [1, 2]\n  {PROJECT}:bind: x\n",
-        f"config:\n  <<: text\n",  # noqa: F541
-        _LONG + _GOOD,
-        "".join(f"m{i}: &m{i} {{<<: [{', '.join([f'*m{i - 1}'] * 2) if i else ''}], k{i}: 1}}\n" for i in range(40)),
+        *(f"config: &a\n  {PROJECT}:nodes: *a\n", "config: &a {<<: *a}\n"),
+        *(f"config:\n  <<: [1, 2]\n  {PROJECT}:bind: x\n", "config:\n  <<: text\n"),
     ],
     "deep and large": [
-        "[" * 20000,
-        "{a: " * 20000,
-        f"config:\n  {PROJECT}:nodes: {'[' * 5000}{']' * 5000}\n",
-        "- " * 20000,
+        *("[" * 20000, "{a: " * 20000, "- " * 20000, "#" * 2_000_000),
         "\n".join(" " * i + "a:" for i in range(1200)),
-        f"config:\n  {PROJECT}:bind: {'x' * 900_000}\n",
-        f"config:\n  {PROJECT}:bind: {'x' * 1_100_000}\n",
+        *_saying("x" * 900_000, "x" * 1_100_000),
+        *_saying("[" * 5000 + "]" * 5000, f"[{'a,' * 300_000}]", key="nodes"),
+        *_saying("1", key="y" * 900_000),
         f"config:\n  {'x' * 900_000}: 1\n",
-        f"config:\n  {PROJECT}:{'y' * 900_000}: 1\n",
-        f"config:\n  {PROJECT}:nodes: [{'a,' * 300_000}]\n",
-        "#" * 2_000_000,
     ],
 }
 
-
-def by_hand() -> Iterator[HostileFile]:
-    """The hand-picked ones."""
-    for kind, contents in BY_HAND.items():
-        for content in contents:
-            yield HostileFile(kind, (), content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
+KINDS = (*VALUES, "missing", "unknown keys", "twice", "reserved", "loops", "thousands", *BY_HAND)
 
 
-def all_of_them() -> list[HostileFile]:
+@cache
+def all_of_them() -> tuple[HostileFile, ...]:
     """Every one, none twice."""
-    return list({file.content: file for file in [*generated(), *built(), *by_hand()]}.values())
+    encoded = {kind: [one if isinstance(one, bytes) else one.encode() for one in contents] for kind, contents in BY_HAND.items()}
+    by_hand = [HostileFile(kind, (), content) for kind, contents in encoded.items() for content in contents]
+    return tuple({file.content: file for file in [*generated(), *built(), *by_hand]}.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from configs.loader import parse
@@ -37,3 +38,8 @@ def only(problems: list[Problem]) -> Problem:
     """The one problem that there must be."""
     assert len(problems) == 1, problems
     return problems[0]
+
+
+def place_of(path: str) -> tuple[str | int, ...]:
+    """A path as a stack file's problems have it, nodes[1].aet, in its parts."""
+    return tuple(int(part) if part.isdecimal() else part for part in re.findall(r"\w+", path))

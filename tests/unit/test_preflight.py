@@ -1,4 +1,4 @@
-"""What is checked against the machine and the engine before anything is touched: real sockets, and a docker command that answers from a file."""
+"""What is checked against machine and engine before anything is touched: real sockets, and a docker command that answers from a file."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from configs.secrets import check_secret, is_secret_key, secret_keys
 from configs.settings import Operation
 from forwarder.config import Rules
 from ops.reference import pages, wrong_stack_files
-from tests.unit.stacks import node, problems_of, settings_of, stack
+from tests.unit.stacks import node, place_of, problems_of, settings_of, stack
 
 PACS = {"name": "pacs", "aet": "PACS", "host": "10.0.0.7", "port": 104, "nodes": ["a"]}
 BY_QUERY = {"to": "pacs", "confirm": "query"}
@@ -34,7 +34,7 @@ PROD = {"environment": "prod", "bind": "127.0.0.1", "images": {"source": "local"
 def saying(path: str, value: Any) -> dict[str, Any]:
     """A node a that forwards to b and pacs, a node b, and c, which is on no link; with a value at a path."""
     raw = stack(node("a", 0, forwardTo=[{"to": "b"}, "pacs"]), node("b", 1), node("c", 2), modalities=[dict(PACS)])
-    *parts, last = [int(part) if part.isdecimal() else part for part in re.findall(r"\w+", path)]
+    *parts, last = place_of(path)
     holder: Any = raw
     for part in parts:
         holder = holder[part] if isinstance(holder, list) else holder.setdefault(part, {})
@@ -51,7 +51,7 @@ NAMES = ["", "A", "a_b", "-a", "a-", "a.b", "a b", "db", "adminer", "db-roles", 
 KEPT = ["forever", "until-confirmed", "until-confirmed after 0s", "until-confirmed after 7d"]
 AFTER = "until-confirmed after "
 NOT_KEPT = ["", "7d", "confirmed", "confirmed 7d", AFTER, "until-confirmed after", f"{AFTER}7", f"{AFTER}d", f"{AFTER}7D", f"{AFTER}7 d"]
-NOT_KEPT += [f"{AFTER}-7d", f"{AFTER}1.5d", f"{AFTER}٧d", f"{AFTER}7d ", f" {AFTER}7d", f"{AFTER}7d\n", f"{AFTER}1234567d", "Forever"]
+NOT_KEPT += [f"{AFTER}-7d", f"{AFTER}1.5d", f"{AFTER}\u0667d", f"{AFTER}7d ", f" {AFTER}7d", f"{AFTER}7d\n", f"{AFTER}1234567d", "Forever"]
 DIGEST = "@sha256:" + "a" * 64
 IMAGES = ["orthancteam/orthanc:26.8.1", "mirror.local:5000/orthancteam/orthanc:26.8.1"]
 IMAGES += [f"orthancteam/orthanc{DIGEST}", f"orthancteam/orthanc:26.8.1{DIGEST}"]
@@ -181,6 +181,7 @@ IN_MANY = ["nodes[0].aet", "nodes[1].forwardTo[0]", "nodes[2].httpPort", "nodes[
         (stack(node("a"), adminer={"port": 8000}), {"adminer.port": "same port"}),
         (connected(38), {"indexDb.maxConnections": "a 7, b 31"}),
         (of_two({"bind": "127.0.0.1"}, {}, environment="prod"), {"bind": "nodes b "}),
+        (stack(node("a"), releaseData=True, **PROD), {"releaseData": "prod keeps its data"}),
         # With these, Orthanc does not start.
         (with_options({"AcceptedSopClasses": ["1.2.3", 4]}), {"nodes[0].orthanc.AcceptedSopClasses[1]": ""}),
         (with_options({"SslCiphersAccepted": [""]}), {"nodes[0].orthanc.SslCiphersAccepted[0]": ""}),
