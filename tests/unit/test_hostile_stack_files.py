@@ -25,6 +25,7 @@ from tests.unit.stacks import settings_of
 SECONDS = 10
 #: More than this nobody reads.
 LONGEST_REPORT = 250_000
+SECRETS = {f"orthanc-stack:{key}": "xxxxxxxxxxxxxxxx" for key in secret_keys(settings_of(valid()))}
 LARGE = pytest.mark.slow("that files of megabytes and of thousands of items end soon, too, is what they prove")
 
 
@@ -42,8 +43,7 @@ def read_file(folder: Path, content: bytes) -> Any:
 
 def read_config(config: dict[str, str]) -> Any:
     """By the second way: as Pulumi hands it over, with all the secrets that it could need."""
-    secret = {f"orthanc-stack:{key}": "xxxxxxxxxxxxxxxx" for key in secret_keys(settings_of(valid()))}
-    return load(config | secret, secret, "x")
+    return load(config | SECRETS, SECRETS, "x")
 
 
 def assert_refused(read: Callable[[], Any], file: HostileFile) -> None:
