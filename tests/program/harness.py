@@ -38,16 +38,18 @@ class Run(mocked.Run):
         (found,) = (r for r in self.resources.values() if r.name == name)
         return found
 
+    def files(self, container: str) -> dict[str, dict[str, Any]]:
+        """What is written into a container, by path."""
+        return {upload["file"]: upload for upload in self.one(container).inputs["uploads"]}
+
     def configuration(self, node: str) -> dict[str, Any]:
         """A node's public configuration, as its file holds it."""
-        uploads = {u["file"]: u for u in self.one(f"{node}-container").inputs["uploads"]}
-        loaded: dict[str, Any] = json.loads(uploads["/etc/orthanc/orthanc.json"]["content"])
+        loaded: dict[str, Any] = json.loads(self.files(f"{node}-container")["/etc/orthanc/orthanc.json"]["content"])
         return loaded
 
     def forwarder(self, node: str) -> dict[str, Any]:
         """The public configuration of a node's forwarder, as its file holds it."""
-        uploads = {u["file"]: u for u in self.one(f"{node}-forwarder-container").inputs["uploads"]}
-        loaded: dict[str, Any] = json.loads(uploads["/etc/forwarder.json"]["content"])
+        loaded: dict[str, Any] = json.loads(self.files(f"{node}-forwarder-container")["/etc/forwarder.json"]["content"])
         return loaded
 
     def depends_on(self, name: str) -> set[str]:

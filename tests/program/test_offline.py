@@ -40,7 +40,8 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checkout(committed: Path) -> Iterator[Path]:
     """The same, to be changed."""
     yield committed
-    subprocess.run(["git", "checkout", "-q", "."], cwd=committed, check=True)
+    for command in (["checkout", "-q", "."], ["clean", "-fdqx"]):
+        subprocess.run(["git", *command], cwd=committed, check=True)
 
 
 def change(checkout: Path, edit: Callable[[dict[str, Any]], object], stack: str = "dev") -> None:
@@ -51,12 +52,12 @@ def change(checkout: Path, edit: Callable[[dict[str, Any]], object], stack: str 
     file.write_text(yaml.safe_dump(content))
 
 
-def test_without_a_change_there_is_no_difference(checkout: Path) -> None:
-    for stack in ("dev", "prod"):
-        made = offline.report(stack, checkout, "HEAD")
-        assert (made.refused, made.changes, made.violations) == ("", (), ())
-        assert dict(made.counts)["OrthancNode"] == 2
-        assert "**No difference**, compared with what `HEAD` would deploy." in markdown(made)
+@pytest.mark.parametrize("stack", ["dev", "prod"])
+def test_without_a_change_there_is_no_difference(checkout: Path, stack: str) -> None:
+    made = offline.report(stack, checkout, "HEAD")
+    assert (made.refused, made.changes, made.violations) == ("", (), ())
+    assert dict(made.counts)["OrthancNode"] == 2
+    assert "**No difference**, compared with what `HEAD` would deploy." in markdown(made)
 
 
 def test_a_changed_port_is_one_change(checkout: Path) -> None:
@@ -65,20 +66,18 @@ def test_a_changed_port_is_one_change(checkout: Path) -> None:
     assert made.changes == (Change("change", "Container", "server-container", (("ports[1].external", "8042", "8142"),)),)
 
 
-def test_an_orthanc_option_is_shown_by_its_path(checkout: Path) -> None:
-    change(checkout, lambda config: config["orthanc-stack:nodes"][0].update(orthanc={"MaximumPatientCount": 7}))
-    node = next(made for made in offline.report("dev", checkout, "HEAD").changes if made.type == "OrthancNode")
-    assert [(path.rpartition(".")[2], new) for path, _, new in node.inputs] == [("MaximumPatientCount", "7")]
-
-
-def test_a_node_more_and_a_node_less(checkout: Path) -> None:
+def test_a_node_more_and_one_less_and_an_option_of_orthancs_by_its_path(checkout: Path) -> None:
     ct = {"name": "ct", "aet": "CT", "httpPort": 8050, "dicomPort": 4250, "index": "sqlite"}
     change(checkout, lambda config: config["orthanc-stack:nodes"].append(ct))
-    more = offline.report("dev", checkout, "HEAD").changes
-    added = {("OrthancNode", "ct"), ("Container", "ct-container"), ("Volume", "ct-data")}
-    assert {(made.type, made.name) for made in more if made.operation == "add"} >= added
-    change(checkout, lambda config: config["orthanc-stack:nodes"].clear())
-    assert offline.report("dev", checkout, "HEAD").refused
+    change(checkout, lambda config: config["orthanc-stack:nodes"].pop(1))
+    change(checkout, lambda config: config["orthanc-stack:nodes"][0].update(orthanc={"MaximumPatientCount": 7}))
+    change(checkout, lambda config: config["orthanc-stack:modalities"][0].update(nodes=["server"]))
+    made = offline.report("dev", checkout, "HEAD").changes
+    for operation, node in (("add", "ct"), ("remove", "client")):
+        nodes_own = {("OrthancNode", node), ("Container", f"{node}-container"), ("Volume", f"{node}-data")}
+        assert {(one.type, one.name) for one in made if one.operation == operation} >= nodes_own
+    (server,) = (one for one in made if (one.type, one.name) == ("OrthancNode", "server"))
+    assert ("MaximumPatientCount", "7") in {(path.rpartition(".")[2], new) for path, _, new in server.inputs}
 
 
 def test_a_changed_program_is_compared_with_the_one_before(checkout: Path) -> None:
@@ -91,16 +90,21 @@ def test_a_changed_program_is_compared_with_the_one_before(checkout: Path) -> No
     assert {value for one in made for value in one.inputs if value[0] == "waitTimeout"} == {("waitTimeout", "120", "121")}
 
 
-def test_a_refusal_and_a_broken_rule_are_told(checkout: Path) -> None:
-    change(checkout, lambda config: config["orthanc-stack:nodes"][0].update(aet="FAR_TOO_LONG_AN_AE_TITLE"))
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("nodes", [], "nodes"),
+        ("nodes", [{"name": "server", "aet": "FAR_TOO_LONG_AN_AE_TITLE", "httpPort": 1, "dicomPort": 2}], "nodes[0].aet"),
+        ("images", {"source": "registry", "postgres": "postgres:17"}, "breaks of the policy pack"),
+    ],
+)
+def test_a_refusal_and_a_broken_rule_are_told(checkout: Path, key: str, value: Any, told: str) -> None:
+    change(checkout, lambda config: config.update({f"orthanc-stack:{key}": value}))
     assert offline.preview_offline("dev", checkout, {}) == 1
-    assert "nodes[0].aet" in (checkout / "artifacts/preview/dev.md").read_text()
-    subprocess.run(["git", "checkout", "-q", "."], cwd=checkout, check=True)
-    change(checkout, lambda config: config.update({"orthanc-stack:images": {"source": "registry", "postgres": "postgres:17"}}))
-    assert offline.preview_offline("dev", checkout, {}) == 1
+    assert told in (checkout / "artifacts/preview/dev.md").read_text()
     made = read((checkout / "artifacts/preview/dev.json").read_bytes(), "dev")
-    assert ("no-floating-image-tag", "images-postgres") in {(rule, name) for rule, name, _ in made.violations}
-    assert "breaks of the policy pack" in (checkout / "artifacts/preview/dev.md").read_text()
+    broken = {(rule, name) for rule, name, _ in made.violations}
+    assert (bool(made.refused), ("no-floating-image-tag", "images-postgres") in broken) == (key == "nodes", key == "images")
 
 
 def test_it_tells_no_secret_and_needs_no_command(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,10 +138,7 @@ def test_a_base_that_is_none_is_told(checkout: Path) -> None:
 
 def test_a_stack_that_the_base_does_not_have_is_all_new(checkout: Path) -> None:
     shutil.copy(checkout / "Pulumi.dev.yaml", checkout / "Pulumi.mine.yaml")
-    try:
-        made = offline.report("mine", checkout, "HEAD")
-    finally:
-        (checkout / "Pulumi.mine.yaml").unlink()
+    made = offline.report("mine", checkout, "HEAD")
     assert {one.operation for one in made.changes} == {"add"}
     assert len(made.changes) == sum(count for _, count in made.counts)
 

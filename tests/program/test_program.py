@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pulumi
 import pytest
 
 from configs.images import candidates
+from configs.networks import networks_of
 from configs.preflight import Engine, Volume
 from tests.program.harness import OWNER_ID, ROOT, SECRET, Run, raw_stack_file, run_program
-from tests.unit.stacks import node, stack
+from tests.unit.hostile_files import VALUES, Path, as_config, put, valid
+from tests.unit.stacks import node, settings_of, stack
 
 FIVE = stack(
     node("archive", 0),
@@ -19,16 +23,17 @@ FIVE = stack(
     node("mr-room", 3, forwardTo=["archive"]),
     node("teaching", 4, index="sqlite"),
 )
+RAW = {"dev": raw_stack_file("dev"), "prod": raw_stack_file("prod"), "five": FIVE}
 
 
 @pytest.fixture(scope="module")
 def dev() -> Run:
-    return run_program(raw_stack_file("dev"), "dev")
+    return run_program(RAW["dev"], "dev")
 
 
 @pytest.fixture(scope="module")
 def prod() -> Run:
-    return run_program(raw_stack_file("prod"), "prod")
+    return run_program(RAW["prod"], "prod")
 
 
 @pytest.fixture(scope="module")
@@ -36,71 +41,60 @@ def five() -> Run:
     return run_program(FIVE, "five")
 
 
-@pytest.fixture(params=["dev", "prod", "five"])
+@pytest.fixture(params=RAW)
 def run(request: pytest.FixtureRequest) -> Run:
     found: Run = request.getfixturevalue(request.param)
     return found
 
 
-def tree(run: Run) -> list[str]:
-    """Type and name of every resource below its parent's type: what a change of would replace every resource of its users."""
-    return sorted(urn.partition("::")[2].partition("::")[2].removeprefix("pulumi:pulumi:Stack$") for urn in run.resources)
+@pytest.fixture
+def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the program warns of."""
+    told: list[str] = []
+    monkeypatch.setattr("pulumi.log.warn", told.append)
+    return told
+
+
+def nodes_of(run: Run) -> list[str]:
+    return [this.name for this in run.of_type("OrthancNode")]
+
+
+# --- what there is ---
 
 
 def test_urns_and_parents_of_dev_are_pinned(dev: Run) -> None:
-    assert tree(dev) == [
-        "orthanc-stack:index:Adminer$docker:index/container:Container::adminer-container",
-        "orthanc-stack:index:Adminer::adminer",
-        "orthanc-stack:index:Forwarder$docker:index/container:Container::client-forwarder-container",
-        "orthanc-stack:index:Forwarder::client-forwarder",
-        "orthanc-stack:index:OrthancIndexDb$docker:index/container:Container::db-container",
-        "orthanc-stack:index:OrthancIndexDb$docker:index/container:Container::db-roles",
-        "orthanc-stack:index:OrthancIndexDb$docker:index/volume:Volume::db-data",
-        "orthanc-stack:index:OrthancIndexDb::db",
-        "orthanc-stack:index:OrthancNode$docker:index/container:Container::client-container",
-        "orthanc-stack:index:OrthancNode$docker:index/container:Container::server-container",
-        "orthanc-stack:index:OrthancNode$docker:index/volume:Volume::client-data",
-        "orthanc-stack:index:OrthancNode$docker:index/volume:Volume::server-data",
-        "orthanc-stack:index:OrthancNode::client",
-        "orthanc-stack:index:OrthancNode::server",
-        "orthanc-stack:index:StackImages$docker:index/remoteImage:RemoteImage::images-adminer",
-        "orthanc-stack:index:StackImages$docker:index/remoteImage:RemoteImage::images-orthanc",
-        "orthanc-stack:index:StackImages$docker:index/remoteImage:RemoteImage::images-postgres",
-        "orthanc-stack:index:StackImages::images",
-        "orthanc-stack:index:StackNetwork$docker:index/network:Network::network-adminer",
-        "orthanc-stack:index:StackNetwork$docker:index/network:Network::network-db",
-        "orthanc-stack:index:StackNetwork$docker:index/network:Network::network-db.server",
-        "orthanc-stack:index:StackNetwork$docker:index/network:Network::network-link.client.server",
-        "orthanc-stack:index:StackNetwork$docker:index/network:Network::network-node.client",
-        "orthanc-stack:index:StackNetwork$docker:index/network:Network::network-node.server",
-        "orthanc-stack:index:StackNetwork::network",
-        "pulumi:index:Stash::owner",
-    ]
+    """Each resource below its parent's type: a change here would replace every resource of every user."""
+    own, docker = "orthanc-stack:index:", "docker:index/"
+    container, volume = f"{docker}container:Container", f"{docker}volume:Volume"
+    expected = {
+        f"{own}Adminer": "adminer",
+        f"{own}Adminer${container}": "adminer-container",
+        f"{own}Forwarder": "client-forwarder",
+        f"{own}Forwarder${container}": "client-forwarder-container",
+        f"{own}OrthancIndexDb": "db",
+        f"{own}OrthancIndexDb${container}": "db-container db-roles",
+        f"{own}OrthancIndexDb${volume}": "db-data",
+        f"{own}OrthancNode": "client server",
+        f"{own}OrthancNode${container}": "client-container server-container",
+        f"{own}OrthancNode${volume}": "client-data server-data",
+        f"{own}StackImages": "images",
+        f"{own}StackImages${docker}remoteImage:RemoteImage": "images-adminer images-orthanc images-postgres",
+        f"{own}StackNetwork": "network",
+        f"{own}StackNetwork${docker}network:Network": (
+            "network-adminer network-db network-db.server network-link.client.server network-node.client network-node.server"
+        ),
+        "pulumi:index:Stash": "owner",
+    }
+    urns = [urn.partition("::")[2].partition("::")[2].removeprefix("pulumi:pulumi:Stack$") for urn in dev.resources]
+    assert sorted(urns) == sorted(f"{kind}::{name}" for kind, names in expected.items() for name in names.split())
 
 
-def test_prod_has_no_adminer_and_a_database_for_each_node(prod: Run) -> None:
-    assert [r.name for r in prod.resources.values() if "adminer" in r.urn] == []
+def test_each_node_on_postgresql_has_a_database_and_prod_no_adminer(prod: Run, five: Run) -> None:
     assert prod.one("db").inputs["databases"] == {"client": "orthanc_client", "server": "orthanc_server"}
+    databases = {"archive": "orthanc_archive", "mr-room": "orthanc_mr_room", "research": "orthanc_research"}
+    assert five.one("db").inputs["databases"] == databases
+    assert [r.name for r in prod.resources.values() if "adminer" in r.urn] == []
     assert prod.outputs["adminerUrl"] is None
-
-
-def test_five_nodes(five: Run) -> None:
-    assert [r.name for r in five.of_type("OrthancNode")] == ["archive", "ct-room", "mr-room", "research", "teaching"]
-    assert five.one("db").inputs["databases"] == {
-        "archive": "orthanc_archive",
-        "mr-room": "orthanc_mr_room",
-        "research": "orthanc_research",
-    }
-    known = {
-        name: sorted(five.configuration(name)["DicomModalities"]) for name in ("archive", "research", "ct-room", "mr-room", "teaching")
-    }
-    assert known == {
-        "archive": ["ct-room", "mr-room"],
-        "research": ["ct-room"],
-        "ct-room": ["archive", "research"],
-        "mr-room": ["archive"],
-        "teaching": [],
-    }
 
 
 def test_a_stack_without_postgresql_has_no_database() -> None:
@@ -108,6 +102,16 @@ def test_a_stack_without_postgresql_has_no_database() -> None:
     assert [r.name for r in run.of_type("Container")] == ["a-container"]
     assert run.outputs["indexDb"] is None
     assert "PostgreSQL" not in run.configuration("a")
+
+
+def test_two_runs_give_the_same(run: Run, request: pytest.FixtureRequest) -> None:
+    name = request.node.callspec.params["run"]
+    again = run_program(RAW[name], name)
+    assert {u: r.inputs for u, r in again.resources.items()} == {u: r.inputs for u, r in run.resources.items()}
+
+
+def test_the_program_is_a_table_of_contents() -> None:
+    assert len((ROOT / "__main__.py").read_text().splitlines()) <= 60
 
 
 # --- what pulumi-docker would otherwise get wrong ---
@@ -118,7 +122,8 @@ def test_every_container(run: Run) -> None:
         inputs, request = container.inputs, container.request
         assert inputs["destroyGraceSeconds"] >= 10, "a replaced container is killed at once without it"
         assert request.deleteBeforeReplace
-        assert "healthcheck" in request.replaceOnChanges
+        assert {"#initerror", "healthcheck"} <= set(request.replaceOnChanges)
+        assert {"cpuPeriod", "cpuQuota"} <= set(request.replaceOnChanges), "the provider shows them as an update and never makes it"
         assert list(request.hooks.on_error) == ["explain"]
         assert inputs["logOpts"] == {"max-file": "3", "max-size": "10m"}
         assert inputs["capabilities"]["drops"] == ["ALL"]
@@ -129,10 +134,14 @@ def test_every_container(run: Run) -> None:
         assert inputs["memory"] >= 256
         assert inputs["memorySwap"] == inputs["memory"], "no swap"
         assert inputs["cpuShares"] >= 256
-        assert {"cpuPeriod", "cpuQuota"} <= set(request.replaceOnChanges), "the provider shows them as an update and never makes it"
         assert inputs.get("networkMode") is None
         assert {label["label"] for label in inputs["labels"]} == {"orthanc-stack.owner", "orthanc-stack.role", "orthanc-stack.stack"}
         assert inputs["envs"] == sorted(inputs["envs"])
+        for port in inputs.get("ports", []):
+            assert set(port) == {"external", "internal", "ip", "protocol"}
+            assert port["ip"] == "127.0.0.1"
+        if inputs.get("user"):  # the engine copies files as root's, whatever owner is asked for
+            assert {upload["permissions"] for upload in inputs["uploads"]} == {"0444"}
         if container.name == "db-roles":
             assert (inputs["attach"], inputs["mustRun"], inputs["restart"]) == (True, False, "no")
         else:
@@ -142,24 +151,25 @@ def test_every_container(run: Run) -> None:
             assert inputs["restart"] == "unless-stopped"
 
 
-def test_a_node_has_the_one_capability_that_its_image_needs(run: Run) -> None:
-    for this in run.of_type("OrthancNode"):
-        assert run.one(f"{this.name}-container").inputs["capabilities"] == {"adds": ["CAP_DAC_OVERRIDE"], "drops": ["ALL"]}
+def test_the_containers_that_hold_data(run: Run) -> None:
+    database = run.one("db-container").inputs
+    assert database["destroyGraceSeconds"] >= 60
+    for name in ("db-container", "db-roles"):
+        assert not run.one(name).inputs.get("ports"), "the database is on no port of the host"
+    for name in nodes_of(run):
+        inputs = run.one(f"{name}-container").inputs
+        assert inputs["destroyGraceSeconds"] >= 30
+        assert inputs["capabilities"] == {"adds": ["CAP_DAC_OVERRIDE"], "drops": ["ALL"]}, "the one that the image needs"
 
 
-def test_stop_grace_of_what_holds_data(run: Run) -> None:
-    assert run.one("db-container").inputs["destroyGraceSeconds"] >= 60
-    for this in run.of_type("OrthancNode"):
-        assert run.one(f"{this.name}-container").inputs["destroyGraceSeconds"] >= 30
-
-
-def test_every_port_is_said_and_bound_to_loopback(run: Run) -> None:
-    for container in run.of_type("Container"):
-        for port in container.inputs.get("ports", []):
-            assert set(port) == {"external", "internal", "ip", "protocol"}
-            assert port["ip"] == "127.0.0.1"
-        if container.name.startswith("db"):
-            assert not container.inputs.get("ports"), "the database is on no port of the host"
+def test_durations_are_written_as_docker_gives_them_back(dev: Run) -> None:
+    """Otherwise each refresh finds another health check, and replaces every container."""
+    for container in dev.of_type("Container"):
+        for key in ("interval", "timeout", "startPeriod"):
+            written = container.inputs.get("healthcheck", {}).get(key, "1s").replace("500ms", "1s")
+            minutes, _, seconds = written.rpartition("m")
+            assert int(seconds.removesuffix("s")) < 60, written
+            assert written == (f"{minutes}m{seconds}" if minutes else seconds)
 
 
 def test_volumes_are_kept_in_prod_and_neither_labels_nor_a_renamed_stack_replace_them(dev: Run, prod: Run) -> None:
@@ -183,36 +193,24 @@ def test_the_databases_volume_is_where_the_image_keeps_its_data(major: int, path
 
 def test_edges_that_cascade_and_edges_that_do_not(run: Run) -> None:
     """Networks and volumes by output: their users are replaced with them. The database by its alias: replacing it replaces no node."""
-    for this in run.of_type("OrthancNode"):
-        edges = set(run.input_edges(f"{this.name}-container"))
-        assert ("networksAdvanced", f"network-node.{this.name}") in edges
-        assert ("volumes", f"{this.name}-data") in edges
+    for name in nodes_of(run):
+        edges = set(run.input_edges(f"{name}-container"))
+        assert ("networksAdvanced", f"network-node.{name}") in edges
+        assert ("volumes", f"{name}-data") in edges
         assert [edge for edge in edges if edge[1].startswith("db")] == []
-        others = {r.name for r in run.of_type("OrthancNode")} - {this.name}
+        others = set(nodes_of(run)) - {name}
         assert [edge for edge in edges if edge[1].removesuffix("-container") in others] == [], "nodes start side by side"
-        on_db = "PostgreSQL" in run.configuration(this.name)
         # A node starts after db-roles and stops before the database.
-        assert {"db-container", "db-roles"} <= run.depends_on(f"{this.name}-container") or not on_db
-        assert on_db or not {"db-container", "db-roles"} & run.depends_on(f"{this.name}-container")
+        database = {"db-container", "db-roles"}
+        assert database & run.depends_on(f"{name}-container") == (database if "PostgreSQL" in run.configuration(name) else set())
         # Its component depends on nothing: with a protected volume in it, it would keep that from being destroyed.
-        assert run.depends_on(this.name) == set()
-
-
-def test_the_roles_are_made_after_the_database(run: Run) -> None:
+        assert run.depends_on(name) == set()
     assert "db-container" in run.depends_on("db-roles")
     assert [edge for edge in run.input_edges("db-roles") if edge[1] == "db-container"] == []
 
 
 def test_images_stay_on_the_engine(run: Run) -> None:
     assert {image.inputs["keepLocally"] for image in run.of_type("RemoteImage")} == {True}
-
-
-# --- networks and limits ---
-
-
-def networks_at(run: Run, container: str) -> list[str]:
-    prefix = run.one("network-db").inputs["name"].removesuffix("-db")
-    return [network["name"].removeprefix(f"{prefix}-") for network in run.one(container).inputs["networksAdvanced"]]
 
 
 def test_a_container_is_read_only_where_no_file_is_copied_into_it(dev: Run) -> None:
@@ -222,40 +220,23 @@ def test_a_container_is_read_only_where_no_file_is_copied_into_it(dev: Run) -> N
     assert {name for name, inputs in containers.items() if not inputs["uploads"]} == set(read_only)
 
 
-def test_a_container_that_is_not_roots_can_read_its_files(run: Run) -> None:
-    """The engine copies files as root's, whatever owner is asked for."""
+# --- networks and limits ---
+
+
+@pytest.mark.parametrize("name", RAW)
+def test_each_container_is_on_the_networks_that_are_planned_for_it(name: str, request: pytest.FixtureRequest) -> None:
+    run, prefix = request.getfixturevalue(name), f"orthanc-stack-{name}"
+    planned = {f"{prefix}-{network.name}": network for network in networks_of(settings_of(RAW[name]))}
+    made = {network.inputs["name"]: network.inputs for network in run.of_type("Network")}
+    assert made.keys() == planned.keys()
+    for full_name, network in planned.items():
+        assert (made[full_name]["driver"], made[full_name]["internal"]) == ("bridge", network.internal)
+        leads_out_in_answers_only = not (network.internal or network.masquerade)
+        no_way_out = {"com.docker.network.bridge.enable_ip_masquerade": "false"} if leads_out_in_answers_only else None
+        assert made[full_name].get("options") == no_way_out
     for container in run.of_type("Container"):
-        if container.inputs.get("user"):
-            assert {upload["permissions"] for upload in container.inputs["uploads"]} == {"0444"}
-
-
-def test_which_networks_lead_out(dev: Run) -> None:
-    networks = {network.inputs["name"]: network.inputs for network in dev.of_type("Network")}
-    out = {name: network.get("options") for name, network in networks.items() if not network["internal"]}
-    assert out == {
-        "orthanc-stack-dev-adminer": {"com.docker.network.bridge.enable_ip_masquerade": "false"},
-        "orthanc-stack-dev-node.client": None,
-        "orthanc-stack-dev-node.server": None,
-    }
-    assert {network["driver"] for network in networks.values()} == {"bridge"}
-
-
-def test_who_is_on_which_network(five: Run) -> None:
-    assert networks_at(five, "db-container") == ["db", "db.archive", "db.mr-room", "db.research"]
-    assert networks_at(five, "db-roles") == ["db"]
-    assert networks_at(five, "archive-container") == ["db.archive", "link.ct-room.archive", "link.mr-room.archive", "node.archive"]
-    assert networks_at(five, "mr-room-container") == ["db.mr-room", "link.mr-room.archive", "node.mr-room"]
-    assert networks_at(five, "ct-room-forwarder-container") == ["node.ct-room"]
-    assert networks_at(five, "teaching-container") == ["node.teaching"]
-
-
-def test_a_link_concerns_the_networks_of_its_ends_alone(five: Run) -> None:
-    changed = json.loads(json.dumps(FIVE))
-    changed["nodes"][3]["forwardTo"] = ["archive", "research"]
-    after = run_program(changed, "five")
-    names = [c.name for c in five.of_type("Container")]
-    moved = [n for n in names if five.one(n).inputs["networksAdvanced"] != after.one(n).inputs["networksAdvanced"]]
-    assert moved == ["mr-room-container", "research-container"]
+        on = [network["name"] for network in container.inputs["networksAdvanced"]]
+        assert on == [full_name for full_name, network in planned.items() if container.inputs["hostname"] in network.members]
 
 
 def test_starts_have_the_time_that_the_stack_file_gives() -> None:
@@ -269,7 +250,6 @@ def test_starts_have_the_time_that_the_stack_file_gives() -> None:
     # The provider gives up a creation after 20 minutes, unless it is said otherwise.
     limits = {name: run.one(name).request.customTimeouts.create for name in ("a-container", "db-roles")}
     assert limits == {"a-container": "7260s", "db-roles": "300s"}
-    assert all("#initerror" in container.request.replaceOnChanges for container in run.of_type("Container"))
 
 
 def test_limits_are_what_the_stack_file_says() -> None:
@@ -286,6 +266,8 @@ def test_every_node_is_configured_for_the_topology(run: Run) -> None:
     identifiers = set()
     for this in run.of_type("OrthancNode"):
         configuration = run.configuration(this.name)
+        assert this.inputs["configuration"] == configuration
+        assert this.secret_inputs == frozenset(), "a preview would show [secret]"
         identifiers.add(configuration["DatabaseServerIdentifier"])
         assert configuration["Name"] == this.name
         assert (configuration["HttpPort"], configuration["DicomPort"]) == (8042, 4242)
@@ -301,27 +283,30 @@ def test_every_node_is_configured_for_the_topology(run: Run) -> None:
     assert len(identifiers) == len(run.of_type("OrthancNode"))
 
 
-def test_the_public_configuration_is_an_input_of_the_component(run: Run) -> None:
-    for this in run.of_type("OrthancNode"):
-        assert this.inputs["configuration"] == run.configuration(this.name)
-        assert this.secret_inputs == frozenset(), "a preview would show [secret]"
+def configurations(run: Run) -> dict[str, Any]:
+    return {name: run.configuration(name) for name in nodes_of(run)}
 
 
-def test_an_ae_title_concerns_the_nodes_that_know_it_and_no_others(five: Run) -> None:
-    changed = json.loads(json.dumps(FIVE))
-    changed["nodes"][0]["aet"] = "NEW_ARCHIVE"
-    after = run_program(changed, "five")
-    names = [this.name for this in five.of_type("OrthancNode")]
-    assert [n for n in names if five.configuration(n) != after.configuration(n)] == ["archive", "ct-room", "mr-room"]
+def networks(run: Run) -> dict[str, Any]:
+    return {one.name: one.inputs["networksAdvanced"] for one in run.of_type("Container")}
 
 
-def test_a_hosts_port_concerns_its_node_alone(five: Run) -> None:
-    changed = json.loads(json.dumps(FIVE))
-    changed["nodes"][0]["dicomPort"] = 11112
-    after = run_program(changed, "five")
-    assert [u for u in five.resources if five.resources[u].inputs != after.resources[u].inputs and "Container" in u] == [
-        urn for urn in five.resources if urn.endswith("::archive-container")
-    ]
+def containers(run: Run) -> dict[str, Any]:
+    return {one.name: one.inputs for one in run.of_type("Container")}
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "of", "changed"),
+    [
+        (("nodes", 0, "aet"), "NEW_ARCHIVE", configurations, ["archive", "ct-room", "mr-room"]),
+        (("nodes", 0, "dicomPort"), 11112, containers, ["archive-container"]),
+        (("nodes", 3, "forwardTo"), ["archive", "research"], networks, ["mr-room-container", "research-container"]),
+    ],
+    ids=["an AE title: who knows it", "a host's port: its node alone", "a link: the networks of its ends"],
+)
+def test_whom_a_change_concerns(five: Run, where: Path, value: Any, of: Callable[[Run], dict[str, Any]], changed: list[str]) -> None:
+    before, after = of(five), of(run_program(put(FIVE, where, value), "five"))
+    assert [name for name, said in before.items() if after[name] != said] == changed
 
 
 # --- secrets ---
@@ -338,15 +323,10 @@ def test_secrets_are_in_files_alone_and_marked(run: Run) -> None:
 
 
 def test_the_superusers_password_is_no_nodes(run: Run) -> None:
-    for this in run.of_type("OrthancNode"):
-        assert f'{SECRET}-dbPassword"' not in json.dumps(run.one(f"{this.name}-container").inputs).replace("\\", "")
-
-
-def test_two_runs_give_the_same(run: Run, request: pytest.FixtureRequest) -> None:
-    raw = {"dev": raw_stack_file("dev"), "prod": raw_stack_file("prod"), "five": FIVE}
-    name = request.node.callspec.params["run"]
-    again = run_program(raw[name], name)
-    assert {u: r.inputs for u, r in again.resources.items()} == {u: r.inputs for u, r in run.resources.items()}
+    (password,) = {run.files(name)["/run/secrets/postgres-password"]["content"] for name in ("db-container", "db-roles")}
+    assert password == f"{SECRET}0"
+    for name in nodes_of(run):
+        assert f'{password}"' not in json.dumps(run.one(f"{name}-container").inputs).replace("\\", "")
 
 
 # --- outputs, images, previews ---
@@ -364,11 +344,7 @@ def test_outputs_of_dev_are_the_contract(dev: Run) -> None:
         "indexDatabase": None,
         "roles": {"orthanc": "admin"},
     }
-    assert {key: dev.outputs["indexDb"][key] for key in ("host", "port", "database")} == {
-        "host": "db",
-        "port": 5432,
-        "database": "orthanc_server",
-    }
+    assert dev.outputs["indexDb"].items() >= {"host": "db", "port": 5432, "database": "orthanc_server"}.items()
     assert sorted(dev.outputs["users"]["server"]) == ["orthanc"]
 
 
@@ -384,35 +360,13 @@ def test_outputs_of_dev_are_the_contract(dev: Run) -> None:
 def test_where_images_come_from(source: str, held: tuple[str, ...], runs: str) -> None:
     run = run_program(stack(node("a"), images={"source": source}), "x", Engine(images=frozenset(held)))
     assert run.outputs["images"]["source"] == runs
-    assert (
-        run.one("images-orthanc").inputs["name"].startswith("orthanc-stack/orthanc:local-" if runs == "local" else "orthancteam/orthanc:")
-    )
+    beginning = {"local": "orthanc-stack/orthanc:local-", "registry": "orthancteam/orthanc:"}[runs]
+    assert run.one("images-orthanc").inputs["name"].startswith(beginning)
 
 
 def test_a_preview_knows_the_whole_configuration() -> None:
-    run = run_program(raw_stack_file("dev"), "dev", preview=True)
+    run = run_program(RAW["dev"], "dev", preview=True)
     assert run.configuration("client")["DicomModalities"]["server"]["Host"] == "server"
-
-
-def test_a_refused_stack_file_registers_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    held = {"orthanc-stack-x-db": Volume("postgresql-16", OWNER_ID)}
-    with pytest.raises(pulumi.RunError, match=r"indexDb\.majorVersion = '17'[\s\S]*PostgreSQL 16 wrote"):
-        run_program(stack(node("a")), "x", Engine(volumes=held))
-
-
-def test_the_program_is_a_table_of_contents() -> None:
-    lines = (ROOT / "__main__.py").read_text().splitlines()
-    assert len(lines) <= 60
-
-
-def test_durations_are_written_as_docker_gives_them_back(dev: Run) -> None:
-    """Otherwise each refresh finds another health check, and replaces every container."""
-    for container in dev.of_type("Container"):
-        for key in ("interval", "timeout", "startPeriod"):
-            written = container.inputs.get("healthcheck", {}).get(key, "1s").replace("500ms", "1s")
-            minutes, _, seconds = written.rpartition("m")
-            assert int(seconds.removesuffix("s")) < 60, written
-            assert written == (f"{minutes}m{seconds}" if minutes else seconds)
 
 
 @pytest.mark.parametrize(
@@ -427,23 +381,43 @@ def test_durations_are_written_as_docker_gives_them_back(dev: Run) -> None:
         ("127.0.0.1", "docker7", "127.0.0.1", True),
     ],
 )
-def test_addresses_can_be_opened_from_where_they_are_read(
-    bind: str, engine: str, host: str, told: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    warnings: list[str] = []
-    monkeypatch.setattr("pulumi.log.warn", warnings.append)
+def test_addresses_can_be_opened_from_where_they_are_read(bind: str, engine: str, host: str, told: bool, warnings: list[str]) -> None:
     raw = stack(node("a", forwardTo=["b"], metricsPort=9100), node("b", 1), bind=bind, adminer={"port": 8080})
     outputs = run_program(raw, "x", Engine(host=engine)).outputs
     a = outputs["nodes"]["a"]
     assert outputs["adminerUrl"] == f"http://{host}:8080"
     assert (a["httpUrl"], a["metricsUrl"]) == (f"http://{host}:8000", f"http://{host}:9100/metrics")
     assert a["dicomHost"] == host.strip("[]")
-    assert [text for text in warnings if "open on that machine alone" in text] == warnings
-    assert len(warnings) == told
+    assert ["open on that machine alone" in text for text in warnings] == [True] * told
 
 
-def test_a_preview_tells_of_a_link_whose_ends_accept_other_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    warnings: list[str] = []
-    monkeypatch.setattr("pulumi.log.warn", warnings.append)
+def test_a_preview_tells_of_a_link_whose_ends_accept_other_images(warnings: list[str]) -> None:
     run_program(stack(node("a", forwardTo=["b"], orthanc={"UnknownSopClassAccepted": True}), node("b", 1)), "x", preview=True)
     assert ["UnknownSopClassAccepted" in text for text in warnings] == [True]
+
+
+# --- what is refused ---
+
+
+def test_what_does_not_fit_the_engine_is_refused() -> None:
+    held = {"orthanc-stack-x-db": Volume("postgresql-16", OWNER_ID)}
+    with pytest.raises(pulumi.RunError, match=r"indexDb\.majorVersion = '17'[\s\S]*PostgreSQL 16 wrote"):
+        run_program(stack(node("a")), "x", Engine(volumes=held))
+
+
+#: Instead of a port, one of each kind of malformed values that Pulumi can hand over (tests/unit/test_hostile_stack_files.py reads all).
+MALFORMED = {kind: put(valid(), ("nodes", 1, "httpPort"), values[0]) for kind, values in VALUES.items()}
+
+
+@pytest.mark.parametrize("kind", [kind for kind, raw in MALFORMED.items() if as_config(raw)])
+def test_of_a_malformed_stack_file_nothing_is_registered(kind: str) -> None:
+    run = Run()
+    with pytest.raises(pulumi.RunError, match=r"Pulumi\.x\.yaml: \d+ problem.*Nothing was touched"):
+        run_program(MALFORMED[kind], "x", run=run)
+    assert (run.resources, run.outputs) == ({}, {})
+
+
+def test_what_the_malformed_are_made_from_registers_its_resources() -> None:
+    run = Run()
+    assert run_program(valid(), "x", run=run) is run
+    assert nodes_of(run) == ["archive", "ct"]
