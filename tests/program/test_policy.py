@@ -68,27 +68,21 @@ def test_images_of_the_stack_file_are_judged_where_they_are_pulled() -> None:
     }
 
 
-def asked(inputs: Mapping[str, Any], **options: Any) -> Resource:
+def asked(inputs: Mapping[str, Any], *, protect: bool = False) -> Resource:
     """What the rules get for inputs as the engine sends them."""
-    properties = engine._deserialize_properties(dict(inputs))
-    opts = SimpleNamespace(protect=options.get("protect", False))
-    proxied = unknown_checking_proxy(properties)
-    return engine.resource_of(ResourceValidationArgs(CONTAINER, proxied, "urn", "db", opts, None))  # type: ignore[arg-type]
+    proxied = unknown_checking_proxy(engine._deserialize_properties(dict(inputs)))
+    args = ResourceValidationArgs(CONTAINER, proxied, "urn", "db", SimpleNamespace(protect=protect), None)  # type: ignore[arg-type]
+    return engine.resource_of(args)
 
 
-def test_unknown_values_arrive_as_unknown_at_any_depth() -> None:
-    resource = asked({"image": UNKNOWN_STRING_VALUE, "ports": [{"internal": UNKNOWN_STRING_VALUE}], "envs": ["A=b", UNKNOWN_STRING_VALUE]})
+def test_unknown_values_arrive_as_unknown_at_any_depth_and_secrets_with_their_mark() -> None:
+    unknown = UNKNOWN_STRING_VALUE
+    resource = asked({"image": unknown, "ports": [{"internal": unknown}], "envs": ["A=b", unknown]})
     assert resource.inputs == {"image": UNKNOWN, "ports": [{"internal": UNKNOWN}], "envs": ["A=b", UNKNOWN]}
-
-
-def test_secrets_arrive_with_their_mark() -> None:
-    resource = asked({"envs": {**SECRET, "value": ["A=b", UNKNOWN_STRING_VALUE]}, "name": "db", "image": {**SECRET, "value": "x"}})
+    resource = asked({"envs": {**SECRET, "value": ["A=b", unknown]}, "name": "db", "image": {**SECRET, "value": "x"}})
     assert resource.inputs == {"envs": ["A=b", UNKNOWN], "name": "db", "image": "x"}
     marks = [resource.inputs["envs"][0], resource.inputs["image"], resource.inputs["name"]]
     assert [isinstance(value, SecretText) for value in marks] == [True, True, False]
-
-
-def test_protection_arrives() -> None:
     assert [asked({}, protect=protect).protected for protect in (True, False)] == [True, False]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 
@@ -18,33 +17,27 @@ def prod() -> Run:
     return run_program(raw_stack_file("prod") | {"modalities": [SCANNER]}, "prod")
 
 
-def files(run: Run, name: str) -> dict[str, dict[str, Any]]:
-    return {upload["file"]: upload for upload in run.one(name).inputs["uploads"]}
-
-
 def certificates(pem: str) -> int:
     return pem.count("BEGIN CERTIFICATE")
 
 
 def test_a_node_serves_by_tls_only(prod: Run) -> None:
     options = prod.configuration("server")
-    assert {key: options[key] for key in ("SslEnabled", "DicomTlsEnabled", "DicomTlsRemoteCertificateRequired")} == {
-        "SslEnabled": True,
-        "DicomTlsEnabled": True,
-        "DicomTlsRemoteCertificateRequired": True,
-    }
+    for option in ("SslEnabled", "DicomTlsEnabled", "DicomTlsRemoteCertificateRequired"):
+        assert options[option] is True
     assert options["DicomTlsMinimumProtocolVersion"] == options["SslMinimumProtocolVersion"] == 4
     assert prod.outputs["nodes"]["server"]["httpUrl"] == "https://127.0.0.1:8042"
     for option in ("SslCertificate", "DicomTlsCertificate", "DicomTlsPrivateKey", "DicomTlsTrustedCertificates"):
-        assert options[option] in files(prod, "server-container")
+        assert options[option] in prod.files("server-container")
+    assert prod.forwarder("client")["trust"] in prod.files("client-forwarder-container"), "the forwarder knows its node"
 
 
 def test_the_key_is_in_a_file_for_root_alone_and_nowhere_in_the_open(prod: Run) -> None:
-    identity = files(prod, "server-container")["/run/secrets/tls.pem"]
+    identity = prod.files("server-container")["/run/secrets/tls.pem"]
     assert identity["permissions"] == "0400"
     assert "PRIVATE KEY" in identity["content"]
     assert certificates(identity["content"]) == 2
-    assert files(prod, "db-container")["/run/secrets/db-key.pem"]["permissions"] == "0400"
+    assert prod.files("db-container")["/run/secrets/db-key.pem"]["permissions"] == "0400"
     for resource in prod.resources.values():
         in_the_open = {key: value for key, value in resource.inputs.items() if key not in resource.secret_inputs}
         assert "PRIVATE KEY" not in json.dumps(in_the_open), resource.name
@@ -53,7 +46,7 @@ def test_the_key_is_in_a_file_for_root_alone_and_nowhere_in_the_open(prod: Run) 
 
 def test_it_trusts_its_peers_issuers_and_not_the_authority(prod: Run) -> None:
     authority = prod.outputs["caCertificate"]
-    trusted = {name: files(prod, f"{name}-container")["/etc/orthanc/tls-trusted.pem"]["content"] for name in ("server", "client")}
+    trusted = {name: prod.files(f"{name}-container")["/etc/orthanc/tls-trusted.pem"]["content"] for name in ("server", "client")}
     assert {name: certificates(pem) for name, pem in trusted.items()} == {"server": 1, "client": 2}
     assert trusted["server"] == prod.outputs["nodes"]["client"]["tlsTrust"]
     assert prod.outputs["nodes"]["server"]["tlsTrust"] in trusted["client"]
@@ -61,19 +54,15 @@ def test_it_trusts_its_peers_issuers_and_not_the_authority(prod: Run) -> None:
 
 
 def test_the_database_is_verified(prod: Run) -> None:
-    secret = json.loads(files(prod, "server-container")["/run/secrets/orthanc.json"]["content"])
+    secret = json.loads(prod.files("server-container")["/run/secrets/orthanc.json"]["content"])
     uri = secret["PostgreSQL"]["ConnectionUri"]
     assert uri.startswith("postgresql://orthanc_server:")
     assert uri.endswith("@db:5432/orthanc_server?sslmode=verify-full&sslrootcert=/etc/orthanc/tls-database.pem")
     assert SECRET in uri
-    assert certificates(files(prod, "server-container")["/etc/orthanc/tls-database.pem"]["content"]) == 1
+    assert certificates(prod.files("server-container")["/etc/orthanc/tls-database.pem"]["content"]) == 1
     assert "ssl=on" in "".join(prod.one("db-container").inputs["command"])
-    assert "hostssl all" in files(prod, "db-container")["/etc/orthanc-stack/pg_hba.conf"]["content"]
+    assert "hostssl all" in prod.files("db-container")["/etc/orthanc-stack/pg_hba.conf"]["content"]
     assert "PGSSLMODE=verify-full" in prod.one("db-roles").inputs["envs"]
-
-
-def test_the_forwarder_knows_its_node(prod: Run) -> None:
-    assert prod.forwarder("client")["trust"] in files(prod, "client-forwarder-container")
 
 
 def test_a_preview_shows_until_when_a_certificate_is_valid(prod: Run) -> None:
@@ -88,7 +77,7 @@ def test_a_node_without_tls_that_calls_one_shows_a_certificate() -> None:
     run = run_program(stack(node("archive", 0, tls=True), node("ct", 1, forwardTo=["archive"], index="sqlite")), "mixed")
     options = run.configuration("ct")
     assert (options["SslEnabled"], options["DicomTlsEnabled"]) == (False, False)
-    assert options["DicomTlsCertificate"] in files(run, "ct-container")
+    assert options["DicomTlsCertificate"] in run.files("ct-container")
     assert options["DicomModalities"]["archive"]["UseDicomTls"]
     assert "UseDicomTls" not in run.configuration("archive")["DicomModalities"]["ct"]
     assert run.outputs["nodes"]["ct"]["httpUrl"].startswith("http:")
@@ -98,5 +87,5 @@ def test_a_node_without_tls_that_calls_one_shows_a_certificate() -> None:
 def test_a_stack_without_tls_has_nothing_of_it() -> None:
     run = run_program(raw_stack_file("dev"), "dev")
     assert "caCertificate" not in run.outputs
-    assert not any("tls" in file for name in ("server", "client") for file in files(run, f"{name}-container"))
+    assert not any("tls" in file for name in ("server", "client") for file in run.files(f"{name}-container"))
     assert run.one("db-container").inputs.get("entrypoints") is None
