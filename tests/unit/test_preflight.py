@@ -92,93 +92,70 @@ def test_an_address_that_is_not_this_hosts() -> None:
 
 # --- volumes ---
 
-
-def test_a_volume_of_another_major_version() -> None:
-    problem = only(checked(ONE, Engine(volumes={"orthanc-stack-x-db": Volume("postgresql-16", "me")})))
-    assert problem.path == "indexDb.majorVersion"
-    assert "PostgreSQL 16 wrote" in problem.message
+NAME = "nodes[0].name = 'a'"
+A, DB = "orthanc-stack-x-a", "orthanc-stack-x-db"
+ADOPTING = stack(node("a"), adopt=[A])
+HELD = state(volumes={"a-data": A})
+LOST = state(volumes={"a-data": "v"}, labelled=frozenset({"v"}))
+ANOTHERS, BEFORE_OWNERS, UNKNOWN = Volume(owner="another", stack="orthanc-stack-x"), Volume(stack="orthanc-stack-x"), Volume()
+#: The node room-archive of the stack ct, and a node of the stack ct-room, had volumes of one beginning in the first versions.
+OF_CT_ROOM = "orthanc-stack-ct-room-a"
+OF_DEBIAN, OF_ALPINE = {DB: Volume("postgresql-17", "me")}, {DB: Volume("postgresql-17-alpine", "me")}
+DEBIAN, ALPINE = (stack(node("a"), images={"postgres": f"postgres:{tag}"}) for tag in ("17.11", "17.11-alpine3.22"))
 
 
 @pytest.mark.parametrize(
-    ("held", "tag", "fits"),
+    ("raw", "stack_x", "volumes", "place", "word"),
     [
-        ("postgresql-17", "17.11", True),  # before there was the mark, and after
-        ("postgresql-17", "17.11-alpine3.22", False),
-        ("postgresql-17-alpine", "17.11-alpine3.22", True),
-        ("postgresql-17-alpine", "17.11", False),
+        # The format of the data.
+        (ONE, state(), {DB: Volume("postgresql-16", "me")}, "indexDb.majorVersion = '17'", "PostgreSQL 16 wrote"),
+        (ONE, state(), {A: Volume("sqlite", "me")}, "nodes[0].index = 'postgresql'", "index is in sqlite"),
+        (stack(node("a", index="sqlite")), state(), {A: Volume("postgresql", "me")}, "nodes[0].index = 'sqlite'", "index is in postgresql"),
+        (ONE, state(), {A: Volume("postgresql", "me")}, "", ""),
+        (stack(node("a", index="sqlite")), state(), {A: Volume("sqlite", "me")}, "", ""),
+        # Each C library sorts text in its own way: the indexes of what was made under one are broken under the other. No mark is Debian's.
+        (DEBIAN, state(), OF_DEBIAN, "", ""),
+        (ALPINE, state(), OF_ALPINE, "", ""),
+        (ALPINE, state(), OF_DEBIAN, "images.postgres = 'postgres:17.11-alpine3.22'", "under Debian's PostgreSQL"),
+        (DEBIAN, state(), OF_ALPINE, "images.postgres = 'postgres:17.11'", "under Alpine's PostgreSQL"),
+        # Whose it is. A first deployment has no owner yet, and neither has a volume without a label.
+        *((ONE, state(owner=me), {A: found}, NAME, f"{A}, which") for me in ("me", "") for found in (ANOTHERS, BEFORE_OWNERS, UNKNOWN)),
+        *((ADOPTING, state(), {A: found}, "", "") for found in (ANOTHERS, BEFORE_OWNERS, UNKNOWN)),
+        (ONE, HELD, {A: BEFORE_OWNERS}, "", ""),
+        (ONE, HELD, {A: Volume(owner="another")}, NAME, "another state made"),
+        # Of the first versions: what is kept is not passed over in silence, and another stack's of that name is nobody's concern.
+        (ONE, state("ct-room"), {OF_CT_ROOM: Volume(stack="orthanc-stack-ct-room")}, NAME, OF_CT_ROOM),
+        (ONE, state("ct-room"), {OF_CT_ROOM: Volume(owner="another", stack="orthanc-stack-ct")}, "", ""),
+        # The state holds one that the engine does not. A container's start makes an empty one of the name, which has no label.
+        (ONE, LOST, {}, NAME, "v, which is gone from the engine"),
+        (ONE, LOST, {"v": UNKNOWN}, NAME, "made anew"),
     ],
 )
-def test_data_of_another_c_library(held: str, tag: str, fits: bool) -> None:
-    """Text is sorted otherwise: the indexes of what was made under one are broken under the other."""
-    raw = stack(node("a"), images={"source": "registry", "postgres": f"postgres:{tag}"})
-    problems = checked(raw, Engine(volumes={"orthanc-stack-x-db": Volume(held, "me")}))
-    assert [(problem.path, problem.value) for problem in problems] == ([] if fits else [("images.postgres", f"postgres:{tag}")])
-    library = "Alpine" if held.endswith("alpine") else "Debian"
-    assert all(f"made under {library}'s PostgreSQL" in problem.message for problem in problems)
+def test_a_volume_fits_or_is_refused(
+    raw: dict[str, Any], stack_x: preflight.Stack, volumes: dict[str, Volume], place: str, word: str
+) -> None:
+    problems = checked(raw, Engine(volumes=volumes), stack_x)
+    assert [str(problem).splitlines()[0].strip() for problem in problems] == ([place] if place else [])
+    assert all(word in problem.message for problem in problems)
 
 
 def test_what_is_built_here_is_debians_whatever_the_registrys_would_be() -> None:
     raw = stack(node("a"), images={"source": "auto", "postgres": "postgres:17.11-alpine"})
-    volumes = {"orthanc-stack-x-db": Volume("postgresql-17", "me")}
-    assert checked(raw, Engine(volumes=volumes, images=frozenset(candidates()))) == []
-
-
-@pytest.mark.parametrize(("held", "wanted"), [("sqlite", "postgresql"), ("postgresql", "sqlite")])
-def test_a_node_whose_index_is_elsewhere(held: str, wanted: str) -> None:
-    engine = Engine(volumes={"orthanc-stack-x-a": Volume(held, "me")})
-    problem = only(checked(stack(node("a", index=wanted)), engine))
-    assert (problem.path, problem.value) == ("nodes[0].index", wanted)
-    assert checked(stack(node("a", index=held)), engine) == []
-
-
-@pytest.mark.parametrize("found", [Volume(owner="another", stack="orthanc-stack-x"), Volume(stack="orthanc-stack-x"), Volume()])
-def test_a_volume_that_this_state_did_not_make(found: Volume) -> None:
-    engine = Engine(volumes={"orthanc-stack-x-a": found})
-    for me in ("me", ""):  # a first deployment has no owner yet, and neither has a volume without a label
-        problem = only(checked(ONE, engine, state(owner=me)))
-        assert (problem.path, problem.value) == ("nodes[0].name", "a")
-        assert "orthanc-stack-x-a, which" in problem.message
-    assert checked(stack(node("a"), adopt=["orthanc-stack-x-a"]), engine) == []
-
-
-def test_a_volume_that_the_state_holds() -> None:
-    held = {"a-data": "orthanc-stack-x-a"}
-    before_there_were_owners = Engine(volumes={"orthanc-stack-x-a": Volume(stack="orthanc-stack-x")})
-    assert checked(ONE, before_there_were_owners, state(volumes=held)) == []
-    another_states_in_its_place = Engine(volumes={"orthanc-stack-x-a": Volume(owner="another")})
-    assert only(checked(ONE, another_states_in_its_place, state(volumes=held))).path == "nodes[0].name"
-    assert state("new", volumes={"a-data": "orthanc-stack-old-a"}).volume_of("a") == "orthanc-stack-old-a", "a renamed stack keeps it"
-
-
-def test_a_volume_that_the_state_holds_and_the_engine_does_not() -> None:
-    held = state(volumes={"a-data": "v"}, labelled=frozenset({"v"}))
-    assert "v, which is gone from the engine" in only(checked(ONE, Engine(), held)).message
-    # A container's start makes an empty one of the name, which has no label.
-    assert "made anew" in only(checked(ONE, Engine(volumes={"v": Volume()}), held)).message
+    assert checked(raw, Engine(volumes=OF_DEBIAN, images=frozenset(candidates()))) == []
 
 
 def test_what_is_in_use_cannot_be_adopted() -> None:
-    engine = Engine(volumes={"orthanc-stack-x-a": Volume(owner="another")}, users=frozenset({"theirs"}))
-    problem = only(checked(stack(node("a"), adopt=["orthanc-stack-x-a"]), engine))
+    problem = only(checked(ADOPTING, Engine(volumes={A: ANOTHERS}, users=frozenset({"theirs"}))))
     assert (problem.path, "theirs still uses" in problem.message) == ("adopt", True)
 
 
-def test_two_stacks_whose_names_would_meet_have_volumes_of_their_own() -> None:
-    """S1: a node room-archive of the stack ct, and a node archive of the stack ct-room."""
-    first, second = state("ct"), state("ct-room")
-    assert first.volume_of("room-archive") != second.volume_of("archive")
+def test_each_stack_has_volumes_of_its_own_and_keeps_them() -> None:
+    assert state("ct").volume_of("room-archive") != state("ct-room").volume_of("archive")
     assert len({names.prefix(stack) for stack in ("a-b", "a_b", "a.b", "a.ub", "a..b", "ab")}) == 6
-    # Made by the newer ct; the first ct-room had one of this name, too.
-    engine = Engine(volumes={"orthanc-stack-ct-room-archive": Volume(owner="another", stack="orthanc-stack-ct")})
-    assert checked(stack(node("archive")), engine, second) == []
-
-
-def test_a_kept_volume_of_an_earlier_version_is_not_passed_over_in_silence() -> None:
-    old = "orthanc-stack-ct-room-a"
-    engine = Engine(volumes={old: Volume(stack="orthanc-stack-ct-room")})
-    assert old in only(checked(ONE, engine, state("ct-room"))).message
-    adopted = preflight.Stack(names.prefix("ct-room"), names.first_prefix("ct-room"), adopted=frozenset({old}))
-    assert adopted.volume_of("a") == old
+    renamed = state("new", volumes={"a-data": "orthanc-stack-old-a"})
+    assert renamed.volume_of("a") == "orthanc-stack-old-a"
+    adopted = preflight.Stack(names.prefix("ct-room"), names.first_prefix("ct-room"), adopted=frozenset({OF_CT_ROOM}))
+    assert adopted.volume_of("a") == OF_CT_ROOM
 
 
 # --- what the engine is asked ---
