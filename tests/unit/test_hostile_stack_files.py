@@ -143,7 +143,7 @@ ANYTHING = st.recursive(
 )
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(where=st.sampled_from(sorted(MAY_BE, key=str)), value=ANYTHING)
 def test_any_value_at_any_path_loads_or_is_refused(where: tuple[str | int, ...], value: Any, folder: Path) -> None:
     raw = put(valid(), where, value)

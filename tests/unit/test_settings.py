@@ -37,7 +37,7 @@ def saying(path: str, value: Any) -> dict[str, Any]:
     *parts, last = place_of(path)
     holder: Any = raw
     for part in parts:
-        holder = holder[part] if isinstance(holder, list) else holder.setdefault(part, {})
+        holder = holder.setdefault(part, {}) if isinstance(holder, dict) else holder[part]
     holder[last] = value
     return raw
 
@@ -157,7 +157,7 @@ def connected(count: int) -> dict[str, Any]:
 
 
 OWN_PROFILE = {"DicomTlsMinimumProtocolVersion": 0}
-WEB_DAV = {"unsafe": ["WebDavEnabled"]}
+WEB_DAV: dict[str, Any] = {"unsafe": ["WebDavEnabled"]}
 A_FORWARDER = stack(node("a", forwardTo=["b"]), node("b", 1), modalities=[{**PACS, "name": "a-forwarder"}])
 MANY = stack(node("a", 0, aet="A\\B"), node("b", 1, forwardTo=["nobody"]), node("c", 1), images={"source": "moon"}, colour="red")
 IN_MANY = ["nodes[0].aet", "nodes[1].forwardTo[0]", "nodes[2].httpPort", "nodes[2].dicomPort", "images.source", "colour"]
