@@ -283,6 +283,12 @@ def test_every_node_is_configured_for_the_topology(run: Run) -> None:
     assert len(identifiers) == len(run.of_type("OrthancNode"))
 
 
+def test_no_dollar_sign_is_left_for_the_images_entry_point_to_replace() -> None:
+    content = run_program(stack(node("a", aet="CT$1")), "x").files("a-container")["/etc/orthanc/orthanc.json"]["content"]
+    assert "$" not in content
+    assert json.loads(content)["DicomAet"] == "CT$1"
+
+
 def configurations(run: Run) -> dict[str, Any]:
     return {name: run.configuration(name) for name in nodes_of(run)}
 
