@@ -19,7 +19,7 @@ from configs.loader import load, load_stack_file
 from configs.problems import SettingsError, path_of
 from configs.secrets import secret_keys
 from tests.unit.hostile_files import KINDS, MAY_BE, HostileFile, all_of_them, as_config, as_yaml, put, valid
-from tests.unit.stacks import settings_of
+from tests.unit.stacks import node, settings_of, stack
 
 #: No file takes longer, of the processor's time. Most take some milliseconds.
 SECONDS = 10
@@ -102,6 +102,17 @@ def test_texts_that_pulumi_could_hand_over(value: str) -> None:
         if (key, value) != ("modalities", "null"):
             config = (as_config(valid()) or {}) | {f"orthanc-stack:{key}": value}
             assert_refused(lambda config=config: read_config(config), HostileFile("text", (key,), value.encode()))  # type: ignore[misc]
+
+
+def test_what_is_too_much_is_told(folder: Path) -> None:
+    items = as_yaml(stack(*(node(f"n{i}") for i in range(501))))
+    for content, told in (
+        (items, "more than 100 problems"),
+        (items, "has 501 items; a stack has at most 500"),
+        (b"#" * 1_048_577, "bytes"),
+    ):
+        with pytest.raises(SettingsError, match=told):
+            read_file(folder, content)
 
 
 # --- what is no file ---

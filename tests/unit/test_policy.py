@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from unittest.mock import MagicMock, Mock
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -231,12 +231,11 @@ def test_the_command_runs_the_pack(command: str, monkeypatch: pytest.MonkeyPatch
         return 255
 
     stack = Mock(prefix="s", run=run, marker=lambda: tmp_path / "marker", held=Held, export=dict)
-    stack.name = "dev"
+    stack.name, stack.tools.docker = "dev", ("true",)  # an engine that holds nothing
     module = {"preview": preview, "up": up}[command]
     monkeypatch.setattr(module, "Stack", lambda *_: stack)
     for name in ("prepare", "ensure_secrets", "ensure_images", "docker_runner"):
         monkeypatch.setattr(module, name, Mock())
-    monkeypatch.setattr(up, "watching", MagicMock())
     for asking in (up, recover):
         monkeypatch.setattr(asking, "was_interrupted", lambda *_: False)
     for name, answer in (("refuse_lost_password", None), ("list_containers", []), ("needs_refresh", False)):
