@@ -32,19 +32,8 @@ PATIENT = "PHANTOM^CT"
 
 #: Files that ship inside pydicom's wheel: eleven SOP classes, five transfer syntaxes.
 _SAMPLES = (
-    "CT_small.dcm",
-    "MR_small.dcm",
-    "693_J2KI.dcm",
-    "examples_rgb_color.dcm",
-    "examples_palette.dcm",
-    "rtplan.dcm",
-    "rtdose.dcm",
-    "test-SR.dcm",
-    "reportsi.dcm",
-    "waveform_ecg.dcm",
-    "liver_1frame.dcm",
-    "SC_rgb_jpeg_dcmtk.dcm",
-    "SC_rgb_rle_2frame.dcm",
+    *("CT_small", "MR_small", "693_J2KI", "examples_rgb_color", "examples_palette", "rtplan", "rtdose", "test-SR", "reportsi"),
+    *("waveform_ecg", "liver_1frame", "SC_rgb_jpeg_dcmtk", "SC_rgb_rle_2frame"),
 )
 
 
@@ -69,7 +58,7 @@ class Study:
 def sample_images() -> list[FileDataset]:
     """pydicom's own test files."""
     folder = Path(pydicom.__file__).parent / "data" / "test_files"
-    return [pydicom.dcmread(folder / name) for name in _SAMPLES]
+    return [pydicom.dcmread(folder / f"{name}.dcm") for name in _SAMPLES]
 
 
 def ct_series(slices: int, size: int) -> list[FileDataset]:
@@ -216,46 +205,47 @@ def store_bytes(node: Node, aet: str, dataset: bytes, seconds: float = 1) -> boo
     return None if answer is None or answer.Status is None else answer.Status == SUCCESS
 
 
+def _ask(node: Node, aet: str, service: str, model: str, *asked: Any, **options: Any) -> list[tuple[Dataset, Dataset | None]]:
+    """What a node answers to a query; nothing where it does not take the caller, or what it asks for."""
+    # An image that comes by C-GET needs a context as well.
+    contexts = [(model, ImplicitVRLittleEndian), *([(CTImageStorage, ExplicitVRLittleEndian)] if options else [])]
+    with _association(node, aet, contexts, **options) as association:
+        if not association.is_established or not association.accepted_contexts:
+            return []
+        return list(getattr(association, service)(*asked, model))
+
+
+def _answered(answers: Sequence[tuple[Dataset, Dataset | None]]) -> bool:
+    """Whether there is a status, of success or not. A request that is not allowed is answered with an abort."""
+    return bool(answers) and "Status" in answers[-1][0]
+
+
 def find(node: Node, aet: str, patient: str) -> list[str] | None:
     """C-FIND: the studies of a patient; None where it is refused."""
     query = _query(PatientName=patient, StudyInstanceUID="")
-    with _association(node, aet, [(StudyRootQueryRetrieveInformationModelFind, ImplicitVRLittleEndian)]) as association:
-        if not association.is_established or not association.accepted_contexts:
-            return None
-        answers = list(association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind))
+    answers = _ask(node, aet, "send_c_find", StudyRootQueryRetrieveInformationModelFind, query)
     if not answers or answers[-1][0].get("Status") != SUCCESS:
         return None
     return [str(found.StudyInstanceUID) for _, found in answers if found is not None]
 
 
 def move(node: Node, aet: str, study: str, to: str) -> bool:
-    """C-MOVE: whether the node answers with a status, of success or not. A request that is not allowed it answers with an abort."""
-    with _association(node, aet, [(StudyRootQueryRetrieveInformationModelMove, ImplicitVRLittleEndian)]) as association:
-        if not association.is_established or not association.accepted_contexts:
-            return False
-        answers = list(association.send_c_move(_query(StudyInstanceUID=study), to, StudyRootQueryRetrieveInformationModelMove))
-    return bool(answers) and "Status" in answers[-1][0]
+    """C-MOVE: whether the node answers."""
+    return _answered(_ask(node, aet, "send_c_move", StudyRootQueryRetrieveInformationModelMove, _query(StudyInstanceUID=study), to))
 
 
 def get(node: Node, aet: str, study: str) -> bool:
-    """C-GET: whether the node answers with a status, of success or not. A request that is not allowed it answers with an abort."""
-    contexts = [(StudyRootQueryRetrieveInformationModelGet, ImplicitVRLittleEndian), (CTImageStorage, ExplicitVRLittleEndian)]
-    with _association(node, aet, contexts, ext_neg=[build_role(CTImageStorage, scp_role=True)]) as association:
-        if not association.is_established or not association.accepted_contexts:
-            return False
-        answers = list(association.send_c_get(_query(StudyInstanceUID=study), StudyRootQueryRetrieveInformationModelGet))
-    return bool(answers) and "Status" in answers[-1][0]
+    """C-GET: whether the node answers."""
+    takes = [build_role(CTImageStorage, scp_role=True)]
+    model = StudyRootQueryRetrieveInformationModelGet
+    return _answered(_ask(node, aet, "send_c_get", model, _query(StudyInstanceUID=study), ext_neg=takes))
 
 
 def worklist(node: Node, aet: str) -> bool:
-    """C-FIND of a modality worklist: whether the node answers with a status, of success or not."""
+    """C-FIND of a modality worklist: whether the node answers."""
     query = Dataset()
     query.PatientName, query.ScheduledProcedureStepSequence = "*", [Dataset()]
-    with _association(node, aet, [(ModalityWorklistInformationFind, ImplicitVRLittleEndian)]) as association:
-        if not association.is_established or not association.accepted_contexts:
-            return False
-        answers = list(association.send_c_find(query, ModalityWorklistInformationFind))
-    return bool(answers) and "Status" in answers[-1][0]
+    return _answered(_ask(node, aet, "send_c_find", ModalityWorklistInformationFind, query))
 
 
 def ask_to_commit(node: Node, aet: str, image: Dataset) -> bool:

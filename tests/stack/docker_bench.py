@@ -14,11 +14,10 @@ from typing import Any, Final
 
 from tests.stack.engine import docker
 
-_ROOT: Final = Path(__file__).resolve().parents[2]
-_PAGE: Final = _ROOT / "docs" / "containers.md"
+_PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "containers.md"
 
-#: Where a container must not look into the machine.
-_SENSITIVE: Final = ("/", "/boot", "/dev", "/etc", "/lib", "/proc", "/sys", "/usr")
+#: Where a container must not look into the machine: "" is its root.
+_SENSITIVE: Final = ("", "/boot", "/dev", "/etc", "/lib", "/proc", "/sys", "/usr")
 
 Check = Callable[[Mapping[str, Any]], bool]
 
@@ -43,11 +42,7 @@ def _runs_sshd(container: Mapping[str, Any]) -> bool:
 
 
 def _sensitive_mounts(container: Mapping[str, Any]) -> bool:
-    return any(mount["Type"] == "bind" and mount["Source"].rstrip("/") in map(_bare, _SENSITIVE) for mount in container["Mounts"])
-
-
-def _bare(path: str) -> str:
-    return path.rstrip("/")
+    return any(mount["Type"] == "bind" and mount["Source"].rstrip("/") in _SENSITIVE for mount in container["Mounts"])
 
 
 def _opts(container: Mapping[str, Any]) -> list[str]:
@@ -89,8 +84,7 @@ CHECKS: Final[Mapping[str, Check]] = {
 
 def inspect(containers: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """What the engine shows of containers, by the names that they are given by."""
-    shown = {one["Id"]: one for one in json.loads(docker("inspect", *containers.values()))}
-    return {name: next(one for identifier, one in shown.items() if identifier.startswith(short)) for name, short in containers.items()}
+    return dict(zip(containers, json.loads(docker("inspect", *containers.values())), strict=True))
 
 
 def documented() -> dict[str, set[str]]:

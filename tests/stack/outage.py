@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import socket
 import ssl
-import struct
 import subprocess
 import threading
 import time
 from collections.abc import Iterable
+
+from pynetdicom import AE
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from configs import names
 from tests.stack.engine import docker
@@ -18,33 +20,17 @@ _EVERY_SECONDS = 0.1
 _PATIENCE_SECONDS = 3.0
 
 
-def _item(kind: int, content: bytes) -> bytes:
-    return struct.pack(">BBH", kind, 0, len(content)) + content
-
-
-def _association_request() -> bytes:
-    """A-ASSOCIATE-RQ (PS3.8, 9.3.2) of nobody for C-ECHO. Refused or not, whoever answers it is a DICOM server that is up."""
-    context = _item(0x30, b"1.2.840.10008.1.1") + _item(0x40, b"1.2.840.10008.1.2")
-    body = struct.pack(">HH16s16s32x", 1, 0, b"ANYBODY".ljust(16), b"PROBE".ljust(16))
-    body += _item(0x10, b"1.2.840.10008.3.1.1.1") + _item(0x20, b"\x01\x00\x00\x00" + context)
-    body += _item(0x50, _item(0x51, struct.pack(">I", 16384)))
-    return struct.pack(">BBI", 1, 0, len(body)) + body
-
-
-_REQUEST = _association_request()
-#: A-ASSOCIATE-AC, A-ASSOCIATE-RJ.
-_ANSWERS = (b"\x02", b"\x03")
-
-
 def answers(port: int) -> bool:
-    """Whether a DICOM server answers at a port of this machine, with TLS or without."""
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE_SECONDS) as connection:
-            connection.sendall(_REQUEST)
-            if connection.recv(1) in _ANSWERS:
-                return True
-    except OSError:
-        pass
+    """Whether a DICOM server answers at a port of this machine, with TLS or without. One that refuses the caller is up as well."""
+    ae = AE(ae_title="PROBE")
+    ae.connection_timeout = ae.acse_timeout = _PATIENCE_SECONDS
+    ae.add_requested_context(Verification)
+    association = ae.associate("127.0.0.1", port, ae_title="ANYBODY")
+    if association.is_established:
+        association.abort()
+        return True
+    if association.is_rejected:
+        return True
     # What has TLS hangs up on the other without a word, as the engine does for a container that is not there.
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -75,17 +61,12 @@ class Outage:
         self._threads = [threading.Thread(target=self._look, args=(port,)) for port in self.down]
 
     def __enter__(self) -> Outage:
-        self._before = set(self._names("ps", "--all", "--filter", f"label={names.LABEL_STACK}={self._prefix}", "--format", "{{.Names}}"))
+        label = f"label={names.LABEL_STACK}={self._prefix}"
+        self._before = set(docker("ps", "--all", "--filter", label, "--format", "{{.Names}}").split())
         # Followed as they come: the engine keeps the last 256 alone, and each run of a health check is three.
-        filters = ("type=container", f"label={names.LABEL_STACK}={self._prefix}", "event=die", "event=destroy")
-        self._events = subprocess.Popen(
-            [
-                *("docker", "events", "--since", f"{time.time():.3f}", "--format", "{{.Actor.Attributes.name}}"),
-                *(f"--filter={key}" for key in filters),
-            ],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        filters = [f"--filter={key}" for key in ("type=container", label, "event=die", "event=destroy")]
+        command = ["docker", "events", "--since", f"{time.time():.3f}", "--format", "{{.Actor.Attributes.name}}", *filters]
+        self._events = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         for thread in self._threads:
             thread.start()
         return self
@@ -97,11 +78,8 @@ class Outage:
         # What the engine has just done is told a moment later.
         time.sleep(1)
         self._events.terminate()
-        told = self._events.communicate()[0]
-        self.stopped = {name.removeprefix(f"{self._prefix}-") for name in told.split()} & self._before
-
-    def _names(self, *arguments: str) -> list[str]:
-        return [name.removeprefix(f"{self._prefix}-") for name in docker(*arguments).split()]
+        ended = self._before & set(self._events.communicate()[0].split())
+        self.stopped = {name.removeprefix(f"{self._prefix}-") for name in ended}
 
     def _look(self, port: int) -> None:
         first: float | None = None

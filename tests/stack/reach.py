@@ -98,13 +98,7 @@ def addresses(inspected: dict[str, Any]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Outside:
-    """A machine beside the engine's, on a line of their own.
-
-    Attributes:
-        namespace: its network namespace.
-        engine: the engine's machine's address on the line.
-        address: its own.
-    """
+    """A machine beside the engine's: its network namespace, the engine's machine's address on the line between them, and its own."""
 
     namespace: str
     engine: str
@@ -128,16 +122,13 @@ class Outside:
     def listening(self, port: int) -> Iterator[Target]:
         """Something that listens there."""
         command = ["ip", "netns", "exec", self.namespace, "python3", "-c", _LISTEN, self.address, str(port)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-            yield self.address, port
-        finally:
-            process.terminate()
-            process.wait()
-            assert process.stdout is not None
-            process.stdout.close()
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout is not None
+                assert process.stdout.readline() == "ready\n"
+                yield self.address, port
+            finally:
+                process.terminate()
 
 
 @contextlib.contextmanager

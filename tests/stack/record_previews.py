@@ -7,13 +7,14 @@ files, so that what is recorded does not depend on the machine; identifiers of c
 
 from __future__ import annotations
 
-import copy
 import gzip
 import json
 import re
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,6 @@ _REGISTRY = "registry.invalid"
 BEFORE: Mapping[str, str] = {"orthanc": "orthancteam/orthanc:26.8.1", "postgres": "postgres:17.9", "adminer": "adminer:5.5.1"}
 AFTER: Mapping[str, str] = {"orthanc": "orthancteam/orthanc:26.8.2"}
 
-_PASSWORD = "recorded-rotated-1"
 Change = Callable[[Stack], None]
 
 
@@ -54,11 +54,6 @@ def images(other: Mapping[str, str] | None = None) -> dict[str, str]:
     return {"source": "registry", **{role: f"{_REGISTRY}/{name}" for role, name in {**BEFORE, **(other or {})}.items()}}
 
 
-def recorded_stack(program: Path, like: str) -> Stack:
-    """A stack like dev or prod on the tests' own images; in prod, of two nodes on PostgreSQL."""
-    return Stack(program, like, images=images())
-
-
 # --- the changes, each an edit of the stack file ---
 
 
@@ -69,14 +64,13 @@ def add_node(stack: Stack) -> None:
 
 
 def remove_node(stack: Stack) -> None:
-    """The client goes."""
-    stack.settings["nodes"] = [node for node in stack.settings["nodes"] if node["name"] != "client"]
+    stack.settings["nodes"].remove(stack.node_settings("client"))
     for modality in stack.settings.get("modalities", []):
-        modality["nodes"] = [name for name in modality["nodes"] if name != "client"]
+        modality["nodes"].remove("client")
 
 
 def rename_node(stack: Stack) -> None:
-    """The client gets another name. It keeps its AE title, but not its ports: the node of the new name is made before the old one goes."""
+    """The client keeps its AE title, but not its ports: the node of the new name is made before the old one goes."""
     node = stack.node_settings("client")
     node["name"] = "gateway"
     del node["dicomPort"], node["httpPort"]
@@ -86,45 +80,39 @@ def rename_node(stack: Stack) -> None:
 
 
 def change_aet(stack: Stack) -> None:
-    """The server's AE title, which the client knows it by."""
+    """The server's, which the client knows it by."""
     stack.node_settings("server")["aet"] = "ARCHIVE"
 
 
 def change_port(stack: Stack) -> None:
-    """The client's DICOM port."""
-    stack.node_settings("client").pop("dicomPort")
+    del stack.node_settings("client")["dicomPort"]
     stack.give_ports()
 
 
 def change_image(stack: Stack) -> None:
-    """Another image of Orthanc."""
     stack.settings["images"] = images(AFTER)
 
 
 def change_option(stack: Stack) -> None:
-    """An option of the client's Orthanc."""
     stack.node_settings("client")["orthanc"] = {"StableAge": 20}
 
 
 def rotate_secret(stack: Stack) -> None:
-    """The password of the server's user."""
-    stack.secrets["userPassword.server.orthanc"] = _PASSWORD
+    stack.secrets["userPassword.server.orthanc"] = "recorded-rotated-1"
 
 
 def new_major_version(stack: Stack) -> None:
     """Another PostgreSQL than the one that wrote the volume."""
     stack.settings["indexDb"] = {"majorVersion": 16}
-    stack.settings["images"] = {**stack.settings["images"], "postgres": f"{_REGISTRY}/postgres:16.13"}
+    stack.settings["images"] |= {"postgres": f"{_REGISTRY}/postgres:16.13"}
 
 
 def turn_tls_on(stack: Stack) -> None:
-    """TLS everywhere."""
     for part in (*stack.settings["nodes"], *stack.settings.get("modalities", []), stack.settings.setdefault("indexDb", {})):
         part["tls"] = True
 
 
 def renew_certificate(stack: Stack, node: str) -> None:
-    """Another certificate for a node."""
     settings = parse(stack.settings)[0]
     assert settings is not None
     made = make(settings, stack.certificates | stack.secrets, datetime.now(UTC), [node])
@@ -134,15 +122,11 @@ def renew_certificate(stack: Stack, node: str) -> None:
 
 def break_policy(stack: Stack) -> None:
     """An Adminer with known holes."""
-    stack.settings["images"] = {**stack.settings["images"], "adminer": f"{_REGISTRY}/adminer:5.5.0"}
-
-
-def nothing(stack: Stack) -> None:
-    """No change."""
+    stack.settings["images"] |= {"adminer": f"{_REGISTRY}/adminer:5.5.0"}
 
 
 DEV: Mapping[str, Change] = {
-    "nothing": nothing,
+    "nothing": lambda _: None,
     "node-added": add_node,
     "node-removed": remove_node,
     "node-renamed": rename_node,
@@ -157,14 +141,16 @@ DEV: Mapping[str, Change] = {
 PROD: Mapping[str, Change] = {"prod-node-removed": remove_node, "prod-image-changed": change_image}
 
 
-def events_of(stack: Stack) -> list[dict[str, Any]]:
-    """What a preview of the stack file as it stands tells, with the policy pack; it may fail."""
+def told(stack: Stack, named: Names) -> str:
+    """What a preview of the stack file as it stands tells, with the policy pack; it may fail. A line each event."""
     stack.variable("PULUMI_DEBUG_COMMANDS", "true")
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "events"
         stack._write()
         stack.command("preview", "--event-log", str(log), "--policy-pack", "policy")
-        return [json.loads(line) for line in log.read_text().splitlines()]
+        events = [json.loads(line) for line in log.read_text().splitlines()]
+    lines = (json.dumps(event, sort_keys=True, ensure_ascii=False) for event in slim(events))
+    return named.apply("\n".join(lines)) + "\n"
 
 
 # --- what is kept of an event ---
@@ -185,7 +171,7 @@ def slim(events: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             if "pulumi:providers" in step["type"] or (kind == "resOutputsEvent" and step["type"] != "pulumi:pulumi:Stack"):
                 continue
             kept = {key: step[key] for key in ("op", "urn", "type", "keys", "diffs", "detailedDiff", "logical") if step.get(key)}
-            body = {"metadata": kept | {side: _state(step[side], step) for side in ("old", "new") if step.get(side)}}
+            body = {"metadata": kept | {side: _state(step[side]) for side in ("old", "new") if step.get(side)}}
             if step["op"] == "same" and kind == "resourcePreEvent":
                 body["metadata"].pop("new", None)
         elif kind == "summaryEvent":
@@ -193,10 +179,10 @@ def slim(events: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield {kind: body}
 
 
-def _state(state: dict[str, Any], step: dict[str, Any]) -> dict[str, Any]:
+def _state(state: dict[str, Any]) -> dict[str, Any]:
     kept = {key: state[key] for key in _STATE if state.get(key)}
     # A container's outputs repeat its inputs, with the engine's identifiers and addresses.
-    outputs = {} if step["type"].startswith("docker:index/container") else state.get("outputs") or {}
+    outputs = {} if state["type"].startswith("docker:index/container") else state.get("outputs") or {}
     return kept | {"inputs": _plain(state.get("inputs") or {}), "outputs": _plain(outputs)}
 
 
@@ -211,60 +197,46 @@ class Names:
 
     def __init__(self, stack: Stack, like: str) -> None:
         self._name, self._like, self._folder = stack.name, like, str(stack.program)
-        self._ports: dict[str, str] = {}
-        self._next = iter(range(8080, 9000))
+        others = count(8080)
+        self._ports: dict[str, str] = defaultdict(lambda: str(next(others)))
         for node in stack.settings["nodes"]:
-            base = {"server": 0, "client": 1}.get(node["name"])
-            if base is not None:
+            if node["name"] in (known := ("server", "client")):
+                base = known.index(node["name"])
                 self._ports |= {str(node["httpPort"]): str(8042 + base), str(node["dicomPort"]): str(4242 + base)}
 
     def apply(self, text: str) -> str:
         """The text with those names."""
         text = text.replace(self._name, self._like).replace(self._folder, ".")
-        return re.sub(r"(?<![0-9A-Za-z])2\d{4}(?![0-9A-Za-z])|(?<![0-9A-Za-z])3[01]\d{3}(?![0-9A-Za-z])", self._port, text)
-
-    def _port(self, found: re.Match[str]) -> str:
-        port = found.group()
-        if port not in self._ports:
-            self._ports[port] = str(next(self._next))
-        return self._ports[port]
+        return re.sub(r"(?<![0-9A-Za-z])(2\d{4}|3[01]\d{3})(?![0-9A-Za-z])", lambda found: self._ports[found[0]], text)
 
 
 def record(program: Path, like: str, changes: Mapping[str, Change]) -> None:
     """Deploy, and record a preview of each change."""
-    stack = recorded_stack(program, like)
+    stack = Stack(program, like, images=images())
     try:
         stack.up()
         named = Names(stack, like)
         for name, change in changes.items():
-            before = copy.deepcopy(stack.settings), dict(stack.secrets)
-            change(stack)
-            lines = [json.dumps(event, sort_keys=True, ensure_ascii=False) for event in slim(events_of(stack))]
-            (FOLDER / f"{name}.jsonl").write_text(named.apply("\n".join(lines)) + "\n")
-            stack.settings, stack.secrets = before
-            print(f"{name}: {sum(map(len, lines)) >> 10} KiB", flush=True)
+            with stack.trying():
+                change(stack)
+                (FOLDER / f"{name}.jsonl").write_text(told(stack, named))
+            print(f"{name} is recorded", flush=True)
     finally:
         stack.remove()
 
 
 def record_document(program: Path) -> None:
     """The other form, for one of the changes: `pulumi preview --json --show-sames`. Deploys nothing: everything is new."""
-    stack = recorded_stack(program, "dev")
+    stack = Stack(program, "dev", images=images())
     try:
-        stack.variable("PULUMI_DEBUG_COMMANDS", "true")
-        events = "\n".join(json.dumps(event, sort_keys=True) for event in slim(events_of(stack)))
+        (FOLDER / "first.jsonl").write_text(told(stack, Names(stack, "dev")))
         printed = stack.command("preview", "--json", "--show-sames").text
         document = json.loads(printed[printed.index("{") :])
         for step in document["steps"]:
-            for side in ("oldState", "newState"):
-                if side in step:
-                    kept = {key: value for key, value in step[side].items() if key in _STATE}
-                    step[side] = kept | {key: _plain(step[side].get(key) or {}) for key in ("inputs", "outputs")}
+            step |= {side: _state(step[side]) for side in ("oldState", "newState") if side in step}
             step.pop("provider", None)
         document["duration"] = 0
-        named = Names(stack, "dev")
-        (FOLDER / "first.json").write_text(named.apply(json.dumps(document, sort_keys=True)) + "\n")
-        (FOLDER / "first.jsonl").write_text(named.apply(events) + "\n")
+        (FOLDER / "first.json").write_text(Names(stack, "dev").apply(json.dumps(document, sort_keys=True)) + "\n")
     finally:
         stack.wipe()
 
@@ -277,9 +249,7 @@ def record_fifty(program: Path) -> None:
     for i in range(1, 50):
         stack.add_node(f"ward-{i:02}", index="sqlite", forwardTo=["archive"])
     try:
-        lines = [json.dumps(event, sort_keys=True) for event in slim(events_of(stack))]
-        text = Names(stack, "dev").apply("\n".join(lines)) + "\n"
-        (FOLDER / "fifty-nodes.jsonl.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
+        (FOLDER / "fifty-nodes.jsonl.gz").write_bytes(gzip.compress(told(stack, Names(stack, "dev")).encode(), mtime=0))
     finally:
         stack.wipe()
 

@@ -6,63 +6,65 @@ import hashlib
 import json
 import os
 import secrets as randomness
-import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from configs.images import choose
+from configs.images import candidates, choose
 from configs.settings import ImageSettings
-from images import ROLES, local_image
-from ops import stack as operated
+from images import ROLES
 from ops.drift import command
-from ops.prepare import Tools
 from ops.setup.console import ROOT
-from ops.setup.state import State
 from ops.table import table
-from tests.stack.harness import Stack, docker, free_ports
+from tests.stack.engine import docker, free_ports
+from tests.stack.harness import Stack
+from tests.stack.sending import operated_on
 
-#: A container that does nothing, and ends at once when it is told to.
-_SLEEP = ("--detach", "--stop-signal", "SIGKILL", "--entrypoint", "sleep")
+pytestmark = pytest.mark.slow("a stack like dev, changed by hand in 17 ways, and put right twice by the report's own commands")
 
 #: A finding: part, name, kind of change.
 Key = tuple[str, str, str]
+#: Commands of docker, with what each must be reported as.
+Steps = Sequence[tuple[str, set[Key]]]
 
-
-@dataclass
-class Round:
-    """Some changes by hand at once, and what became of them.
-
-    Attributes:
-        expected: what has to be reported, by what was done.
-        before: what was reported before the changes, which should be nothing.
-        status: the command's exit status.
-        report: its JSON.
-        text: its Markdown.
-        untouched: whether state, containers, networks and volumes were the same before and after the command.
-        repaired: what the commands of the report said.
-    """
-
-    expected: dict[str, set[Key]]
-    before: dict[str, Any] = field(default_factory=dict)
-    status: int = -1
-    report: dict[str, Any] = field(default_factory=dict)
-    text: str = ""
-    untouched: bool = False
-    repaired: str = ""
-
-    def found(self) -> set[Key]:
-        """What was reported."""
-        return {(one["part"], one["name"], one["change"]) for one in self.report["findings"]}
-
-    def said(self, keys: set[Key]) -> list[str]:
-        """The sentences of some findings, each with its part."""
-        found = [one for one in self.report["findings"] if (one["part"], one["name"], one["change"]) in keys]
-        return [f"{' '.join(filter(None, (one['part'], one['name'])))}: {one['said']}" for one in found]
+#: Nothing of the nodes is removed, and all but one goes on.
+EDITS: Steps = [
+    ("cp {edited} {p}-client:/etc/orthanc/orthanc.json", {("node", "client", "file")}),
+    ("network connect {p}-db {p}-client", {("node", "client", "on-network")}),
+    ("stop {p}-client-forwarder", {("node", "client", "stopped")}),
+    ("update --memory 1g --memory-swap 1g {p}-server", {("node", "server", "memory")}),
+    ("update --restart no {p}-server", {("node", "server", "restart-policy")}),
+    ("update --cpus 1.5 {p}-db", {("database", "", "cpus")}),
+    ("update --pids-limit 500 {p}-db", {("database", "", "limit")}),
+    ("network disconnect {p}-adminer {p}-adminer", {("adminer", "", "off-network")}),
+    ("network rm {p}-adminer", {("network", "adminer", "recreated")}),
+    ("network create {p}-adminer", {("network", "adminer", "options")}),
+    ("network connect {p}-adminer {p}-adminer", set()),
+    ("rename {p}-adminer {p}-page", {("adminer", "", "renamed")}),
+    (
+        "run --name {p}-stranger --network {p}-link.client.server {sleeping} {postgres} infinity",
+        {("network", "link.client.server", "stranger")},
+    ),
+]
+#: A node is removed with its network and its data, another made again otherwise; a tag is moved.
+LOSSES: Steps = [
+    ("rm --force {p}-client {p}-client-forwarder", {("node", "client", "removed")}),
+    ("network rm {p}-node.client", {("network", "node.client", "removed")}),
+    ("volume rm {p}-client", {("node", "client", "volume-removed")}),
+    ("rm --force {p}-server", {("node", "server", "recreated")}),
+    (
+        "run --name {p}-server --memory 2g --memory-swap 2g --cpu-shares 1024 --restart unless-stopped --hostname server "
+        "--volume {p}-server:/var/lib/orthanc/db --publish 127.0.0.1:{port}:4242 --env SPY=let-me-in {sleeping} {orthanc} infinity",
+        {("node", "server", change) for change in ("port", "environment", "command", "off-network", "on-network", "other", "file")},
+    ),
+    ("network disconnect {p}-db.server {p}-db", {("database", "", "off-network")}),
+    ("commit {p}-adminer {adminer}", {("image", "{adminer}", "moved")}),
+    ("pause {p}-adminer", {("adminer", "", "paused")}),
+]
 
 
 @dataclass
@@ -71,100 +73,38 @@ class Hands:
 
     stack: Stack
     images: Mapping[str, str]
-    strangers: list[str] = field(default_factory=list)
 
-    def name(self, part: str) -> str:
-        """The engine's name of something of the stack's."""
-        return f"{self.stack.prefix}-{part}"
-
-    def edit(self) -> Round:
-        """Nothing of the nodes is removed, and all but one goes on."""
-        client, page, stranger = self.name("client"), self.name("adminer"), self.name("stranger")
+    def words(self) -> dict[str, str]:
+        """What stands for the words in braces; a container that sleeps does nothing, and ends at once when it is told to."""
         edited = self.stack.program / "edited.json"
-        options = json.loads(docker("exec", client, "cat", "/etc/orthanc/orthanc.json"))
-        edited.write_text(json.dumps(options | {"StableAge": 99, "RegisteredUsers": {"mallory": "let-me-in"}}))
-        docker("cp", str(edited), f"{client}:/etc/orthanc/orthanc.json")
-        docker("network", "connect", self.name("db"), client)
-        docker("stop", self.name("client-forwarder"))
-        docker("update", "--memory", "1g", "--memory-swap", "1g", self.name("server"))
-        docker("update", "--restart", "no", self.name("server"))
-        docker("update", "--cpus", "1.5", self.name("db"))
-        docker("update", "--pids-limit", "500", self.name("db"))
-        docker("network", "disconnect", page, page)
-        docker("network", "rm", page)
-        docker("network", "create", page)
-        docker("network", "connect", page, page)
-        docker("rename", page, self.name("page"))
-        image = docker("inspect", "--format", "{{.Image}}", self.name("db"))
-        self.strangers.append(stranger)
-        docker("run", "--name", stranger, "--network", self.name("link.client.server"), *_SLEEP, image, "infinity")
-        return Round(
-            {
-                "docker cp of another orthanc.json into the client": {("node", "client", "file")},
-                "docker network connect of the client to the database's": {("node", "client", "on-network")},
-                "docker stop of the client's forwarder": {("node", "client", "stopped")},
-                "docker update --memory 1g of the server": {("node", "server", "memory")},
-                "docker update --restart no of the server": {("node", "server", "restart-policy")},
-                "docker update --cpus 1.5 of the database": {("database", "", "cpus")},
-                "docker update --pids-limit 500 of the database": {("database", "", "limit")},
-                "docker network rm and create of Adminer's": {
-                    ("network", "adminer", "recreated"),
-                    ("network", "adminer", "options"),
-                    ("adminer", "", "off-network"),
-                },
-                "docker rename of Adminer": {("adminer", "", "renamed")},
-                "docker run of a stranger on the link's network": {("network", "link.client.server", "stranger")},
-            }
-        )
+        sleeping = "--detach --stop-signal SIGKILL --entrypoint sleep"
+        return {**self.images, "p": self.stack.prefix, "edited": str(edited), "sleeping": sleeping, "port": str(free_ports(1)[0])}
 
-    def remove(self) -> Round:
-        """A node is removed with its network and its data, another made again otherwise; a tag is moved."""
-        server, volume, ports = self.name("server"), f"{self.name('server')}:/var/lib/orthanc/db", free_ports(1)
-        image = docker("inspect", "--format", "{{.Image}}", server)
-        docker("rm", "--force", self.name("client"), self.name("client-forwarder"))
-        docker("network", "rm", self.name("node.client"))
-        docker("volume", "rm", self.name("client"))
-        docker("rm", "--force", server)
-        limits = ["--memory", "2g", "--memory-swap", "2g", "--cpu-shares", "1024", "--restart", "unless-stopped", "--hostname", "server"]
-        run = [*limits, *_SLEEP, "--env", "SPY=let-me-in", "--volume", volume, "--publish", f"127.0.0.1:{ports[0]}:4242"]
-        docker("run", "--name", server, *run, image, "infinity")
-        docker("network", "disconnect", self.name("db.server"), self.name("db"))
-        committed = docker("commit", self.name("adminer"))
-        docker("tag", committed, self.images["adminer"])
-        docker("pause", self.name("adminer"))
-        changes = ("recreated", "port", "environment", "command", "off-network", "on-network", "other", "file")
-        return Round(
-            {
-                "docker rm of the client and its forwarder": {("node", "client", "removed")},
-                "docker network rm of the client's own": {("network", "node.client", "removed")},
-                "docker volume rm of the client's": {("node", "client", "volume-removed")},
-                "docker rm of the server, docker run of another, with another port": {("node", "server", change) for change in changes},
-                "docker network disconnect of the database from the server's": {("database", "", "off-network")},
-                "docker tag of another image as Adminer's": {("image", self.images["adminer"], "moved")},
-                "docker pause of Adminer": {("adminer", "", "paused")},
-            }
-        )
+    def change(self, steps: Steps) -> None:
+        """Do all of it."""
+        words = self.words()
+        options = json.loads(docker("exec", f"{self.stack.prefix}-client", "cat", "/etc/orthanc/orthanc.json"))
+        Path(words["edited"]).write_text(json.dumps(options | {"StableAge": 99, "RegisteredUsers": {"mallory": "let-me-in"}}))
+        for step, _ in steps:
+            docker(*step.format(**words).split())
 
     def held(self) -> str:
         """All that a command which only looks leaves as it is."""
         state = self.stack.program / "state"
         files = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(state.rglob("*")) if path.is_file()}
         identity = "{{.Id}} {{.Name}} {{.State.StartedAt}} {{.State.Status}} {{json .HostConfig}} {{json .NetworkSettings.Networks}}"
-        containers = docker("ps", "--all", "--quiet", "--no-trunc").split()
-        theirs = [docker("inspect", "--format", identity, one, check=False) for one in containers]
-        ours = sorted(line for line in theirs if f"/{self.stack.prefix}-" in line)
-        return json.dumps([files, ours, sorted(self.stack.networks()), sorted(self.stack.volumes())])
+        named = docker("ps", "--all", "--quiet", "--no-trunc", "--filter", f"name=^/{self.stack.prefix}-").split()
+        return json.dumps([files, docker("inspect", "--format", identity, *named), self.stack.networks(), sorted(self.stack.volumes())])
 
     def drift(self) -> tuple[int, dict[str, Any], str]:
         """The command: its exit status and its two files."""
         status = command.drift(self.stack.name)
         file = ROOT / "artifacts" / "drift" / f"{self.stack.name}.json"
-        text = file.with_suffix(".md").read_text()
         report = json.loads(file.read_text())
         assert report["drifted"] == (status == command.DRIFTED)
-        return status, report, text
+        return status, report, file.with_suffix(".md").read_text()
 
-    def repair(self, report: Mapping[str, Any]) -> str:
+    def repair(self, report: Mapping[str, Any]) -> None:
         """Do what the report says; the answers to pulumi's questions are the test's."""
         commands = "\n".join(one for one in report["repair"] if not one.startswith("eval "))
         commands = commands.replace("pulumi up", "pulumi up --yes --skip-preview --non-interactive --suppress-outputs")
@@ -174,63 +114,73 @@ class Hands:
         done = subprocess.run(script, cwd=self.stack.program, env=environment, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, f"{commands}\n{done.stdout}\n{done.stderr}"
         self.stack._outputs = None
-        return done.stdout
 
 
 @pytest.fixture(scope="module")
 def hands(program: Path) -> Iterator[Hands]:
     """A stack like dev, whose images' names are nobody else's: a tag is moved."""
     held = docker("images", "--format", "{{.Repository}}:{{.Tag}}").splitlines()
-    chosen, tag = (
-        choose(ImageSettings(source="auto"), [name for name in held if name in set(map(local_image, ROLES))]),
-        randomness.token_hex(3),
-    )
+    chosen, tag = choose(ImageSettings(source="auto"), set(held) & set(candidates())), randomness.token_hex(3)
     images = {role: f"orthanc-stack-test/{role}:17.{tag}" for role in ROLES}
     for role, name in images.items():
         if (image := str(getattr(chosen, role))) not in held:
             docker("pull", image)
         docker("tag", image, name)
     stack = Stack(program, "dev", images={"source": "registry", **images})
-    hands = Hands(stack, images)
-    tools = Tools(Path(str(shutil.which("pulumi"))), State(stack.environment["PULUMI_BACKEND_URL"], ""), ("docker",))
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (stack.environment | {"PULUMI_STACK": stack.name}).items():
-            patch.setenv(name, value)
-        patch.setattr(command, "deployed_stack", lambda name: operated.Stack(name, tools, stack.program))
+    with operated_on(stack) as operated, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "deployed_stack", lambda name: operated)
         try:
             stack.up()
-            yield hands
+            yield Hands(stack, images)
         finally:
-            for stranger in hands.strangers:
-                docker("rm", "--force", stranger, check=False)
-            docker("rm", "--force", "--volumes", *(hands.name(part) for part in ("server", "page")), check=False)
-            stack.remove()
+            docker("rm", "--force", "--volumes", *(f"{stack.prefix}-{name}" for name in ("server", "page", "stranger")), check=False)
+            stack.wipe()
             for suffix in ("json", "md"):
                 (ROOT / "artifacts" / "drift" / f"{stack.name}.{suffix}").unlink(missing_ok=True)
             # By name: by its identifier, an image would go that has one other name, and is somebody else's.
             docker("rmi", *images.values(), check=False)
 
 
+@dataclass
+class Round:
+    """Some changes by hand at once, and what the command made of them."""
+
+    expected: dict[str, set[Key]]
+    found_before: list[Any]
+    status: int
+    report: dict[str, Any]
+    text: str
+    untouched: bool
+
+    def found(self) -> dict[Key, str]:
+        """What was reported, with the sentence that says it."""
+        return {(one["part"], one["name"], one["change"]): one["said"] for one in self.report["findings"]}
+
+
 @pytest.fixture(scope="module")
 def rounds(hands: Hands, artifacts: Path) -> list[Round]:
     """Everything that is tried, one after the other; each time, the report's own commands put the stack right."""
-    done = []
-    for change in (hands.edit, hands.remove):
+    done: list[Round] = []
+    for steps in (EDITS, LOSSES):
         _, before, _ = hands.drift()
-        one = change()
-        one.before, held = before, hands.held()
-        one.status, one.report, one.text = hands.drift()
-        one.untouched = hands.held() == held
-        done.append(one)
-        rows = [(what, "; ".join(one.said(keys)) or "NOTHING") for one in done for what, keys in one.expected.items()]
-        (artifacts / "drift-table.txt").write_text(table(("changed by hand", "reported"), rows) + "\n")
-        one.repaired = hands.repair(one.report)
+        hands.change(steps)
+        held = hands.held()
+        status, report, text = hands.drift()
+        expected = {step: {(part, name.format(**hands.images), change) for part, name, change in keys} for step, keys in steps}
+        done.append(Round(expected, before["findings"], status, report, text, hands.held() == held))
+        hands.repair(report)
+    rows = [
+        (f"docker {step.replace('{p}-', '')}", "; ".join(said for key, said in one.found().items() if key in keys) or "NOTHING")
+        for one in done
+        for step, keys in one.expected.items()
+    ]
+    (artifacts / "drift-table.txt").write_text(table(("changed by hand", "reported"), rows) + "\n")
     return done
 
 
 def test_all_that_was_changed_is_reported_of_the_right_part_and_nothing_else(rounds: list[Round]) -> None:
     for one in rounds:
-        assert one.found() == set.union(*one.expected.values())
+        assert one.found().keys() == set.union(*one.expected.values())
 
 
 def test_drift_has_a_status_of_its_own(rounds: list[Round]) -> None:
@@ -243,8 +193,7 @@ def test_the_command_changes_neither_the_state_nor_the_engine(rounds: list[Round
 
 def test_what_the_report_says_puts_the_stack_right(hands: Hands, rounds: list[Round]) -> None:
     status, report, text = hands.drift()
-    left = [one.before["findings"] for one in rounds] + [report["findings"]]
-    assert left == [[], [], []]
+    assert [*(one.found_before for one in rounds), report["findings"]] == [[], [], []]
     assert status == 0
     assert "nothing drifted" in text
     hands.stack.preview(expect_no_changes=True)

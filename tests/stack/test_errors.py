@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,21 +12,21 @@ from typing import Any
 
 import pytest
 
-from tests.stack.harness import Done, Stack, eventually
+from tests.stack.engine import docker, eventually, free_ports
+from tests.stack.harness import Done, Stack
 from tests.stack.like_dev import Dev
 
-#: How long a container may take to become healthy here; by default it would be two minutes a test.
-START_SECONDS = 20
+slow = pytest.mark.slow("each start that fails is waited for until its startTimeout, and then repaired by another up")
 
 
-@contextmanager
-def one_node(program: Path, **node: Any) -> Iterator[Stack]:
-    """A stack of one node that keeps its index in SQLite, unless it is said otherwise; not deployed."""
+@pytest.fixture(scope="module")
+def lone(program: Path) -> Iterator[Stack]:
+    """A deployed node with its index in PostgreSQL. Each test puts right what it has broken."""
     stack = Stack(program, "dev", nodes=[], modalities=[])
     stack.settings.pop("adminer")
-    stack.settings["indexDb"] = {"startTimeout": START_SECONDS}
-    stack.add_node("lone", **({"index": "sqlite", "startTimeout": START_SECONDS} | node))
+    stack.add_node("lone", index="postgresql")
     try:
+        stack.up()
         yield stack
     finally:
         stack.wipe()
@@ -40,111 +40,114 @@ def assert_refused(done: Done, *said: str) -> None:
         assert words in done.text, f"{words!r} is not in what it prints:\n{done.text}"
 
 
-def test_no_engine(program: Path) -> None:
-    with one_node(program) as stack:
-        stack.variable("DOCKER_HOST", "unix:///nonexistent/docker.sock")
-        started = time.monotonic()
-        assert_refused(stack.try_up(), "the Docker engine", "is not reached", "/nonexistent/docker.sock", "Start it")
-        assert time.monotonic() - started < 30
+@contextmanager
+def nothing_touched(stack: Stack) -> Iterator[dict[str, Any]]:
+    """Containers, networks and volumes are the same afterwards; the settings are taken back."""
+    before = stack.containers(), stack.networks(), stack.volumes()
+    with stack.trying() as settings:
+        yield settings
+    assert (stack.containers(), stack.networks(), stack.volumes()) == before
 
 
-def test_a_missing_image(program: Path) -> None:
-    with one_node(program) as stack:
-        # A registry on this machine's port 1: there is none, and the refusal comes at once.
-        stack.settings["images"] = {"source": "registry", "orthanc": "localhost:1/nobody/orthanc:1.2.3"}
-        done = stack.try_up()
+def put_right(stack: Stack) -> None:
+    """Corrected, the same command goes on from there."""
+    stack.up()
+    eventually("the node serves", lambda: stack.node("lone").ask("/statistics")[0] == 200)
+
+
+#: Settings of nodes, or of the whole stack file, and what is said of them.
+REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "a port in quotes": ({"client": {"httpPort": "8043"}}, ["nodes[1].httpPort"]),
+    "a control character": ({"client": {"aet": "A\x1b[2JB"}}, ["nodes[1].aet"]),
+    "options of Orthanc's": (
+        {"client": {"orthanc": {"StableAge": -1, "Locale": "${HOME}"}}},
+        ["nodes[1].orthanc.StableAge", "nodes[1].orthanc.Locale"],
+    ),
+    # The volumes exist and were made by something else.
+    "another major version of PostgreSQL": (
+        {"images": {"source": "registry", "postgres": "postgres:16.10"}, "indexDb": {"majorVersion": 16}},
+        ["indexDb.majorVersion = '16'", "{prefix}-db", "PostgreSQL 17 wrote"],
+    ),
+    "another kind of index": (
+        {"server": {"index": "sqlite"}, "client": {"index": "postgresql"}},
+        ["nodes[0].index = 'sqlite'", "{prefix}-server", "nodes[1].index = 'postgresql'", "{prefix}-client"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("settings", "said"), REFUSED.values(), ids=REFUSED)
+def test_what_is_refused_before_anything_is_touched(dev: Dev, settings: dict[str, Any], said: list[str]) -> None:
+    with nothing_touched(dev.stack) as changed:
+        for key, value in settings.items():
+            if key in ("server", "client"):
+                dev.stack.node_settings(key).update(value)
+            else:
+                changed[key] = value
+        done = dev.stack.try_up()
+    assert_refused(done, *(words.format(prefix=dev.stack.prefix) for words in said), "Nothing was touched")
+    assert "\x1b" not in done.text
+
+
+@slow
+class TestOfADeployedNode:
+    """What fails, and what puts it right."""
+
+    def test_no_engine(self, lone: Stack) -> None:
+        with nothing_touched(lone):
+            lone.variable("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+            done = lone.try_up()
+            del lone.environment["DOCKER_HOST"]
+        assert_refused(done, "the Docker engine", "is not reached", "/nonexistent/docker.sock", "Start it")
+        assert done.seconds < 30
+
+    def test_a_missing_image(self, lone: Stack) -> None:
+        with nothing_touched(lone):
+            # A registry on this machine's port 1: there is none, and the refusal comes at once.
+            lone.settings["images"] = {"source": "registry", "orthanc": "localhost:1/nobody/orthanc:1.2.3"}
+            done = lone.try_up()
         assert_refused(done, "The image localhost:1/nobody/orthanc:1.2.3 is missing.", "images.source: local")
         assert done.seconds < 60
-        assert "lone" not in stack.containers()
 
-
-def test_a_port_that_is_taken_before(program: Path) -> None:
-    with one_node(program) as stack, socket.create_server(("127.0.0.1", stack.node_settings("lone")["dicomPort"])):
-        assert_refused(stack.try_up(), "nodes[0].dicomPort", "is taken on this host", "Nothing was touched")
-        assert stack.networks() == []
-
-
-def test_a_port_that_is_stolen_after_the_check(program: Path) -> None:
-    """Taken as soon as the database runs: the settings have been checked by then, and the node is made after it."""
-    with one_node(program, index="postgresql") as stack:
-        port, stolen = stack.node_settings("lone")["httpPort"], threading.Event()
+    def test_a_port_that_is_stolen_after_the_check(self, lone: Stack) -> None:
+        """Taken as soon as the node is asked to stop: the settings have been checked by then, and it is made anew after it."""
+        container, let_go = f"{lone.prefix}-lone", threading.Event()
+        (port,) = free_ports(1)
+        watched = ["timeout", "120", "docker", "events", "--filter", f"container={container}", "--filter", "event=kill"]
 
         def steal() -> None:
-            end = time.monotonic() + 60
-            while "db" not in stack.containers() and time.monotonic() < end:
-                time.sleep(0.05)
+            with subprocess.Popen(watched, stdout=subprocess.PIPE) as events:
+                assert events.stdout is not None
+                events.stdout.readline()
+                events.terminate()
             with socket.create_server(("127.0.0.1", port)):
-                stolen.wait(120)
+                let_go.wait(120)
 
         thief = threading.Thread(target=steal)
         thief.start()
-        try:
-            done = stack.try_up()
-        finally:
-            stolen.set()
-            thief.join()
-        assert_refused(done, f"lone: the container {stack.prefix}-lone failed at its create", "Another program or container took the port")
-        # Once it is free, the same command goes on from there.
-        stack.up()
-        assert stack.node("lone").get("/system")["Name"] == "lone"
+        lone.node_settings("lone")["httpPort"] = port
+        done = lone.try_up()
+        let_go.set()
+        thief.join()
+        assert_refused(done, f"lone: the container {container} failed at its create", "Another program or container took the port")
+        put_right(lone)
 
+    def test_a_container_that_never_becomes_healthy(self, lone: Stack) -> None:
+        with lone.trying():
+            # Which names of tags there are, only Orthanc knows.
+            lone.node_settings("lone").update({"orthanc": {"ExtraMainDicomTags": {"Study": ["Klingon"]}}, "startTimeout": 5})
+            done = lone.try_up()
+        failed = f"lone: the container {lone.prefix}-lone failed at its create"
+        assert_refused(done, failed, "    | ", "Uncaught exception, stopping now")
+        put_right(lone)
 
-def test_a_container_that_never_becomes_healthy(program: Path) -> None:
-    # Which names of tags there are, only Orthanc knows.
-    with one_node(program, orthanc={"ExtraMainDicomTags": {"Study": ["Klingon"]}}) as stack:
-        done = stack.try_up()
-        assert_refused(done, f"lone: the container {stack.prefix}-lone failed at its create", "    | ", "Uncaught exception, stopping now")
-        # Corrected, the same command puts it right.
-        stack.node_settings("lone")["orthanc"] = {}
-        stack.up()
-        assert stack.node("lone").get("/system")["Name"] == "lone"
-
-
-def test_a_database_password_that_is_not_the_volumes(program: Path) -> None:
-    with one_node(program, index="postgresql") as stack:
-        stack.up()
-        right, before = stack.secrets["dbPassword"], stack.containers()
-        stack.secrets["dbPassword"] = "not-the-one-of-the-volume"
-        done = stack.try_up()
+    def test_a_database_password_that_is_not_the_volumes(self, lone: Stack) -> None:
+        before = docker("inspect", "--format", "{{.Id}}", f"{lone.prefix}-lone")
+        with lone.trying():
+            lone.secrets["dbPassword"] = "not-the-one-of-the-volume"
+            lone.settings["indexDb"] = {"startTimeout": 15}  # the database itself does start
+            done = lone.try_up()
         assert_refused(done, "db-roles", "password authentication failed", "dbPassword is not the one")
         assert "not-the-one-of-the-volume" not in done.text
-        assert stack.containers()["lone"] == before["lone"]
-        stack.secrets["dbPassword"] = right
-        stack.up()
-        # The database has a new container: the node finds back to it by itself.
-        eventually("the node serves", lambda: stack.node("lone").ask("/statistics")[0] == 200)
-
-
-@pytest.mark.parametrize(
-    ("where", "value"), [("httpPort", "8043"), ("aet", "A\x1b[2JB"), ("orthanc", {"StableAge": -1}), ("orthanc", {"Locale": "${HOME}"})]
-)
-def test_a_malformed_stack_file(program: Path, where: str, value: Any) -> None:
-    with one_node(program) as stack:
-        stack.node_settings("lone")[where] = value
-        done = stack.try_up()
-        assert_refused(done, f"nodes[0].{where}", "Nothing was touched")
-        assert "\x1b" not in done.text
-        assert (stack.containers(), stack.networks(), stack.volumes()) == ({}, [], set())
-
-
-class TestDataThatDoesNotFit:
-    """Refused before anything is touched: the volumes exist and were made by something else."""
-
-    def test_another_major_version_of_postgresql(self, dev: Dev) -> None:
-        before = dev.stack.containers()
-        with dev.stack.trying() as settings:
-            settings["images"] = {"source": "registry", "postgres": "postgres:16.10"}
-            settings["indexDb"] = {"majorVersion": 16}
-            done = dev.stack.try_up()
-        assert_refused(done, "indexDb.majorVersion = '16'", f"{dev.stack.prefix}-db", "PostgreSQL 17 wrote", "Nothing was touched")
-        assert dev.stack.containers() == before
-
-    @pytest.mark.parametrize(("place", "name", "index"), [(0, "server", "sqlite"), (1, "client", "postgresql")])
-    def test_another_kind_of_index(self, dev: Dev, place: int, name: str, index: str) -> None:
-        before = dev.stack.containers()
-        with dev.stack.trying():
-            dev.stack.add_node("keeper", index="postgresql")  # so that there is a database, and Adminer has something to show
-            dev.stack.node_settings(name)["index"] = index
-            done = dev.stack.try_up()
-        assert_refused(done, f"nodes[{place}].index = '{index}'", f"{dev.stack.prefix}-{name}", "Nothing was touched")
-        assert dev.stack.containers() == before
+        assert lone.containers()["lone"] == before
+        # The database gets a new container: the node finds back to it by itself.
+        put_right(lone)

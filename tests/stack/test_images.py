@@ -5,22 +5,22 @@ Each container runs with the capabilities that the program leaves it, and gets i
 
 from __future__ import annotations
 
-import http.cookiejar
 import io
 import json
 import os
+import re
 import secrets
 import subprocess
 import tarfile
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -29,40 +29,43 @@ from images import ROLES, images_hash, local_image
 from ops.setup.console import SetupError
 from ops.setup.debian_base import apt_sources, ensure_base
 from ops.setup.images import ensure_local_images
-from tests.stack.harness import adminer_login
+from tests.stack.engine import docker, eventually
+
+slow = pytest.mark.slow("starts, stops and kills containers of each image, and waits for PostgreSQL and Orthanc to serve")
 
 #: The capabilities that are left; all others are dropped.
 CAPABILITIES = {"orthanc": ("DAC_OVERRIDE",), "postgres": ("CHOWN", "DAC_OVERRIDE", "SETUID", "SETGID"), "adminer": ()}
 #: images/README.md tells why it is this address.
-ADMINER_PROBE = "exit(@file_get_contents('http://127.0.0.1:8080/')===false?1:0);"
+ADMINER_PROBE = ("php", "-n", "-r", "exit(@file_get_contents('http://127.0.0.1:8080/')===false?1:0);")
 PROBE = "/probes/test-aliveness.py"
 PASSWORD = f"pw-{secrets.token_hex(8)}"
 USERS = {"RegisteredUsers": {"admin": PASSWORD}}
 #: A clean stop takes less; one that is killed takes the 20 s of grace that the tests give.
 STOP_WITHIN_S = 5
 
-
-def docker(*arguments: str, status: int | None = 0, stdin: bytes | None = None, timeout: float = 90) -> str:
-    """Run the client; what it prints on both channels. A status of None takes any."""
-    done = subprocess.run(
-        ["docker", *arguments], input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=timeout
-    )
-    text = done.stdout.decode(errors="replace")
-    assert status in (None, done.returncode), f"docker {' '.join(arguments)} ended with {done.returncode}: {text}"
-    return text
+Files = Mapping[str, str]
 
 
-def succeeds(*arguments: str) -> bool:
-    """Whether the client's command ends with 0."""
-    return subprocess.run(["docker", *arguments], capture_output=True, check=False, timeout=90).returncode == 0
+def upload(container: str, files: Files) -> None:
+    """Put files into a container: root's, mode 0444."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for path, content in files.items():
+            entry = tarfile.TarInfo(path.lstrip("/"))
+            entry.size, entry.mode = len(content.encode()), 0o444
+            archive.addfile(entry, io.BytesIO(content.encode()))
+    subprocess.run(["docker", "cp", "-", f"{container}:/"], input=buffer.getvalue(), check=True, capture_output=True, timeout=90)
 
 
-def wait_for(what: str, probe: Callable[[], Any], seconds: float = 40) -> None:
-    """Ask until the answer is true."""
-    end = time.monotonic() + seconds
-    while not probe():
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
-        time.sleep(0.2)
+def succeeds(container: str, *command: str) -> bool:
+    """Whether a command inside a container ends with 0."""
+    return subprocess.run(["docker", "exec", container, *command], capture_output=True, check=False, timeout=90).returncode == 0
+
+
+def inside(role: str, *arguments: str, options: tuple[str, ...] = ()) -> str:
+    """What a program of a role's image prints, in a container of its own without a network."""
+    program, *rest = arguments
+    return docker("run", "--rm", "--network=none", *options, f"--entrypoint={program}", local_image(role), *rest, check=False)
 
 
 class Lab:
@@ -70,95 +73,73 @@ class Lab:
 
     def __init__(self) -> None:
         self.prefix = f"images-test-{secrets.token_hex(4)}"
-        self.network = docker("network", "create", f"--label={self.prefix}", self.prefix).strip()
-
-    def create(
-        self, role: str, name: str, *command: str, options: tuple[str, ...] = (), files: Mapping[str, str | bytes] | None = None
-    ) -> str:
-        """Make a container of a role, upload its files (root's, mode 0444), and return its name."""
-        full = f"{self.prefix}-{name}"
-        drop = ["--cap-drop=ALL", *(f"--cap-add={c}" for c in CAPABILITIES[role]), "--security-opt=no-new-privileges"]
-        network = [f"--network={self.network}", f"--network-alias={name}", f"--label={self.prefix}"]
-        docker("create", f"--name={full}", *drop, *network, *options, local_image(role), *command)
-        docker("cp", "-", f"{full}:/", stdin=_tar(files or {}))
-        return full
+        self.network = docker("network", "create", f"--label={self.prefix}", self.prefix)
 
     def start(
-        self, role: str, name: str, *command: str, options: tuple[str, ...] = (), files: Mapping[str, str | bytes] | None = None
+        self, role: str, name: str, *command: str, options: tuple[str, ...] = (), files: Files | None = None, capable: bool = True
     ) -> str:
-        """create(), and start it."""
-        full = self.create(role, name, *command, options=options, files=files)
+        """Make a container of a role, upload its files, start it, and return its name."""
+        full = f"{self.prefix}-{name}"
+        adds = [f"--cap-add={one}" for one in CAPABILITIES[role] if capable]
+        network = [f"--network={self.network}", f"--network-alias={name}", f"--label={self.prefix}"]
+        hardened = ["--cap-drop=ALL", *adds, "--security-opt=no-new-privileges"]
+        docker("create", f"--name={full}", *hardened, *network, *options, local_image(role), *command)
+        upload(full, files or {})
         docker("start", full)
         return full
 
-    def orthanc(self, name: str, config: Mapping[str, Any], options: tuple[str, ...] = ()) -> str:
-        """A node with one public file and the users in a secret one."""
-        return self.start("orthanc", name, options=options, files=node_files(config))
+    def orthanc(self, name: str, config: Mapping[str, Any], *options: str) -> str:
+        """A node that is alive."""
+        container = self.start("orthanc", name, options=options, files=node_files(config))
+        await_node(container)
+        return container
 
-    def postgres(self, name: str, *options: str, files: Mapping[str, str | bytes] | None = None) -> str:
+    def postgres(self, name: str, files: Files | None = None) -> str:
         """A database server with the superuser `boss`, the database `index` and a volume of its own."""
         settings = ("POSTGRES_PASSWORD_FILE=/run/secrets/password", "POSTGRES_USER=boss", "POSTGRES_DB=index")
-        volume = f"--volume={self.prefix}-{name}:/var/lib/postgresql/data"
-        options = (*(f"--env={s}" for s in settings), volume, *options)
-        return self.start(
-            "postgres",
-            name,
-            "postgres",
-            "-c",
-            "max_connections=37",
-            options=options,
-            files={"/run/secrets/password": PASSWORD, **(files or {})},
-        )
+        options = (*(f"--env={one}" for one in settings), f"--volume={self.prefix}-{name}:/var/lib/postgresql/data")
+        files = {"/run/secrets/password": PASSWORD, **(files or {})}
+        return self.start("postgres", name, "postgres", "-c", "max_connections=37", options=options, files=files)
 
     def remove(self) -> None:
         """Remove all of it."""
-        wanted = ("--quiet", f"--filter=label={self.prefix}")
-        left = docker("ps", "--all", *wanted).split()
-        if left:
+        if left := docker("ps", "--all", "--quiet", f"--filter=label={self.prefix}").split():
             docker("rm", "--force", "--volumes", *left)
-        volumes = docker("volume", "ls", "--quiet", f"--filter=name={self.prefix}").split()
-        if volumes:
+        if volumes := docker("volume", "ls", "--quiet", f"--filter=name={self.prefix}").split():
             docker("volume", "rm", "--force", *volumes)
         docker("network", "rm", self.network)
 
 
-def _tar(files: Mapping[str, str | bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for path, content in files.items():
-            data = content.encode() if isinstance(content, str) else content
-            entry = tarfile.TarInfo(path.lstrip("/"))
-            entry.size, entry.mode = len(data), 0o444
-            archive.addfile(entry, io.BytesIO(data))
-    return buffer.getvalue()
-
-
-def node_files(config: Mapping[str, Any]) -> dict[str, str | bytes]:
-    """The two files of a node."""
+def node_files(config: Mapping[str, Any]) -> dict[str, str]:
+    """The two files of a node: a public one, and the users in a secret one."""
     return {"/etc/orthanc/orthanc.json": json.dumps(config), "/run/secrets/orthanc.json": json.dumps(USERS)}
 
 
-def ended(container: str) -> int:
-    """Wait for the container's end; its exit status."""
-    return int(docker("wait", container, timeout=20))
+def await_node(container: str) -> None:
+    eventually("Orthanc is alive", lambda: succeeds(container, PROBE))
 
 
-def stop(container: str) -> tuple[float, int]:
-    """Stop with 20 s of grace: how long it took, and the exit status."""
+def accepts(container: str) -> bool:
+    """The program's own health check of a database."""
+    return succeeds(container, "pg_isready", "-q", "-h", "127.0.0.1", "-U", "boss")
+
+
+def await_database(container: str) -> None:
+    eventually("the database answers over TCP", lambda: accepts(container))
+
+
+def stop(container: str) -> None:
+    """It stops by itself, and soon."""
     started = time.monotonic()
     docker("stop", "--time=20", container)
-    return time.monotonic() - started, int(docker("inspect", "--format={{.State.ExitCode}}", container))
+    assert time.monotonic() - started < STOP_WITHIN_S
+    assert docker("inspect", "--format={{.State.ExitCode}}", container) == "0"
 
 
-def accepts(container: str, user: str = "boss") -> bool:
-    """The program's own health check of a database."""
-    return succeeds("exec", container, "pg_isready", "-q", "-h", "127.0.0.1", "-U", user)
-
-
-def query(container: str, sql: str, *, password: str | None = PASSWORD, host: str = "127.0.0.1", status: int | None = 0) -> str:
+def query(container: str, sql: str, *, password: str = PASSWORD, host: str = "127.0.0.1") -> str:
     """Ask the database `index` with a password over TCP, as Orthanc does."""
-    login = f"postgresql://boss@{host}/index" if host.startswith("/") is False else "dbname=index user=boss"
-    return docker("exec", f"--env=PGPASSWORD={password or ''}", container, "psql", "-wAtX", login, "-c", sql, status=status).strip()
+    command = ["psql", "-wAtX", f"postgresql://boss@{host}/index", "-c", sql]
+    return docker("exec", f"--env=PGPASSWORD={password}", container, *command, check=False)
 
 
 def configuration(container: str) -> dict[str, Any]:
@@ -182,7 +163,7 @@ def lab() -> Iterator[Lab]:
 def database(lab: Lab) -> str:
     """A ready database server."""
     container = lab.postgres("db")
-    wait_for("the database answers over TCP", lambda: accepts(container))
+    await_database(container)
     return container
 
 
@@ -190,9 +171,7 @@ def database(lab: Lab) -> str:
 def node(lab: Lab, database: str) -> str:
     """Orthanc on that database."""
     section = {"Host": "db", "Database": "index", "Username": "boss", "Password": PASSWORD, "IndexConnectionsCount": 2}
-    container = lab.orthanc("node", {"PostgreSQL": {**section, "ConnectionRetryInterval": 1}})
-    wait_for("the node is alive", lambda: succeeds("exec", container, PROBE))
-    return container
+    return lab.orthanc("node", {"PostgreSQL": {**section, "ConnectionRetryInterval": 1}})
 
 
 def test_the_hash_follows_what_is_built_from_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,21 +189,6 @@ def test_the_hash_follows_what_is_built_from_and_nothing_else(tmp_path: Path, mo
         local_image("nginx")
 
 
-@pytest.mark.parametrize("role", ROLES)
-def test_image_tells_neither_where_it_was_built_nor_a_secret(lab: Lab, role: str) -> None:
-    image = local_image(role)
-    told = docker("history", "--no-trunc", image) + docker("image", "inspect", image)
-    assert images_hash() in told  # the label: what is read is what is meant
-    hosts = {urllib.parse.urlsplit(uri).hostname or uri for uri, _ in apt_sources()}
-    assert hosts
-    names = [option for host in sorted(hosts) for option in ("-e", host)]
-    found = docker("run", "--rm", "--user=0", "--entrypoint=grep", image, "-rlF", *names, "/etc", "/var", "/usr/local", status=None)
-    assert found == "", f"files that name a mirror: {found}"
-    assert not [host for host in hosts if host in told]
-    left = "ls -A /etc/ssl/private /var/lib/apt/lists/*_* /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null | grep -v :"
-    assert docker("run", "--rm", "--user=0", "--entrypoint=sh", image, "-c", left, status=None).strip() == ""
-
-
 def test_a_mirror_without_debians_signature_is_refused(tmp_path: Path) -> None:
     """Also where it is past its Valid-Until, when that check is off."""
     (tmp_path / "dists/forky").mkdir(parents=True)
@@ -238,261 +202,221 @@ def test_a_mirror_without_debians_signature_is_refused(tmp_path: Path) -> None:
         server.shutdown()
 
 
-def test_orthanc_merges_files_in_order_and_fills_what_is_missing(lab: Lab) -> None:
-    files = {
-        "/etc/orthanc/20.json": '{"Name": "public", /* a\n comment */ "DicomModalities": {"a": ["A", "http://h//x", 1]},'
-        ' "DicomWeb": {"Root": "/w/"}}',
-        "/etc/orthanc/10.json": '{"Name": "under", "DicomAet": "LOW", "DicomModalities": {"a": ["OLD", "h", 2],'
-        ' "b": ["B", "h", 3]}} // end',
-        "/run/secrets/00.json": json.dumps({**USERS, "Name": "secret", "StorageDirectory": "/tmp/files"}),
-    }
-    node = lab.start("orthanc", "merge", files=files)
-    wait_for("Orthanc is alive", lambda: succeeds("exec", node, PROBE))
-    got = configuration(node)
-    assert (got["Name"], got["DicomAet"], got["StorageDirectory"]) == ("secret", "LOW", "/tmp/files")
-    assert got["DicomModalities"] == {"a": ["A", "http://h//x", 1], "b": ["B", "h", 3]}
-    assert got["DicomWeb"] == {"Root": "/w/", "Enable": True}
-    assert (got["RemoteAccessAllowed"], got["AuthenticationEnabled"]) == (True, True)
-    assert "PostgreSQL" not in got
-    assert docker("exec", node, "ls", "/usr/share/orthanc/plugins").split() == ["libOrthancDicomWeb.so"]
-    assert docker("exec", node, "stat", "-c", "%a %U", "/tmp/orthanc.json").split() == ["600", "root"]
-    assert docker("exec", node, "stat", "-c", "%s", "/etc/hostid").strip() == "4"
-    assert docker("exec", node, "sh", "-c", "readlink /proc/1/exe").strip() == "/usr/sbin/Orthanc"
-    assert not succeeds("exec", node, PROBE, "--pwd=wrong"), "the probe takes an answer other than 200"
+@slow
+@pytest.mark.parametrize("role", ROLES)
+def test_image_tells_neither_where_it_was_built_nor_a_secret(lab: Lab, role: str) -> None:
+    image = local_image(role)
+    told = docker("history", "--no-trunc", image) + docker("image", "inspect", image)
+    assert images_hash() in told  # the label: what is read is what is meant
+    hosts = {urllib.parse.urlsplit(uri).hostname or uri for uri, _ in apt_sources()}
+    assert hosts
+    wanted = [option for host in sorted(hosts) for option in ("-e", host)]
+    assert inside(role, "grep", "-rlF", *wanted, "/etc", "/var", "/usr/local", options=("--user=0",)) == ""
+    assert not [host for host in hosts if host in told]
+    left = "ls -A /etc/ssl/private /var/lib/apt/lists/*_* /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null | grep -v :"
+    assert inside(role, "sh", "-c", left, options=("--user=0",)) == ""
 
 
-def test_orthanc_has_upstreams_owners_and_modes() -> None:
-    """orthanc-builder, docker/orthanc/Dockerfile: all that its entry point writes is user 999's, and a volume's folder is the engine's."""
-    paths = ("/etc/hostid", "/tmp", "/usr/share/orthanc/plugins", "/usr/share/orthanc/plugins-available", "/var/lib/orthanc")
-    read = f"stat -c '%u:%g %a' {' '.join(paths)}; cat /etc/hostid; ls /var/lib/orthanc; id -u"
-    said = docker("run", "--rm", "--network=none", "--entrypoint=sh", local_image("orthanc"), "-c", read).splitlines()
-    assert said == ["999:999 644", "999:999 1777", *["999:999 755"] * 3, "not-generated", "0"]
+class End(NamedTuple):
+    """How a container is started, and how it ends by itself: its status, and what its log says in these words."""
+
+    role: str
+    status: int
+    says: str
+    files: Files
+    command: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    capable: bool = True
 
 
-def test_orthanc_does_not_start_without_its_capability(lab: Lab) -> None:
-    """As upstream's, which stops at the same file."""
-    container = f"{lab.prefix}-bare"
-    docker("create", f"--name={container}", f"--label={lab.prefix}", "--cap-drop=ALL", local_image("orthanc"))
-    docker("cp", "-", f"{container}:/", stdin=_tar(node_files({})))
-    docker("start", container)
-    assert ended(container) != 0
-    assert "/etc/hostid: Permission denied" in docker("logs", container)
+ENDS = {
+    "Orthanc without users": End("orthanc", 253, "RegisteredUsers", {"/etc/orthanc/orthanc.json": "{}"}),
+    "Orthanc with a file that is no JSON": End(
+        *("orthanc", 255, r"/etc/orthanc/site\.json.*line [34].*\Z"),
+        {**node_files({}), "/etc/orthanc/site.json": '{\n/* two\nlines */ "A": 1,\n}'},
+    ),
+    "Orthanc with two arguments": End("orthanc", 2, "", node_files({}), ("a", "b")),
+    # As upstream's, which stops at the same file.
+    "Orthanc without its capability": End("orthanc", 2, "/etc/hostid: Permission denied", node_files({}), capable=False),
+    "PostgreSQL without a password": End("postgres", 1, "POSTGRES_PASSWORD_FILE", {}),
+    "PostgreSQL in a folder that holds something": End(
+        "postgres", 1, "precious", {"/var/lib/postgresql/data/precious": "data"}, options=("--env=POSTGRES_PASSWORD=pw",)
+    ),
+    "PostgreSQL's image with another program": End("postgres", 0, r"\Apsql \(PostgreSQL\) 17\.", {}, ("psql", "--version")),
+}
 
 
-def test_orthanc_fills_the_database_section(node: str) -> None:
-    got = configuration(node)
-    assert got["StorageDirectory"] == "/var/lib/orthanc/db"
-    section = got["PostgreSQL"]
-    assert (section["EnableIndex"], section["EnableStorage"], section["Lock"], section["Port"]) == (True, False, False, 5432)
-    assert (section["Host"], section["Password"]) == ("db", PASSWORD)
-    assert docker("exec", node, "ls", "/usr/share/orthanc/plugins").split() == [
-        "libOrthancPostgreSQLIndex.so",
-        "libOrthancPostgreSQLStorage.so",
-    ]
+@slow
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_it_ends_and_says_why(lab: Lab, end: End) -> None:
+    name = f"ends-{secrets.token_hex(3)}"
+    container = lab.start(end.role, name, *end.command, options=end.options, files=end.files, capable=end.capable)
+    assert int(docker("wait", container)) == end.status
+    assert re.search(end.says, docker("logs", container))
 
 
-def statistics(lab: Lab, volume: str) -> list[list[str]]:
-    """What SQLite is told of an index in a volume, while no Orthanc has it open."""
-    read = "import json, sqlite3; print(json.dumps(sqlite3.connect('/index/index').execute('SELECT * FROM sqlite_stat1').fetchall()))"
-    options = ("--rm", "--network=none", f"--volume={volume}:/index", "--entrypoint=python3")
-    found: list[list[str]] = json.loads(docker("run", *options, local_image("orthanc"), "-c", read))
-    return found
+@slow
+class TestOrthanc:
+    """The image of the nodes and of the forwarders."""
+
+    def test_it_merges_files_in_order_and_fills_what_is_missing(self, lab: Lab) -> None:
+        files = {
+            "/etc/orthanc/20.json": '{"Name": "public", /* a\n comment */ "DicomModalities": {"a": ["A", "http://h//x", 1]},'
+            ' "DicomWeb": {"Root": "/w/"}}',
+            "/etc/orthanc/10.json": '{"Name": "under", "DicomAet": "LOW", "DicomModalities": {"a": ["OLD", "h", 2],'
+            ' "b": ["B", "h", 3]}} // end',
+            "/run/secrets/00.json": json.dumps({**USERS, "Name": "secret", "StorageDirectory": "/tmp/files"}),
+        }
+        node = lab.start("orthanc", "merge", files=files)
+        await_node(node)
+        got = configuration(node)
+        assert (got["Name"], got["DicomAet"], got["StorageDirectory"]) == ("secret", "LOW", "/tmp/files")
+        assert got["DicomModalities"] == {"a": ["A", "http://h//x", 1], "b": ["B", "h", 3]}
+        assert got["DicomWeb"] == {"Root": "/w/", "Enable": True}
+        assert (got["RemoteAccessAllowed"], got["AuthenticationEnabled"]) == (True, True)
+        assert "PostgreSQL" not in got
+        assert docker("exec", node, "ls", "/usr/share/orthanc/plugins").split() == ["libOrthancDicomWeb.so"]
+        assert docker("exec", node, "stat", "-c", "%a %U", "/tmp/orthanc.json").split() == ["600", "root"]
+        assert docker("exec", node, "stat", "-c", "%s", "/etc/hostid") == "4"
+        assert docker("exec", node, "readlink", "/proc/1/exe") == "/usr/sbin/Orthanc"
+        assert not succeeds(node, PROBE, "--pwd=wrong"), "the probe takes an answer other than 200"
+
+    def test_it_has_upstreams_owners_and_modes(self, lab: Lab) -> None:
+        """As in orthanc-builder's Dockerfile: all that its entry point writes is user 999's, and a volume's folder is the engine's."""
+        paths = ("/etc/hostid", "/tmp", "/usr/share/orthanc/plugins", "/usr/share/orthanc/plugins-available", "/var/lib/orthanc")
+        said = inside("orthanc", "sh", "-c", f"stat -c '%u:%g %a' {' '.join(paths)}; cat /etc/hostid; ls /var/lib/orthanc; id -u")
+        assert said.splitlines() == ["999:999 644", "999:999 1777", *["999:999 755"] * 3, "not-generated", "0"]
+
+    def test_it_fills_the_database_section(self, node: str) -> None:
+        got = configuration(node)
+        assert got["StorageDirectory"] == "/var/lib/orthanc/db"
+        section = got["PostgreSQL"]
+        assert (section["EnableIndex"], section["EnableStorage"], section["Lock"], section["Port"]) == (True, False, False, 5432)
+        assert (section["Host"], section["Password"]) == ("db", PASSWORD)
+        plugins = docker("exec", node, "ls", "/usr/share/orthanc/plugins").split()
+        assert plugins == ["libOrthancPostgreSQLIndex.so", "libOrthancPostgreSQLStorage.so"]
+        assert "index" not in docker("exec", node, "ls", "/var/lib/orthanc/db").split(), "it left an index in SQLite"
+
+    def test_it_finds_by_identifier_in_sqlite_from_its_first_start(self, lab: Lab) -> None:
+        """images/orthanc/index_statistics.py tells why. An index that was killed, or that somebody analysed, gets them as well."""
+        mount = f"--volume={lab.prefix}-sqlite:/var/lib/orthanc/db"
+        wanted = [
+            ["DicomIdentifiers", "DicomIdentifiersIndex2", "1000000 300000 250000"],
+            ["Resources", "ResourceTypeIndex", "1000000 250000"],
+        ]
+
+        def on_the_index(sql: str) -> list[list[str]]:
+            """What SQLite answers while no Orthanc has the index open."""
+            ask = f"import json, sqlite3; print(json.dumps(sqlite3.connect('/var/lib/orthanc/db/index').execute('{sql}').fetchall()))"
+            return sorted(json.loads(inside("orthanc", "python3", "-c", ask, options=(mount,))))
+
+        container = lab.orthanc("sqlite", {}, mount)
+        docker("kill", container)
+        assert on_the_index("SELECT * FROM sqlite_stat1") == wanted
+        on_the_index("ANALYZE")
+        assert on_the_index("SELECT * FROM sqlite_stat1") != wanted
+        docker("start", container)
+        await_node(container)
+        stop(container)
+        assert on_the_index("SELECT * FROM sqlite_stat1") == wanted
+        assert "without statistics" not in docker("logs", container)
+        assert "Orthanc has stopped" in docker("logs", container)
+
+    def test_no_statistics_keep_it_from_starting(self, lab: Lab) -> None:
+        container = lab.start("orthanc", "no-index", files={**node_files({"IndexDirectory": "/index"}), "/index/index": "no index"})
+        docker("wait", container)
+        log = docker("logs", container)
+        assert "the index in SQLite is left without statistics, and will be slower: DatabaseError" in log
+        assert "Orthanc version" in log
+
+    def test_the_probe_fails_before_it_listens(self, lab: Lab) -> None:
+        sleeper = lab.start("orthanc", "sleeper", "30", options=("--entrypoint=sleep",))
+        assert not succeeds(sleeper, PROBE)
+        assert "Connection refused" in docker("exec", sleeper, PROBE, check=False)
+
+    def test_the_probe_follows_the_database(self, node: str, database: str) -> None:
+        docker("stop", "--time=20", database)
+        try:
+            eventually("the probe notices", lambda: not succeeds(node, PROBE), seconds=20)
+        finally:
+            docker("start", database)
+        eventually("the probe passes again", lambda: succeeds(node, PROBE))
 
 
-def test_orthanc_finds_by_identifier_in_sqlite_from_its_first_start(lab: Lab) -> None:
-    """images/orthanc/index_statistics.py tells why. An index that was killed, or that somebody analysed, gets them as well."""
-    volume = f"{lab.prefix}-sqlite"
-    container = lab.orthanc("sqlite", {}, (f"--volume={volume}:/var/lib/orthanc/db",))
-    wait_for("the node is alive", lambda: succeeds("exec", container, PROBE))
-    docker("kill", container)
-    wanted = [["DicomIdentifiers", "DicomIdentifiersIndex2", "1000000 300000 250000"], ["Resources", "ResourceTypeIndex", "1000000 250000"]]
-    assert sorted(statistics(lab, volume)) == wanted
-    analyse = "import sqlite3; sqlite3.connect('/index/index', isolation_level=None).execute('ANALYZE')"
-    docker("run", "--rm", "--network=none", f"--volume={volume}:/index", "--entrypoint=python3", local_image("orthanc"), "-c", analyse)
-    assert sorted(statistics(lab, volume)) != wanted
-    docker("start", container)
-    wait_for("the node is alive again", lambda: succeeds("exec", container, PROBE))
-    stop(container)
-    assert sorted(statistics(lab, volume)) == wanted
-    assert "without statistics" not in docker("logs", container)
+@slow
+class TestPostgres:
+    """The image of the database."""
+
+    def test_it_takes_the_password_from_its_file(self, database: str) -> None:
+        await_database(database)
+        assert query(database, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user") == "t"
+        assert query(database, "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'index'") == "boss"
+        assert query(database, "SHOW max_connections") == "37"
+        assert query(database, "SHOW server_encoding") == "UTF8"
+        assert query(database, "SELECT count(*) FROM pg_authid WHERE rolpassword LIKE 'SCRAM-SHA-256$%'") == "1"
+        for host in ("127.0.0.1", "db"):
+            assert "password authentication failed" in query(database, "SELECT 1", password="wrong", host=host)
+        environment = docker("exec", "--user=postgres", database, "cat", "/proc/1/environ") + docker("inspect", database)
+        assert PASSWORD not in environment
+        assert docker("exec", database, "stat", "-c", "%U", "/proc/1") == "postgres"
+
+    def test_it_stops_cleanly_and_keeps_its_data(self, lab: Lab) -> None:
+        container = lab.postgres("keep")
+        await_database(container)
+        query(container, "CREATE TABLE kept AS SELECT 42 AS n")
+        docker("exec", "--detach", container, "psql", "-U", "boss", "index", "-c", "SELECT pg_sleep(60)")
+        busy = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%(60)'"
+        eventually("a client is busy", lambda: query(container, busy) == "1")
+        stop(container)  # and does not wait for its clients
+        assert "database system is shut down" in docker("logs", container)
+        docker("start", container)
+        await_database(container)
+        assert query(container, "SELECT n FROM kept") == "42"
+        assert docker("logs", container).count("the cluster is made") == 1
+
+    def test_it_recovers_from_an_interrupted_start(self, lab: Lab) -> None:
+        # The first start hangs in the scripts, where the temporary server runs, and is killed there.
+        scripts = {
+            "/docker-entrypoint-initdb.d/1.sql": "CREATE TABLE made (n int);",
+            "/docker-entrypoint-initdb.d/2.sh": "if [ ! -e /tmp/again ]; then touch /tmp/again; sleep 60; fi",
+            "/docker-entrypoint-initdb.d/3.sql": "INSERT INTO made VALUES (7);",
+        }
+        container = lab.postgres("torn", files=scripts)
+        eventually("the first start hangs", lambda: succeeds(container, "test", "-e", "/tmp/again"))
+        assert succeeds(container, "pg_isready", "-q"), "no temporary server on the socket: the test proves nothing"
+        assert not accepts(container), "the temporary server is taken for the real one"
+        docker("kill", container)
+        docker("start", container)
+        await_database(container)
+        assert query(container, "SELECT n FROM made") == "7"
+
+        # Killed later, between the mark and the last move: what was moved back here is what such a start leaves.
+        docker("stop", "--time=20", container)
+        half = "d=.orthanc-stack-init; mkdir $d; mv PG_VERSION base postgresql.conf pg_wal $d; touch $d/orthanc-stack-complete"
+        options = (f"--volume={lab.prefix}-torn:/v", "--workdir=/v", "--user=postgres")
+        assert inside("postgres", "sh", "-ec", half, options=options) == ""
+        docker("start", container)
+        await_database(container)
+        assert query(container, "SELECT n FROM made") == "7"
+        assert not succeeds(container, "test", "-e", "/var/lib/postgresql/data/.orthanc-stack-init")
 
 
-def test_no_statistics_keep_orthanc_from_starting(lab: Lab) -> None:
-    files = {**node_files({"IndexDirectory": "/index"}), "/index/index": "no index"}
-    container = lab.start("orthanc", "no-index", files=files)
-    ended(container)
-    log = docker("logs", container)
-    assert "the index in SQLite is left without statistics, and will be slower: DatabaseError" in log
-    assert "Orthanc version" in log
+@slow
+class TestAdminer:
+    """The image of Adminer; tests/stack/test_web.py and test_access.py log in with it."""
 
+    def test_it_offers_the_default_server(self, lab: Lab) -> None:
+        container = lab.start("adminer", "adminer", options=("--env=ADMINER_DEFAULT_SERVER=db",))
+        eventually("Adminer is healthy", lambda: succeeds(container, *ADMINER_PROBE), seconds=15)
+        address = docker("inspect", "--format={{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", container)
+        browser = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with browser.open(f"http://{address}:8080/", timeout=10) as page:
+            form = page.read().decode()
+        assert "name='auth[server]' value='db'" in form
+        assert '<option value="pgsql" selected' in form
+        assert form.count(" selected") == form.count('" selected>English') + 1, "two systems are selected"
+        assert docker("exec", container, "id", "-un") == "adminer"
+        stop(container)
 
-def test_an_index_in_postgresql_leaves_none_in_sqlite(node: str) -> None:
-    assert "index" not in docker("exec", node, "ls", "/var/lib/orthanc/db").split()
-
-
-def test_orthanc_without_users_refuses(lab: Lab) -> None:
-    node = lab.start("orthanc", "nobody", files={"/etc/orthanc/orthanc.json": "{}"})
-    assert ended(node) == 253
-    assert "RegisteredUsers" in docker("logs", node)
-
-
-def test_orthanc_names_the_file_that_is_no_json(lab: Lab) -> None:
-    node = lab.start("orthanc", "broken", files={**node_files({}), "/etc/orthanc/site.json": '{\n/* two\nlines */ "A": 1,\n}'})
-    assert ended(node) == 255
-    last = docker("logs", node).splitlines()[-1]
-    assert "/etc/orthanc/site.json" in last, last
-    assert "line 3" in last or "line 4" in last, last
-
-
-def test_orthanc_takes_one_argument(lab: Lab) -> None:
-    assert ended(lab.start("orthanc", "two", "a", "b", files=node_files({}))) == 2
-
-
-def test_probe_fails_before_orthanc_listens(lab: Lab) -> None:
-    sleeper = lab.start("orthanc", "sleeper", "30", options=("--entrypoint=sleep",))
-    assert "Connection refused" in docker("exec", sleeper, PROBE, status=1)
-
-
-def test_probe_speaks_tls_without_verifying(lab: Lab) -> None:
-    pem = docker(
-        *("run", "--rm", "--network=none", "--entrypoint=sh", local_image("orthanc"), "-c"),
-        "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=elsewhere -days 2 -keyout /tmp/k -out /tmp/c 2>/dev/null; cat /tmp/k /tmp/c",
-    )
-    config = {"SslEnabled": True, "SslCertificate": "/run/secrets/node.pem"}
-    node = lab.start("orthanc", "tls", files={**node_files(config), "/run/secrets/node.pem": pem})
-    wait_for("Orthanc with TLS is alive", lambda: succeeds("exec", node, PROBE))
-    assert not succeeds("exec", node, PROBE, "--http_scheme=http"), "it does not serve TLS: the test proves nothing"
-
-
-def test_probe_follows_the_database(node: str, database: str) -> None:
-    docker("stop", "--time=20", database)
-    try:
-        wait_for("the probe notices", lambda: not succeeds("exec", node, PROBE), seconds=20)
-    finally:
-        docker("start", database)
-    wait_for("the probe passes again", lambda: succeeds("exec", node, PROBE))
-
-
-def test_orthanc_stops_cleanly(lab: Lab) -> None:
-    node = lab.orthanc("stopping", {})
-    wait_for("Orthanc is alive", lambda: succeeds("exec", node, PROBE))
-    took, status = stop(node)
-    assert took < STOP_WITHIN_S
-    assert status == 0
-    assert "Orthanc has stopped" in docker("logs", node)
-
-
-def test_postgres_takes_the_password_from_its_file(database: str) -> None:
-    assert query(database, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user") == "t"
-    assert query(database, "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'index'") == "boss"
-    assert query(database, "SHOW max_connections") == "37"
-    assert query(database, "SHOW server_encoding") == "UTF8"
-    assert query(database, "SELECT count(*) FROM pg_authid WHERE rolpassword LIKE 'SCRAM-SHA-256$%'") == "1"
-    assert "password" in query(database, "SELECT 1", password="wrong", status=2)
-    assert "password" in query(database, "SELECT 1", password="wrong", host="db", status=2)
-    environment = docker("exec", "--user=postgres", database, "cat", "/proc/1/environ") + docker("inspect", database)
-    assert PASSWORD not in environment
-    assert docker("exec", database, "stat", "-c", "%U", "/proc/1").strip() == "postgres"
-
-
-def test_postgres_without_password_refuses(lab: Lab) -> None:
-    container = lab.start("postgres", "open")
-    assert ended(container) == 1
-    assert "POSTGRES_PASSWORD_FILE" in docker("logs", container)
-
-
-def test_postgres_stops_cleanly_and_keeps_its_data(lab: Lab) -> None:
-    container = lab.postgres("keep")
-    wait_for("the database answers", lambda: accepts(container))
-    query(container, "CREATE TABLE kept AS SELECT 42 AS n")
-    client = subprocess.Popen(
-        ["docker", "exec", container, "psql", "-U", "boss", "index", "-c", "SELECT pg_sleep(60)"], stderr=subprocess.PIPE
-    )
-    wait_for("a client is busy", lambda: query(container, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%(60)'") == "1")
-    took, status = stop(container)
-    client.communicate(timeout=10)
-    assert took < STOP_WITHIN_S, "it waited for its clients"
-    assert status == 0
-    assert "database system is shut down" in docker("logs", container)
-    docker("start", container)
-    wait_for("the database answers again", lambda: accepts(container))
-    assert query(container, "SELECT n FROM kept") == "42"
-    assert docker("logs", container).count("the cluster is made") == 1
-
-
-def test_postgres_recovers_from_an_interrupted_start(lab: Lab) -> None:
-    # The first start hangs in the scripts, where the temporary server runs, and is killed there.
-    scripts: dict[str, str | bytes] = {
-        "/docker-entrypoint-initdb.d/1.sql": "CREATE TABLE made (n int);",
-        "/docker-entrypoint-initdb.d/2.sh": "if [ ! -e /tmp/again ]; then touch /tmp/again; sleep 60; fi",
-        "/docker-entrypoint-initdb.d/3.sql": "INSERT INTO made VALUES (7);",
-    }
-    container = lab.postgres("torn", files=scripts)
-    wait_for("the first start hangs", lambda: succeeds("exec", container, "test", "-e", "/tmp/again"))
-    assert succeeds("exec", container, "pg_isready", "-q"), "no temporary server on the socket: the test proves nothing"
-    assert not accepts(container), "the temporary server is taken for the real one"
-    docker("kill", container)
-    docker("start", container)
-    wait_for("the second start finishes", lambda: accepts(container))
-    assert query(container, "SELECT n FROM made") == "7"
-
-    # Killed later, between the mark and the last move: what was moved back here is what such a start leaves.
-    docker("stop", "--time=20", container)
-    half = "mkdir $1; mv PG_VERSION base postgresql.conf pg_wal $1; touch $1/orthanc-stack-complete"
-    volume = f"--volume={lab.prefix}-torn:/v"
-    docker(
-        "run",
-        "--rm",
-        volume,
-        "--workdir=/v",
-        "--user=postgres",
-        "--entrypoint=sh",
-        local_image("postgres"),
-        "-ec",
-        half,
-        "sh",
-        ".orthanc-stack-init",
-    )
-    docker("start", container)
-    wait_for("the moving is finished", lambda: accepts(container))
-    assert query(container, "SELECT n FROM made") == "7"
-    assert not succeeds("exec", container, "test", "-e", "/var/lib/postgresql/data/.orthanc-stack-init")
-
-
-def test_postgres_leaves_a_strange_folder_alone(lab: Lab) -> None:
-    container = lab.postgres("stray", files={"/var/lib/postgresql/data/precious": "data"})
-    assert ended(container) == 1
-    assert "precious" in docker("logs", container)
-
-
-def test_postgres_runs_another_program(lab: Lab) -> None:
-    container = lab.start("postgres", "tool", "psql", "--version")
-    assert ended(container) == 0
-    assert docker("logs", container).startswith("psql (PostgreSQL) 17.")
-
-
-def test_adminer_offers_the_default_server_and_logs_in(lab: Lab, database: str) -> None:
-    container = lab.start("adminer", "adminer", options=("--env=ADMINER_DEFAULT_SERVER=db",))
-    wait_for("Adminer is healthy", lambda: succeeds("exec", container, "php", "-n", "-r", ADMINER_PROBE), seconds=15)
-    address = docker("inspect", "--format={{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", container).strip()
-    cookies = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
-    browser = urllib.request.build_opener(urllib.request.ProxyHandler({}), cookies)
-    with browser.open(f"http://{address}:8080/", timeout=10) as page:
-        form = page.read().decode()
-    assert "name='auth[server]' value='db'" in form
-    assert '<option value="pgsql" selected' in form
-    assert form.count(" selected") == form.count('" selected>English') + 1, "two systems are selected"
-    login = {"driver": "pgsql", "server": "db", "username": "boss", "password": PASSWORD, "db": "index"}
-    wait_for("the database answers", lambda: accepts(database))
-    with browser.open(f"http://{address}:8080/", adminer_login(form, login), timeout=10) as page:
-        inside = page.read().decode()
-    assert "auth[password]" not in inside, "it is still the log-in form"
-    assert "index" in inside
-    assert docker("exec", container, "id", "-un").strip() == "adminer"
-    took, _ = stop(container)
-    assert took < STOP_WITHIN_S
-
-
-def test_adminer_probe_fails_where_nothing_listens(lab: Lab) -> None:
-    container = lab.start("adminer", "quiet", "sleep", "30")
-    assert not succeeds("exec", container, "php", "-n", "-r", ADMINER_PROBE)
+    def test_its_probe_fails_where_nothing_listens(self, lab: Lab) -> None:
+        assert not succeeds(lab.start("adminer", "quiet", "sleep", "30"), *ADMINER_PROBE)

@@ -17,6 +17,8 @@ from ops.reference import ROOT
 from ops.setup.images import ensure_local_images
 from tests.unit.stacks import node, settings_of, stack
 
+pytestmark = pytest.mark.slow("starts Orthanc a hundred times, once for each value at the edge of what an option takes")
+
 #: Refused although Orthanc starts: it recycles at any other word, and takes any version for the newest.
 SOFTER = {"MaximumStorageMode", "SslMinimumProtocolVersion", "DicomTlsMinimumProtocolVersion"}
 #: The most threads are ours: how many are too many is the machine's, and takes minutes to try.

@@ -11,24 +11,40 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack.harness import Stack, docker, eventually
+from tests.stack.engine import docker, eventually
+from tests.stack.harness import Stack
+
+pytestmark = pytest.mark.slow("two stacks, and starts that are held up until their startTimeout, which is 5 s at least")
 
 DATABASE = "orthanc_lone"
 _HOLD = "BEGIN; LOCK TABLE globalproperties IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(300)"
 _LET_GO = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(300)' AND pid <> pg_backend_pid()"
+#: The shortest startTimeout that there is.
+_SHORT = 5
 
 
-@pytest.fixture(scope="module")
-def lone(program: Path) -> Iterator[Stack]:
-    """A node with its index in PostgreSQL, deployed."""
-    stack = Stack(program, "dev", nodes=[], modalities=[], indexDb={"memory": 1024})
+def deployed(program: Path, **index_db: object) -> Iterator[Stack]:
+    """A node with its index in PostgreSQL."""
+    stack = Stack(program, "dev", nodes=[], modalities=[], indexDb=index_db)
     stack.settings.pop("adminer")
     stack.add_node("lone")
     try:
         stack.up()
         yield stack
     finally:
-        stack.remove()
+        stack.wipe()
+
+
+@pytest.fixture(scope="module")
+def lone(program: Path) -> Iterator[Stack]:
+    """What most tests share; each leaves it healthy."""
+    yield from deployed(program, memory=1024)
+
+
+@pytest.fixture
+def with_tls(program: Path) -> Iterator[Stack]:
+    """The same with TLS to the database."""
+    yield from deployed(program, tls=True)
 
 
 def health(stack: Stack) -> str:
@@ -39,8 +55,7 @@ def fail_a_start(stack: Stack, marker: int) -> str:
     """Deploy the node anew while its index is locked, as it is in an upgrade, until `up` has given up; the container that goes on."""
     docker("exec", "--detach", "--user", "postgres", f"{stack.prefix}-db", "psql", "-U", "postgres", "-d", DATABASE, "-c", _HOLD)
     eventually("the index is locked", lambda: stack.sql("SELECT 1 FROM pg_locks WHERE mode = 'AccessExclusiveLock'", database=DATABASE))
-    node = stack.node_settings("lone")
-    node["orthanc"], node["startTimeout"] = {"StableAge": marker}, 8
+    stack.node_settings("lone").update(orthanc={"StableAge": marker}, startTimeout=_SHORT)
     done = stack.try_up()
     assert not done.ok, done.text
     assert "startTimeout" in done.text
@@ -48,11 +63,9 @@ def fail_a_start(stack: Stack, marker: int) -> str:
     return stack.containers()["lone"]
 
 
-def let_go(stack: Stack, after: float) -> threading.Timer:
-    """Unlock the index in some seconds."""
-    timer = threading.Timer(after, lambda: stack.sql(_LET_GO, database=DATABASE))
-    timer.start()
-    return timer
+def let_go_soon(stack: Stack) -> None:
+    """Unlock the index in some seconds, while `up` waits."""
+    threading.Timer(6, lambda: stack.sql(_LET_GO, database=DATABASE)).start()
 
 
 class TestAStartThatFailed:
@@ -63,59 +76,44 @@ class TestAStartThatFailed:
         slow = fail_a_start(lone, 61)
         again = lone.try_up()
         assert not again.ok, again.text
-        assert f"{lone.prefix}-lone is still starting after another 8 s" in again.text
+        assert f"{lone.prefix}-lone is still starting after another {_SHORT} s" in again.text
         assert lone.containers()["lone"] == slow
         lone.node_settings("lone")["startTimeout"] = "5m"
-        timer = let_go(lone, 6)
+        let_go_soon(lone)
         done = lone.up(refresh=True, run_program=True)
-        timer.join()
         assert (lone.containers()["lone"], health(lone), done.replaced) == (slow, "healthy", set())
         assert lone.up().steps == {}
 
-    def test_plain_up_makes_it_anew_once_it_has_ended(self, lone: Stack) -> None:
-        slow = fail_a_start(lone, 62)
+    def test_one_that_somebody_ends_is_made_anew_and_a_failure_until_it_serves(self, lone: Stack) -> None:
+        hangs = fail_a_start(lone, 62)
+        docker("stop", "--time", "1", hangs)
+        assert not lone.try_up().ok, "the index is locked, still"
+        slow = lone.containers()["lone"]
+        assert slow != hangs
         lone.node_settings("lone")["startTimeout"] = "5m"
-        timer = let_go(lone, 6)
+        let_go_soon(lone)
         done = lone.up()
-        timer.join()
         assert "is still starting: waiting" in done.text
         assert done.replaced == {"lone-container"}
         assert (lone.containers()["lone"] != slow, health(lone)) == (True, "healthy")
         assert lone.up().steps == {}
-
-    def test_one_that_hangs_is_a_failure_until_somebody_ends_it(self, lone: Stack) -> None:
-        hangs = fail_a_start(lone, 63)
-        docker("stop", "--time", "1", hangs)
-        assert not lone.try_up().ok, "the index is locked, still"
-        assert lone.containers()["lone"] != hangs
-        docker("stop", "--time", "1", f"{lone.prefix}-lone")
-        lone.sql(_LET_GO, database=DATABASE)
-        lone.node_settings("lone")["startTimeout"] = 60
-        lone.up()
         assert lone.node("lone").get("/system")["Name"] == "lone"
 
 
-def test_a_database_with_tls_that_failed_is_still_a_failure(program: Path) -> None:
+def test_a_database_with_tls_that_failed_is_still_a_failure(with_tls: Stack) -> None:
     """It says its entry point and its command: what the provider compares after a failure finds it unchanged, and made `up` green."""
-    stack = Stack(program, "dev", nodes=[], modalities=[], indexDb={"tls": True})
-    stack.settings.pop("adminer")
-    stack.add_node("lone")
-    database = f"{stack.prefix}-db"
-    try:
-        stack.up()
-        image, volume = docker("inspect", "--format", "{{.Image}} {{(index .Mounts 0).Name}}", database).split()
-        stack.sql("ALTER SYSTEM SET shared_preload_libraries = 'nobody_has_it'", database="postgres")
-        stack.settings["indexDb"] |= {"maxConnections": 120, "startTimeout": 8}
-        for _ in range(2):
-            done = stack.try_up()
-            assert not done.ok, done.text
-            assert f"db: the container {database} failed at its create" in done.text
-            assert 'could not access file "nobody_has_it"' in done.text
-        docker("run", "--rm", "--volume", f"{volume}:/data", "--entrypoint", "rm", image, "/data/postgresql.auto.conf")
-        stack.settings["indexDb"]["startTimeout"] = 60
-        stack.up()
-    finally:
-        stack.remove()
+    database = f"{with_tls.prefix}-db"
+    image, volume = docker("inspect", "--format", "{{.Image}} {{(index .Mounts 0).Name}}", database).split()
+    with_tls.sql("ALTER SYSTEM SET shared_preload_libraries = 'nobody_has_it'", database="postgres")
+    with_tls.settings["indexDb"] |= {"maxConnections": 120, "startTimeout": _SHORT}
+    for _ in range(2):
+        done = with_tls.try_up()
+        assert not done.ok, done.text
+        assert f"db: the container {database} failed at its create" in done.text
+        assert 'could not access file "nobody_has_it"' in done.text
+    docker("run", "--rm", "--volume", f"{volume}:/data", "--entrypoint", "rm", image, "/data/postgresql.auto.conf")
+    with_tls.settings["indexDb"]["startTimeout"] = 60
+    with_tls.up()
 
 
 def test_another_limit_replaces_nothing(lone: Stack) -> None:
