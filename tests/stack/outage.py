@@ -44,17 +44,13 @@ def answers(port: int) -> bool:
 
 
 class Outage:
-    """Looks at DICOM ports ten times a second, and at what the engine does to the containers of a stack, as long as it is open.
-
-    Attributes:
-        down: for how many seconds each port was seen down, from the first look without an answer to the last; 0 where it always answered.
-        looks: how often each port was looked at.
-        stopped: the containers that were there and ended or were removed, by their names in the stack.
-    """
+    """Looks at DICOM ports ten times a second, and at what the engine does to the containers of a stack, as long as it is open."""
 
     def __init__(self, prefix: str, ports: Iterable[int]) -> None:
+        #: For how many seconds each was seen down, from the first look without an answer to the last; 0 where it always answered.
         self.down = dict.fromkeys(ports, 0.0)
         self.looks = dict.fromkeys(self.down, 0)
+        #: The containers that were there and ended or were removed, by their names in the stack.
         self.stopped: set[str] = set()
         self._prefix = prefix
         self._end = threading.Event()

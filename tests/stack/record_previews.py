@@ -18,6 +18,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from configs import names
 from configs.loader import parse
 from images import local_image
 from ops.authority import make
@@ -196,7 +197,7 @@ class Names:
     """Gives what is random in a test's stack (its name, its ports) the names that it has in the project's stack files."""
 
     def __init__(self, stack: Stack, like: str) -> None:
-        self._name, self._like, self._folder = stack.name, like, str(stack.program)
+        self._others = {stack.prefix: names.prefix(like), stack.name: like, str(stack.program): "."}
         others = count(8080)
         self._ports: dict[str, str] = defaultdict(lambda: str(next(others)))
         for node in stack.settings["nodes"]:
@@ -206,7 +207,8 @@ class Names:
 
     def apply(self, text: str) -> str:
         """The text with those names."""
-        text = text.replace(self._name, self._like).replace(self._folder, ".")
+        for name, other in self._others.items():
+            text = text.replace(name, other)
         return re.sub(r"(?<![0-9A-Za-z])(2\d{4}|3[01]\d{3})(?![0-9A-Za-z])", lambda found: self._ports[found[0]], text)
 
 

@@ -29,15 +29,18 @@ def image(stack: Stack) -> str:
     return str(made.SOPInstanceUID)
 
 
-@pytest.fixture(scope="module")
-def kept(program: Path) -> Iterator[Stack]:
-    """A stack like prod of one node."""
-    stack = one_node(program, "prod")
+def deployed(stack: Stack) -> Iterator[Stack]:
     try:
         stack.up()
         yield stack
     finally:
-        stack.remove()
+        stack.wipe()
+
+
+@pytest.fixture(scope="module")
+def kept(program: Path) -> Iterator[Stack]:
+    """A stack like prod of one node."""
+    yield from deployed(one_node(program, "prod"))
 
 
 def test_a_renamed_stack_keeps_its_data(kept: Stack) -> None:
@@ -79,11 +82,7 @@ def indexed(program: Path) -> Iterator[Stack]:
     stack = one_node(program, "dev", index="postgresql")
     stack.add_node("other", index="postgresql")
     stack.settings["indexDb"] = {"startTimeout": 15}
-    try:
-        stack.up()
-        yield stack
-    finally:
-        stack.remove()
+    yield from deployed(stack)
 
 
 def databases(stack: Stack) -> set[str]:
