@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.stack.engine import docker, eventually
-from tests.stack.harness import Stack
+from tests.stack.harness import Done, Stack
 
 pytestmark = pytest.mark.slow("two stacks, and starts that are held up until their startTimeout, which is 5 s at least")
 
@@ -63,9 +63,9 @@ def fail_a_start(stack: Stack, marker: int) -> str:
     return stack.containers()["lone"]
 
 
-def let_go_soon(stack: Stack) -> None:
-    """Unlock the index in some seconds, while `up` waits."""
-    threading.Timer(6, lambda: stack.sql(_LET_GO, database=DATABASE)).start()
+def let_go_during_the_next(stack: Stack, failed: Done) -> None:
+    """Unlock the index while the next `up` waits: it begins to wait before one that has failed has ended, however busy the machine is."""
+    threading.Timer(failed.seconds, lambda: stack.sql(_LET_GO, database=DATABASE)).start()
 
 
 class TestAStartThatFailed:
@@ -79,7 +79,7 @@ class TestAStartThatFailed:
         assert f"{lone.prefix}-lone is still starting after another {_SHORT} s" in again.text
         assert lone.containers()["lone"] == slow
         lone.node_settings("lone")["startTimeout"] = "5m"
-        let_go_soon(lone)
+        let_go_during_the_next(lone, again)
         done = lone.up(refresh=True, run_program=True)
         assert (lone.containers()["lone"], health(lone), done.replaced) == (slow, "healthy", set())
         assert lone.up().steps == {}
@@ -87,11 +87,12 @@ class TestAStartThatFailed:
     def test_one_that_somebody_ends_is_made_anew_and_a_failure_until_it_serves(self, lone: Stack) -> None:
         hangs = fail_a_start(lone, 62)
         docker("stop", "--time", "1", hangs)
-        assert not lone.try_up().ok, "the index is locked, still"
+        failed = lone.try_up()
+        assert not failed.ok, "the index is locked, still"
         slow = lone.containers()["lone"]
         assert slow != hangs
         lone.node_settings("lone")["startTimeout"] = "5m"
-        let_go_soon(lone)
+        let_go_during_the_next(lone, failed)
         done = lone.up()
         assert "is still starting: waiting" in done.text
         assert done.replaced == {"lone-container"}
