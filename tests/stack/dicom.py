@@ -39,24 +39,19 @@ _SAMPLES = (
 
 @dataclass(frozen=True)
 class Study:
-    """Images to send."""
-
     samples: Sequence[FileDataset]
     series: Sequence[FileDataset]
 
     @property
     def images(self) -> list[FileDataset]:
-        """All of them."""
         return [*self.samples, *self.series]
 
     @property
     def uids(self) -> set[str]:
-        """Their SOP instance UIDs."""
         return {str(image.SOPInstanceUID) for image in self.images}
 
 
 def sample_images() -> list[FileDataset]:
-    """pydicom's own test files."""
     folder = Path(pydicom.__file__).parent / "data" / "test_files"
     return [pydicom.dcmread(folder / f"{name}.dcm") for name in _SAMPLES]
 
@@ -102,7 +97,6 @@ def _image(study: str, number: int) -> FileDataset:
 
 
 def as_file(image: Dataset) -> bytes:
-    """An image as a DICOM file."""
     written = BytesIO()
     pydicom.dcmwrite(written, image, enforce_file_format=True)
     return written.getvalue()
@@ -114,7 +108,6 @@ def content(image: Dataset) -> dict[int, Any]:
 
 
 def read(file: bytes) -> FileDataset:
-    """A DICOM file as an image."""
     return pydicom.dcmread(BytesIO(file))
 
 

@@ -31,7 +31,6 @@ pre.mermaid { text-align: center; }
 
 
 def page(markdown: str, *, dark: bool) -> str:
-    """The page of a report."""
     body = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(markdown)
     if not MERMAID:
         return f'<!doctype html><meta charset="utf-8"><style>{_STYLE}</style><body>{body}'

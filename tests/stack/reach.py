@@ -92,7 +92,6 @@ def answering(container: str, role: str, targets: Collection[Target]) -> set[Tar
 
 
 def addresses(inspected: dict[str, Any]) -> dict[str, str]:
-    """A container's addresses, by its networks."""
     return {name: network["IPAddress"] for name, network in inspected["NetworkSettings"]["Networks"].items() if network["IPAddress"]}
 
 
@@ -105,7 +104,6 @@ class Outside:
     address: str
 
     def run(self, *command: str) -> str:
-        """Run a command there."""
         return _ip("netns", "exec", self.namespace, *command)
 
     def route(self, subnets: Collection[str]) -> None:
@@ -120,7 +118,6 @@ class Outside:
 
     @contextlib.contextmanager
     def listening(self, port: int) -> Iterator[Target]:
-        """Something that listens there."""
         command = ["ip", "netns", "exec", self.namespace, "python3", "-c", _LISTEN, self.address, str(port)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             try:

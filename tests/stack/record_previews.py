@@ -46,7 +46,6 @@ def tag_images() -> None:
 
 
 def untag_images() -> None:
-    """Remove what tag_images() made."""
     docker("rmi", *(f"{_REGISTRY}/{name}" for name in (*BEFORE.values(), *AFTER.values())), check=False)
 
 
@@ -206,14 +205,12 @@ class Names:
                 self._ports |= {str(node["httpPort"]): str(8042 + base), str(node["dicomPort"]): str(4242 + base)}
 
     def apply(self, text: str) -> str:
-        """The text with those names."""
         for name, other in self._others.items():
             text = text.replace(name, other)
         return re.sub(r"(?<![0-9A-Za-z])(2\d{4}|3[01]\d{3})(?![0-9A-Za-z])", lambda found: self._ports[found[0]], text)
 
 
 def record(program: Path, like: str, changes: Mapping[str, Change]) -> None:
-    """Deploy, and record a preview of each change."""
     stack = Stack(program, like, images=images())
     try:
         stack.up()
@@ -257,7 +254,6 @@ def record_fifty(program: Path) -> None:
 
 
 def main() -> None:
-    """Record all."""
     need_pulumi()
     FOLDER.mkdir(exist_ok=True)
     tag_images()

@@ -29,7 +29,6 @@ class Server:
     log: Path
 
     def requests(self, *methods: str) -> list[str]:
-        """The requests so far that have one of these methods."""
         return [line for line in self.log.read_text().splitlines() if any(f"| {method} |" in line for method in methods)]
 
 

@@ -72,7 +72,6 @@ class Commands:
         self._env = {key: value for key, value in os.environ.items() if not key.startswith(logins)} | env
 
     def run(self, command: str, *options: str, status: int = 0, **env: str) -> str:
-        """Run one, which ends with this status; what it prints."""
         done = subprocess.run(
             [str(self._checkout / ".venv" / "bin" / "python"), "-m", "ops", command, self._stack, *options],
             cwd=self._checkout,
@@ -117,7 +116,6 @@ def test_a_stack_lives_in_a_bucket(checkout: Path, stack: str, tmp_path: Path) -
 
 
 def assert_encrypted(bucket: Path, users: dict[str, dict[str, str]]) -> None:
-    """No file of a bucket holds a user's password in clear."""
     passwords = [password for node in users.values() for password in node.values()]
     texts = {file: file.read_text(errors="replace") for file in bucket.rglob("*") if file.is_file()}
     assert passwords
@@ -143,15 +141,12 @@ def test_a_key_service_encrypts_the_secrets(checkout: Path, stack: str, tmp_path
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers, and logs nothing."""
-
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        pass
 
     def answer(self, content: bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
-        """Send an answer."""
         self.send_response(status)
         for name, value in ((headers or {}) | {"Content-Length": str(len(content))}).items():
             self.send_header(name, value)
@@ -190,10 +185,7 @@ def transit() -> Iterator[tuple[str, list[str]]]:
 
 
 class Engine(http.client.HTTPConnection):
-    """The Docker engine itself."""
-
     def connect(self) -> None:
-        """By its socket."""
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.connect(_ENGINE)
 

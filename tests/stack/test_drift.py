@@ -81,7 +81,6 @@ class Hands:
         return {**self.images, "p": self.stack.prefix, "edited": str(edited), "sleeping": sleeping, "port": str(free_ports(1)[0])}
 
     def change(self, steps: Steps) -> None:
-        """Do all of it."""
         words = self.words()
         options = json.loads(docker("exec", f"{self.stack.prefix}-client", "cat", "/etc/orthanc/orthanc.json"))
         Path(words["edited"]).write_text(json.dumps(options | {"StableAge": 99, "RegisteredUsers": {"mallory": "let-me-in"}}))

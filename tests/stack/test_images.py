@@ -89,7 +89,6 @@ class Lab:
         return full
 
     def orthanc(self, name: str, config: Mapping[str, Any], *options: str) -> str:
-        """A node that is alive."""
         container = self.start("orthanc", name, options=options, files=node_files(config))
         await_node(container)
         return container
@@ -102,7 +101,6 @@ class Lab:
         return self.start("postgres", name, "postgres", "-c", "max_connections=37", options=options, files=files)
 
     def remove(self) -> None:
-        """Remove all of it."""
         if left := docker("ps", "--all", "--quiet", f"--filter=label={self.prefix}").split():
             docker("rm", "--force", "--volumes", *left)
         if volumes := docker("volume", "ls", "--quiet", f"--filter=name={self.prefix}").split():
@@ -120,7 +118,6 @@ def await_node(container: str) -> None:
 
 
 def accepts(container: str) -> bool:
-    """The program's own health check of a database."""
     return succeeds(container, "pg_isready", "-q", "-h", "127.0.0.1", "-U", "boss")
 
 
@@ -143,7 +140,6 @@ def query(container: str, sql: str, *, password: str = PASSWORD, host: str = "12
 
 
 def configuration(container: str) -> dict[str, Any]:
-    """What Orthanc was started with."""
     found: dict[str, Any] = json.loads(docker("exec", container, "cat", "/tmp/orthanc.json"))
     return found
 
@@ -161,7 +157,6 @@ def lab() -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def database(lab: Lab) -> str:
-    """A ready database server."""
     container = lab.postgres("db")
     await_database(container)
     return container
@@ -169,7 +164,6 @@ def database(lab: Lab) -> str:
 
 @pytest.fixture(scope="module")
 def node(lab: Lab, database: str) -> str:
-    """Orthanc on that database."""
     section = {"Host": "db", "Database": "index", "Username": "boss", "Password": PASSWORD, "IndexConnectionsCount": 2}
     return lab.orthanc("node", {"PostgreSQL": {**section, "ConnectionRetryInterval": 1}})
 

@@ -24,7 +24,6 @@ _SHORT = 5
 
 
 def deployed(program: Path, **index_db: object) -> Iterator[Stack]:
-    """A node with its index in PostgreSQL."""
     stack = Stack(program, "dev", nodes=[], modalities=[], indexDb=index_db)
     stack.settings.pop("adminer")
     stack.add_node("lone")
