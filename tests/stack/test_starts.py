@@ -50,7 +50,7 @@ def health(stack: Stack) -> str:
     return docker("inspect", "--format", "{{.State.Health.Status}}", f"{stack.prefix}-lone")
 
 
-def fail_a_start(stack: Stack, marker: int) -> str:
+def fail_a_start(stack: Stack, marker: int) -> tuple[str, Done]:
     """Deploy the node anew while its index is locked, as it is in an upgrade, until `up` has given up; the container that goes on."""
     docker("exec", "--detach", "--user", "postgres", f"{stack.prefix}-db", "psql", "-U", "postgres", "-d", DATABASE, "-c", _HOLD)
     eventually("the index is locked", lambda: stack.sql("SELECT 1 FROM pg_locks WHERE mode = 'AccessExclusiveLock'", database=DATABASE))
@@ -59,7 +59,7 @@ def fail_a_start(stack: Stack, marker: int) -> str:
     assert not done.ok, done.text
     assert "startTimeout" in done.text
     assert health(stack) == "starting"
-    return stack.containers()["lone"]
+    return stack.containers()["lone"], done
 
 
 def let_go_during_the_next(stack: Stack, failed: Done) -> None:
@@ -72,7 +72,7 @@ class TestAStartThatFailed:
 
     def test_it_goes_on_and_the_next_up_waits_for_it(self, lone: Stack) -> None:
         """As `make up` does it, which refreshes after a run that did not end well: nothing is replaced."""
-        slow = fail_a_start(lone, 61)
+        slow, _ = fail_a_start(lone, 61)
         again = lone.try_up()
         assert not again.ok, again.text
         assert f"{lone.prefix}-lone is still starting after another {_SHORT} s" in again.text
@@ -83,13 +83,8 @@ class TestAStartThatFailed:
         assert (lone.containers()["lone"], health(lone), done.replaced) == (slow, "healthy", set())
         assert lone.up().steps == {}
 
-    def test_one_that_somebody_ends_is_made_anew_and_a_failure_until_it_serves(self, lone: Stack) -> None:
-        hangs = fail_a_start(lone, 62)
-        docker("stop", "--time", "1", hangs)
-        failed = lone.try_up()
-        assert not failed.ok, "the index is locked, still"
-        slow = lone.containers()["lone"]
-        assert slow != hangs
+    def test_plain_up_makes_it_anew_once_it_has_ended(self, lone: Stack) -> None:
+        slow, failed = fail_a_start(lone, 62)
         lone.node_settings("lone")["startTimeout"] = "5m"
         let_go_during_the_next(lone, failed)
         done = lone.up()
@@ -97,6 +92,16 @@ class TestAStartThatFailed:
         assert done.replaced == {"lone-container"}
         assert (lone.containers()["lone"] != slow, health(lone)) == (True, "healthy")
         assert lone.up().steps == {}
+
+    def test_one_that_hangs_is_a_failure_until_somebody_ends_it(self, lone: Stack) -> None:
+        hangs, _ = fail_a_start(lone, 63)
+        docker("stop", "--time", "1", hangs)
+        assert not lone.try_up().ok, "the index is locked, still"
+        assert lone.containers()["lone"] != hangs
+        docker("stop", "--time", "1", f"{lone.prefix}-lone")
+        lone.sql(_LET_GO, database=DATABASE)
+        lone.node_settings("lone")["startTimeout"] = 60
+        lone.up()
         assert lone.node("lone").get("/system")["Name"] == "lone"
 
 
