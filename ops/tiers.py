@@ -29,7 +29,7 @@ _WITHOUT_DOCKER: Final = frozenset({"unit", "program"})
 SIZES: Final = {"test": "not slow", "test-slow": "slow"}
 #: Two processes, on any machine: each may have two stacks at a time, and an engine has addresses for about 30 networks in all. Tests that
 #: share a stack share a process (tests/conftest.py).
-_SIDE_BY_SIDE: Final = ("-n", "2", "--dist=loadgroup", "--no-loadscope-reorder")
+_SIDE_BY_SIDE: Final = ("-n", "2", "--no-loadscope-reorder")
 _NO_TESTS_COLLECTED: Final = 5
 
 

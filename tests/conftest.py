@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.stack.dicom import Study, ct_series, sample_images
 from tests.stack.harness import ROOT, copy_program, need_pulumi
@@ -13,24 +14,34 @@ from tests.stack.harness import ROOT, copy_program, need_pulumi
 _WAITING = ("stack", "contract", "faults", "bench", "toolchain")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Check that a slow test says why it is slow, and give each test its group: what runs in one process, one after the other.
-
-    Tests beside a conftest.py share the stack that it makes, and so a group. Other tests are grouped by file.
-    """
+    """Check that a slow test says why it is slow, and put first what waits for stacks."""
     for item in items:
         for mark in item.iter_markers("slow"):
             if not mark.args:
                 raise pytest.UsageError(f'{item.nodeid}: a slow test says why: @pytest.mark.slow("a new stack: 40 s")')
-        shares = item.path.with_name("conftest.py").exists()
-        group = item.path.parent if shares else item.path
-        item.add_marker(pytest.mark.xdist_group(str(group.relative_to(ROOT))))
-    items.sort(key=lambda item: _rank(item.path.relative_to(ROOT / "tests").parts[0]))
+    items.sort(key=lambda item: _rank(item.nodeid.split("/")[1]))
 
 
 def _rank(tier: str) -> int:
     return _WAITING.index(tier) if tier in _WAITING else len(_WAITING)
+
+
+class ByStack(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives each process a group of tests at a time, which run one after the other.
+
+    Not by the mark `xdist_group`: pytest 9.2 passes it over (pytest-xdist#1386).
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        """The group of a test: tests beside a conftest.py share the stack that it makes, and so a group; all others are grouped by file."""
+        file = PurePosixPath(nodeid.partition("::")[0])
+        return str(file.parent if (ROOT / file).with_name("conftest.py").exists() else file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByStack:
+    """Called by pytest-xdist, in the process that the tests are distributed from."""
+    return ByStack(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -7,12 +7,12 @@ from typing import cast
 
 import pytest
 
-from ops.setup.console import ROOT, SetupError
+from ops.setup.console import SetupError
 from ops.tiers import outcomes, report, run_tests
-from tests.conftest import pytest_collection_modifyitems
+from tests.conftest import ByStack, pytest_collection_modifyitems
 
 _JUNIT = """<testsuites><testsuite>
-  <testcase classname="tests.unit.test_a" name="test_one@tests/unit/test_a.py" time="0.5"/>
+  <testcase classname="tests.unit.test_a" name="test_one" time="0.5"/>
   <testcase classname="tests.unit.test_a.TestB" name="test_two" time="1.5"><failure/></testcase>
   <testcase classname="tests.stack.dev.test_c" name="test_three[x]" time="60"/>
   <testcase classname="tests.stack.dev.test_c" name="test_four" time="1"><error/></testcase>
@@ -53,29 +53,37 @@ def test_an_unknown_tier_is_refused() -> None:
 class _Item:
     """What is asked of a test when all are collected."""
 
-    def __init__(self, path: str, *marks: pytest.Mark) -> None:
-        self.nodeid, self.path, self._marks, self.group = path, ROOT / "tests" / path, marks, ""
+    def __init__(self, nodeid: str, *marks: pytest.Mark) -> None:
+        self.nodeid, self._marks = nodeid, marks
 
     def iter_markers(self, name: str) -> list[pytest.Mark]:
         return [mark for mark in self._marks if mark.name == name]
 
-    def add_marker(self, mark: pytest.MarkDecorator) -> None:
-        self.group = mark.args[0]
 
-
-def _collected(*items: _Item) -> list[_Item]:
+def _collected(*items: _Item) -> list[str]:
     found = list(items)
     pytest_collection_modifyitems(cast("list[pytest.Item]", found))
-    return found
+    return [item.nodeid for item in found]
 
 
-def test_tests_beside_a_conftest_share_a_process_and_others_do_by_file() -> None:
-    """What waits for stacks comes first."""
-    found = _collected(_Item("unit/test_tiers.py"), _Item("stack/dev/test_dicom.py"), _Item("stack/dev/test_access.py"))
-    assert [item.group for item in found] == ["tests/stack/dev", "tests/stack/dev", "tests/unit/test_tiers.py"]
+def test_what_waits_for_stacks_comes_first() -> None:
+    nodeids = ("tests/unit/test_a.py::test_b", "tests/faults/test_c.py::test_d", "tests/stack/dev/test_e.py::test_f")
+    assert _collected(*map(_Item, nodeids)) == [nodeids[2], nodeids[1], nodeids[0]]
 
 
 def test_a_slow_test_says_why() -> None:
-    _collected(_Item("unit/test_tiers.py", pytest.mark.slow("a new stack: 40 s").mark))
-    with pytest.raises(pytest.UsageError, match=r"unit/test_tiers\.py: a slow test says why"):
-        _collected(_Item("unit/test_tiers.py", pytest.mark.slow.mark))
+    _collected(_Item("tests/unit/test_a.py::test_b", pytest.mark.slow("a new stack: 40 s").mark))
+    with pytest.raises(pytest.UsageError, match=r"test_a\.py::test_b: a slow test says why"):
+        _collected(_Item("tests/unit/test_a.py::test_b", pytest.mark.slow.mark))
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "group"),
+    [
+        ("tests/unit/test_tiers.py::TestA::test_b[x/y]", "tests/unit/test_tiers.py"),
+        ("tests/stack/dev/test_dicom.py::test_a", "tests/stack/dev"),
+        ("tests/stack/dev/test_access.py::test_b", "tests/stack/dev"),
+    ],
+)
+def test_tests_beside_a_conftest_share_a_process_and_others_do_by_file(nodeid: str, group: str) -> None:
+    assert ByStack._split_scope(cast("ByStack", None), nodeid) == group
