@@ -44,7 +44,7 @@ def world(program: Path) -> Iterator[World]:
         made.archive.count_stores()
         yield made
     finally:
-        made.stack.wipe()  # Without Pulumi: how a stack is destroyed is another test's matter.
+        made.stack.wipe()
 
 
 @pytest.fixture

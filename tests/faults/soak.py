@@ -159,7 +159,7 @@ def main() -> int:
             raise
         finally:
             _say("removing the stack")
-            world.stack.remove()
+            world.stack.wipe()
     print(f"\n{text(soak.outcome)}", flush=True)
     write(soak.outcome)
     return 1 if soak.outcome.lost else 0

@@ -36,7 +36,7 @@ from ops.authority import make
 from ops.probes import opener_of
 from tests.stack.engine import PATIENCE_SECONDS, TEST_PORTS, Watch, docker, eventually, free_ports, need_pulumi
 
-__all__ = ["ROOT", "Done", "Node", "Stack", "Watch", "copy_program", "docker", "eventually", "free_ports", "need_pulumi"]
+__all__ = ["ROOT", "Done", "Node", "Stack", "Watch", "copy_program", "docker", "eventually", "free_ports", "need_pulumi", "without_nodes"]
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -412,14 +412,17 @@ class Stack:
             check=False,
         )
 
-    def remove(self) -> None:
-        """Leave nothing behind, whatever happened."""
-        with contextlib.suppress(Exception):
-            self.destroy(exclude_protected=True)
-        self.wipe()
+    @contextlib.contextmanager
+    def deployed(self) -> Iterator[Stack]:
+        """Deploy it, and leave nothing behind, whatever happens meanwhile."""
+        try:
+            self.up()
+            yield self
+        finally:
+            self.wipe()
 
     def wipe(self) -> None:
-        """Remove all that bears the stack's label, without Pulumi."""
+        """Remove all that bears the stack's label, without Pulumi: how a stack is destroyed is a test's matter."""
         if containers := self.containers():
             docker("rm", "--force", "--volumes", *containers.values(), check=False)
         if networks := self.networks():
@@ -427,6 +430,13 @@ class Stack:
         if volumes := self.volumes():
             docker("volume", "rm", *(f"{self.prefix}-{name}" for name in volumes), check=False)
         self.file.unlink(missing_ok=True)
+
+
+def without_nodes(program: Path, like: str = "dev", *, name: str = "", **settings: Any) -> Stack:
+    """A stack to which nodes are to be added: it has none yet, nor a device, nor Adminer."""
+    stack = Stack(program, like, name=name, nodes=[], modalities=[], **settings)
+    stack.settings.pop("adminer", None)
+    return stack
 
 
 def _settings_like(program: Path, environment: str) -> dict[str, Any]:

@@ -51,11 +51,8 @@ def deployed_like_dev(program: Path, **settings: Any) -> Iterator[Dev]:
     device = {"name": "trusted", "aet": TRUSTED, "host": "host.docker.internal", "nodes": ["server"], "allow": everything}
     stack.settings["modalities"].append(device)
     stack.give_ports()
-    try:
-        stack.up()
+    with stack.deployed():
         yield Dev(stack)
-    finally:
-        stack.remove()
 
 
 @pytest.fixture(scope="package")

@@ -14,46 +14,26 @@ from typing import Any, Final
 
 import pytest
 
+from configs.names import LABEL_ROLE, LABEL_STACK
+from tests.stack.docker_bench import inspect
 from tests.stack.engine import docker, eventually
+from tests.stack.harness import Stack
 
 Target = tuple[str, int]
 
-#: How long a connection may take that is answered: the other containers are on the same machine.
-_SECONDS: Final = 1
-
-#: A role's own language -> how it connects to each `address port` of its standard input; prints those that answer.
-_PYTHON: Final = f"""
+#: Connects to each `address port` of its argument; prints those that answer. They are on the same machine: a second is long.
+_CONNECT: Final = """
 import socket, sys
 from concurrent.futures import ThreadPoolExecutor
 def answers(target):
     address, port = target.split()
     try:
-        socket.create_connection((address, int(port)), {_SECONDS}).close()
+        socket.create_connection((address, int(port)), 1).close()
     except OSError:
         return ""
     return target + "\\n"
-targets = sys.argv[1].split(",")
-print("".join(ThreadPoolExecutor(32).map(answers, targets)))
+print("".join(ThreadPoolExecutor(32).map(answers, sys.argv[1].split(","))))
 """
-_BASH: Final = f"""
-IFS=,
-for target in $1; do
-    (timeout {_SECONDS} bash -c 'exec 3<>"/dev/tcp/${{0% *}}/${{0#* }}"' "$target" 2>/dev/null && echo "$target") &
-done
-wait
-"""
-_PHP: Final = f"""
-foreach (explode(",", $argv[1]) as $target) {{
-    [$address, $port] = explode(" ", $target);
-    if (@fsockopen($address, (int) $port, $code, $text, {_SECONDS})) echo "$target\\n";
-}}
-"""
-_CONNECT: Final = {
-    "node": ("python3", "-c", _PYTHON),
-    "forwarder": ("python3", "-c", _PYTHON),
-    "db": ("bash", "-c", _BASH, "bash"),
-    "adminer": ("php", "-n", "-r", _PHP, "--"),
-}
 
 #: Scans in the namespace: every port of each address, many at once.
 _SCAN: Final = """
@@ -84,15 +64,61 @@ while True:
 """
 
 
-def answering(container: str, role: str, targets: Collection[Target]) -> set[Target]:
-    """Which of some targets a container gets a connection to."""
+def answering(inspected: dict[str, Any], targets: Collection[Target]) -> set[Target]:
+    """Which of some targets answer in a container's network, where a container of a node's image asks for it."""
+    stack = inspected["Config"]["Labels"][LABEL_STACK]
+    labels = [f"--filter=label={LABEL_STACK}={stack}", f"--filter=label={LABEL_ROLE}=node"]
+    image = docker("ps", *labels, "--format", "{{.Image}}").split()[0]
     asked = ",".join(f"{address} {port}" for address, port in sorted(targets))
-    said = docker("exec", container, *_CONNECT[role], asked)
-    return {(address, int(port)) for address, port in (line.split() for line in said.splitlines() if line)}
+    run = ["run", "--rm", f"--network=container:{inspected['Id']}", "--entrypoint=python3", image, "-c", _CONNECT, asked]
+    return {(address, int(port)) for address, port in (line.split() for line in docker(*run).splitlines() if line)}
 
 
 def addresses(inspected: dict[str, Any]) -> dict[str, str]:
     return {name: network["IPAddress"] for name, network in inspected["NetworkSettings"]["Networks"].items() if network["IPAddress"]}
+
+
+#: What listens in a container, by its role.
+LISTENING = {"node": (8042, 4242), "forwarder": (9042,), "db": (5432,), "adminer": (8080,)}
+#: Published ports, inside.
+PUBLISHED = {"node": {8042, 4242}, "adminer": {8080}, "db": set(), "forwarder": set(), "db-roles": set()}
+
+
+def role_of(container: dict[str, Any]) -> str:
+    return str(container["Config"]["Labels"][LABEL_ROLE])
+
+
+def may_reach(stack: Stack, name: str) -> set[str]:
+    """The containers that one may reach, as the stack file says it."""
+    nodes = stack.settings["nodes"]
+    links = {(node["name"], target) for node in nodes for target in node.get("forwardTo", ())}
+    links |= {(f"{node['name']}-forwarder", node["name"]) for node in nodes if node.get("forwardTo")}
+    links |= {("db", node["name"]) for node in nodes if node.get("index") == "postgresql"}
+    links |= {("adminer", "db")} if stack.settings.get("adminer") else set()
+    return {b for a, b in links if a == name} | {a for a, b in links if b == name}
+
+
+def reached(stack: Stack) -> dict[str, set[tuple[str, int]]]:
+    """For each container that runs, what it reaches of all others, at any of their addresses."""
+    running = _running(stack)
+    owner: dict[Target, str] = {}
+    for name, shown in running.items():
+        owner |= {(address, port): name for address in addresses(shown).values() for port in LISTENING[role_of(shown)]}
+    found = {}
+    for name, shown in running.items():
+        others = {target for target in owner if owner[target] != name}
+        found[name] = {(owner[target], target[1]) for target in answering(shown, others)}
+    return found
+
+
+def expected(stack: Stack) -> dict[str, set[tuple[str, int]]]:
+    """The same, as the stack file says it."""
+    roles = {name: role_of(shown) for name, shown in _running(stack).items()}
+    return {name: {(other, port) for other in may_reach(stack, name) for port in LISTENING[roles[other]]} for name in roles}
+
+
+def _running(stack: Stack) -> dict[str, dict[str, Any]]:
+    return {name: shown for name, shown in inspect(stack.containers()).items() if shown["State"]["Running"]}
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from configs.loader import parse
 from images import local_image
 from ops.authority import make
 from tests.stack.engine import docker
-from tests.stack.harness import ROOT, Stack, copy_program, need_pulumi
+from tests.stack.harness import ROOT, Stack, copy_program, need_pulumi, without_nodes
 
 FOLDER = ROOT / "tests" / "unit" / "previews"
 
@@ -212,16 +212,13 @@ class Names:
 
 def record(program: Path, like: str, changes: Mapping[str, Change]) -> None:
     stack = Stack(program, like, images=images())
-    try:
-        stack.up()
+    with stack.deployed():
         named = Names(stack, like)
         for name, change in changes.items():
             with stack.trying():
                 change(stack)
                 (FOLDER / f"{name}.jsonl").write_text(told(stack, named))
             print(f"{name} is recorded", flush=True)
-    finally:
-        stack.remove()
 
 
 def record_document(program: Path) -> None:
@@ -242,8 +239,7 @@ def record_document(program: Path) -> None:
 
 def record_fifty(program: Path) -> None:
     """A stack of fifty nodes, 49 of which forward to the first. Deploys nothing: everything is new."""
-    stack = Stack(program, "dev", images=images(), nodes=[], modalities=[])
-    stack.settings.pop("adminer")
+    stack = without_nodes(program, images=images())
     stack.add_node("archive", index="postgresql")
     for i in range(1, 50):
         stack.add_node(f"ward-{i:02}", index="sqlite", forwardTo=["archive"])

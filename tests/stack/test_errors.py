@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.stack.engine import docker, eventually, free_ports
-from tests.stack.harness import Done, Stack
+from tests.stack.harness import Done, Stack, without_nodes
 
 pytestmark = pytest.mark.slow("each start that fails is waited for until its startTimeout, and then repaired by another up")
 
@@ -21,14 +21,10 @@ pytestmark = pytest.mark.slow("each start that fails is waited for until its sta
 @pytest.fixture(scope="module")
 def lone(program: Path) -> Iterator[Stack]:
     """A deployed node with its index in PostgreSQL. Each test puts right what it has broken."""
-    stack = Stack(program, "dev", nodes=[], modalities=[])
-    stack.settings.pop("adminer")
+    stack = without_nodes(program)
     stack.add_node("lone", index="postgresql")
-    try:
-        stack.up()
+    with stack.deployed():
         yield stack
-    finally:
-        stack.wipe()
 
 
 def assert_refused(done: Done, *said: str) -> None:

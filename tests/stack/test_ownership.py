@@ -10,14 +10,13 @@ import pytest
 
 from configs import names
 from tests.stack.dicom import as_file, ct_series
-from tests.stack.harness import Stack, copy_program, docker
+from tests.stack.harness import Stack, copy_program, docker, without_nodes
 
 pytestmark = pytest.mark.slow("two stacks whose nodes, volumes and states are removed, lost and made again by one up after the other")
 
 
 def one_node(program: Path, like: str, name: str = "", index: str = "sqlite") -> Stack:
-    stack = Stack(program, like, name=name, nodes=[], modalities=[])
-    stack.settings.pop("adminer", None)
+    stack = without_nodes(program, like, name=name)
     stack.add_node("archive", index=index, tls=False)
     return stack
 
@@ -29,18 +28,11 @@ def image(stack: Stack) -> str:
     return str(made.SOPInstanceUID)
 
 
-def deployed(stack: Stack) -> Iterator[Stack]:
-    try:
-        stack.up()
-        yield stack
-    finally:
-        stack.wipe()
-
-
 @pytest.fixture(scope="module")
 def kept(program: Path) -> Iterator[Stack]:
     """A stack like prod of one node."""
-    yield from deployed(one_node(program, "prod"))
+    with one_node(program, "prod").deployed() as stack:
+        yield stack
 
 
 def test_a_renamed_stack_keeps_its_data(kept: Stack) -> None:
@@ -81,7 +73,8 @@ def indexed(program: Path) -> Iterator[Stack]:
     """A stack like dev of two nodes with their indexes in PostgreSQL."""
     stack = one_node(program, "dev", index="postgresql")
     stack.add_node("other", index="postgresql")
-    yield from deployed(stack)
+    with stack.deployed():
+        yield stack
 
 
 def databases(stack: Stack) -> set[str]:

@@ -71,4 +71,4 @@ def test_what_a_preview_does_not_know_is_refused_by_the_up_before_the_container_
         assert "own" not in done.steps
         assert '"docker:index/container:Container"' not in stack.state()
     finally:
-        stack.remove()
+        stack.wipe()

@@ -29,12 +29,11 @@ def reviewed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reviewed]:
     """The stack, on a copy of the program that one of the changes edits."""
     need_pulumi()
     changes.tag_images()
-    made = Reviewed(Stack(copy_program(tmp_path_factory.mktemp("reviewed")), "dev", images=changes.images()))
+    stack = Stack(copy_program(tmp_path_factory.mktemp("reviewed")), "dev", images=changes.images())
     try:
-        made.stack.up()
-        yield made
+        with stack.deployed():
+            yield Reviewed(stack)
     finally:
-        made.stack.remove()
         changes.untag_images()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.stack.engine import docker, eventually
-from tests.stack.harness import Done, Stack
+from tests.stack.harness import Done, Stack, without_nodes
 
 pytestmark = pytest.mark.slow("two stacks, and starts that are held up until their startTimeout, which is 5 s at least")
 
@@ -24,14 +24,10 @@ _SHORT = 5
 
 
 def deployed(program: Path, **index_db: object) -> Iterator[Stack]:
-    stack = Stack(program, "dev", nodes=[], modalities=[], indexDb=index_db)
-    stack.settings.pop("adminer")
+    stack = without_nodes(program, indexDb=index_db)
     stack.add_node("lone")
-    try:
-        stack.up()
+    with stack.deployed():
         yield stack
-    finally:
-        stack.wipe()
 
 
 @pytest.fixture(scope="module")

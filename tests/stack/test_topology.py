@@ -10,8 +10,8 @@ import pytest
 
 from tests.stack.dicom import as_file, ct_series
 from tests.stack.forwarding import await_delivery
-from tests.stack.harness import Stack, docker
-from tests.stack.reached import expected, reached
+from tests.stack.harness import Stack, docker, without_nodes
+from tests.stack.reach import expected, reached
 
 pytestmark = pytest.mark.slow("a stack of five nodes: 90 s")
 
@@ -23,18 +23,14 @@ FORWARDERS = {f"{node}-forwarder" for node, _ in LINKS}
 @pytest.fixture(scope="module")
 def five(program: Path) -> Iterator[Stack]:
     """The five nodes, with dev's other settings."""
-    stack = Stack(program, "dev", nodes=[], modalities=[])
-    stack.settings.pop("adminer")
+    stack = without_nodes(program)
     stack.add_node("ct", index="sqlite", forwardTo=["archive"])
     stack.add_node("mr", index="sqlite", forwardTo=["archive"])
     stack.add_node("archive", index="postgresql", forwardTo=["backup"])
     stack.add_node("backup", index="postgresql")
     stack.add_node("lonely", index="sqlite")
-    try:
-        stack.up()
+    with stack.deployed():
         yield stack
-    finally:
-        stack.remove()
 
 
 def known(link: tuple[str, str]) -> bool:

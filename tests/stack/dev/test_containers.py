@@ -10,8 +10,7 @@ import pytest
 from tests.stack.docker_bench import CHECKS, documented, inspect
 from tests.stack.harness import docker
 from tests.stack.like_dev import Dev
-from tests.stack.reach import Outside, addresses, answering, outside
-from tests.stack.reached import PUBLISHED, expected, reached, role_of
+from tests.stack.reach import PUBLISHED, Outside, addresses, answering, expected, outside, reached, role_of
 
 
 @pytest.fixture
@@ -109,7 +108,7 @@ class TestOutside:
 
     def test_nodes_reach_it_and_the_database_and_adminer_do_not(self, beside: Outside, containers: dict[str, dict[str, Any]]) -> None:
         with beside.listening(11112) as device:
-            found = {name: bool(answering(c["Id"], role_of(c), {device})) for name, c in containers.items() if c["State"]["Running"]}
+            found = {name: bool(answering(c, {device})) for name, c in containers.items() if c["State"]["Running"]}
         assert found == {name: role_of(containers[name]) in ("node", "forwarder") for name in found}
 
     @pytest.mark.slow("deploys twice, and scans every port of the machine twice: 60 s")

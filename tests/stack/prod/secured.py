@@ -77,8 +77,5 @@ def deployed(program: Path, images: dict[str, str]) -> Iterator[Secured]:
     db = hospital.issue("db")
     stack.certificates |= {"tlsTrust.scanner": hospital.pem, "tlsTrust.db": hospital.pem, "tlsCertificate.db": db.certificate}
     stack.secrets["tlsKey.db"] = db.key
-    try:
-        stack.up()
+    with stack.deployed():
         yield Secured(stack, hospital, Authority("foreign"))
-    finally:
-        stack.remove()
