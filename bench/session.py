@@ -73,16 +73,16 @@ class Session:
         return f"bench-{os.getpid()}-{self._stacks}"
 
     def free_port(self) -> int:
-        """A port of this machine that nothing listens on, below those that the kernel gives to outgoing connections."""
+        """A port that nothing listens on, below those that the tests take, and those that the kernel gives to outgoing connections."""
         for _ in range(10_000):
-            port = random.randrange(15_000, 32_000)
+            port = random.randrange(15_000, 20_000)
             with socket.socket() as attempt, contextlib.suppress(OSError):
                 attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 attempt.bind(("127.0.0.1", port))
                 if port not in self._ports:
                     self._ports.add(port)
                     return port
-        raise BenchError("no free port between 15000 and 32000")
+        raise BenchError("no free port between 15000 and 20000")
 
 
 @contextlib.contextmanager

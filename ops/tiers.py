@@ -100,12 +100,15 @@ def report(found: Mapping[tuple[str, str], float], seconds: float) -> tuple[str,
 
 
 def _ensure_packages() -> None:
-    """Chromium and its driver for the tests that look at web pages, a C compiler for the page of the contract image."""
-    wanted = (("chromium", "chromium"), ("chromium-driver", "chromedriver"), ("gcc", "cc"))
-    missing = [package for package, command in wanted if not shutil.which(command)]
-    if not missing:
-        say("Tests", "chromium, chromedriver, cc")
-    elif apt.can_install():
-        apt.install("Tests", missing, "the tests of web pages")
-    else:
-        say("Tests", f"{' and '.join(missing)} missing: tests of web pages are skipped (sudo apt-get install {' '.join(missing)})")
+    """A browser and its driver for the tests that look at web pages, a C compiler for the page of the contract image."""
+    wanted = (("chromium", ("chromium", "google-chrome")), ("chromium-driver", ("chromedriver",)), ("gcc", ("cc",)))
+    missing = [package for package, commands in wanted if not any(map(shutil.which, commands))]
+    why = ""
+    if missing and apt.can_install():
+        try:
+            apt.install("Tests", missing, "the tests of web pages")
+            missing = []
+        except SetupError as error:
+            why = f": {str(error).splitlines()[0]}"
+    said = f"{' and '.join(missing)} missing, tests of web pages are skipped (apt-get install {' '.join(missing)}{why})"
+    say("Tests", said if missing else "a browser, chromedriver, cc")

@@ -11,7 +11,9 @@ from tests.stack.dicom import Study, ct_series, sample_images
 from tests.stack.harness import ROOT, copy_program, need_pulumi
 
 #: Tiers whose tests wait for stacks begin first: the short ones fill in where a process would have nothing to do at the end.
-_WAITING = ("stack", "contract", "faults", "bench", "toolchain")
+_WAITING = ("faults", "bench", "stack", "contract", "toolchain")
+#: Each needs half of the networks that an engine has addresses for: they run one after the other.
+_MANY_NETWORKS = ("tests/faults", "tests/bench")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,6 +38,8 @@ class ByStack(LoadScopeScheduling):  # type: ignore[misc]
     def _split_scope(self, nodeid: str) -> str:
         """The group of a test: tests beside a conftest.py share the stack that it makes, and so a group; all others are grouped by file."""
         file = PurePosixPath(nodeid.partition("::")[0])
+        if str(file.parent) in _MANY_NETWORKS:
+            return "+".join(_MANY_NETWORKS)
         return str(file.parent if (ROOT / file).with_name("conftest.py").exists() else file)
 
 

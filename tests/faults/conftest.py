@@ -33,12 +33,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def world(program: Path) -> Iterator[World]:
     """The stack."""
     if os.geteuid() != 0 or docker("info", "--format", "{{.Name}}") != socket.gethostname():
         pytest.skip("faults are made by root on the machine that runs the engine: processes killed, packets and files lost")
-    made = make_world(program, _CLIENTS, [{"name": "spare"}])
+    made = make_world(program, _CLIENTS, [{"name": "spare"}, {"name": "lonely"}])
     try:
         made.deploy()
         made.archive.count_stores()

@@ -38,14 +38,24 @@ def eventually(what: str, probe: Callable[[], Any], seconds: float = PATIENCE_SE
     return answer
 
 
+#: Which process of pytest-xdist this is, and of how many.
+_WORKER, _WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_given: set[int] = set()
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nothing listens on, below those that the kernel gives to outgoing connections: they stay free."""
+    """Ports of this machine that nothing listens on, and that no other test gets: a stack takes its ports only when it is deployed.
+
+    They are below those that the kernel gives to outgoing connections, so that they stay free.
+    """
     ports: list[int] = []
     while len(ports) < count:
-        port = random.choice(TEST_PORTS)
+        port = random.choice(TEST_PORTS[_WORKER::_WORKERS])
         with socket.socket() as attempt, contextlib.suppress(OSError):
             attempt.bind(("127.0.0.1", port))
-            ports += [port] if port not in ports else []
+            if port not in _given:
+                ports.append(port)
+                _given.add(port)
     return ports
 
 

@@ -68,7 +68,7 @@ def _collected(*items: _Item) -> list[str]:
 
 def test_what_waits_for_stacks_comes_first() -> None:
     nodeids = ("tests/unit/test_a.py::test_b", "tests/faults/test_c.py::test_d", "tests/stack/dev/test_e.py::test_f")
-    assert _collected(*map(_Item, nodeids)) == [nodeids[2], nodeids[1], nodeids[0]]
+    assert _collected(*map(_Item, nodeids)) == [nodeids[1], nodeids[2], nodeids[0]]
 
 
 def test_a_slow_test_says_why() -> None:
@@ -83,6 +83,8 @@ def test_a_slow_test_says_why() -> None:
         ("tests/unit/test_tiers.py::TestA::test_b[x/y]", "tests/unit/test_tiers.py"),
         ("tests/stack/dev/test_dicom.py::test_a", "tests/stack/dev"),
         ("tests/stack/dev/test_access.py::test_b", "tests/stack/dev"),
+        ("tests/faults/test_faults.py::test_a", "tests/faults+tests/bench"),
+        ("tests/bench/test_bench.py::test_b", "tests/faults+tests/bench"),
     ],
 )
 def test_tests_beside_a_conftest_share_a_process_and_others_do_by_file(nodeid: str, group: str) -> None:

@@ -23,9 +23,8 @@ SECONDS = 60
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
     """Debian's Chromium, with a profile of its own, that speaks to nobody but the pages it is shown."""
-    paths = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
-    missing = [{"chromium": "chromium", "chromedriver": "chromium-driver"}[name] for name, path in paths.items() if path is None]
-    if missing:
+    paths = {"chromium": shutil.which("chromium") or shutil.which("google-chrome"), "chromium-driver": shutil.which("chromedriver")}
+    if missing := [package for package, path in paths.items() if path is None]:
         pytest.skip(f"the tests of web pages need a browser: apt-get install -y {' '.join(missing)}")
     options = Options()
     options.binary_location = str(paths["chromium"])
@@ -36,7 +35,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
     options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
     # Its own searches for updates and time go nowhere: loopback is all that it may resolve.
     options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost")
-    driver = webdriver.Chrome(options=options, service=Service(executable_path=str(paths["chromedriver"])))
+    driver = webdriver.Chrome(options=options, service=Service(executable_path=str(paths["chromium-driver"])))
     try:
         driver.set_page_load_timeout(SECONDS)
         yield driver
