@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -29,7 +30,7 @@ _WITHOUT_DOCKER: Final = frozenset({"unit", "program"})
 SIZES: Final = {"test": "not slow", "test-slow": "slow"}
 #: Two processes, on any machine: each may have two stacks at a time, and an engine has addresses for about 30 networks in all. Tests that
 #: share a stack share a process (tests/conftest.py).
-_SIDE_BY_SIDE: Final = ("-n", "2", "--no-loadscope-reorder")
+_SIDE_BY_SIDE: Final = ("-n", "2", "--no-loadscope-reorder", "--max-worker-restart=0")
 _NO_TESTS_COLLECTED: Final = 5
 
 
@@ -60,10 +61,17 @@ def run_tests(stack: str, size: str, tiers: Sequence[str] = TIERS) -> int:
     print(flush=True)
     started = time.monotonic()
     # PYTEST_ARGS has the last word: `make test PYTEST_ARGS="-x -n 0"`.
-    command = [sys.executable, "-m", "pytest", *folders, *options, *os.environ.get("PYTEST_ARGS", "").split()]
-    status = subprocess.run(command, cwd=ROOT, check=False).returncode
+    command = [sys.executable, "-m", "pytest", *folders, *options, *shlex.split(os.environ.get("PYTEST_ARGS", ""))]
+    with subprocess.Popen(command, cwd=ROOT) as pytest:
+        try:
+            status = pytest.wait()
+        except KeyboardInterrupt:
+            # pytest has the terminal's interrupt as well, and removes the stacks that it has made.
+            status = pytest.wait()
     text, failed = report(outcomes(results, status), time.monotonic() - started)
     print(f"\n{text}")
+    if status == _NO_TESTS_COLLECTED:
+        print(f"There is no test of this size in {', '.join(tiers)}.")
     return int(failed)
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from images import local_image
+from ops.setup.images import ensure_local_images
 from tests.stack.engine import docker
 
 _FOLDER = Path(__file__).parent
@@ -26,9 +29,10 @@ def built(mirror: str) -> Iterator[dict[str, str]]:
     be pulled, and the real names stay what they are: a user's engine may hold the real images.
 
     Args:
-        mirror: the mirror's folder, of which each process of the tests has one of its own: the names are removed afterwards.
+        mirror: the first part of the mirror's folder. The whole of it is this run's own: the names are removed afterwards.
     """
-    names = {role: f"contract.invalid/{mirror}/{name}" for role, name in _NAMES.items()}
+    ensure_local_images(tuple(_NAMES))  # where a registry answers, nothing else has built them
+    names = {role: f"contract.invalid/{mirror}-{secrets.token_hex(3)}/{name}" for role, name in _NAMES.items()}
     try:
         for role, name in names.items():
             with tempfile.TemporaryDirectory() as folder:
@@ -50,7 +54,7 @@ def built(mirror: str) -> Iterator[dict[str, str]]:
 
 def has_page() -> bool:
     """Whether there is a compiler for the page that "/" leads to."""
-    return shutil.which("cc") is not None
+    return sys.platform == "linux" and shutil.which("cc") is not None
 
 
 def _compile(source: Path, library: Path) -> None:

@@ -53,6 +53,8 @@ def rotated(dev: Dev, forwarded: Forwarded) -> Rotated:
 def test_all_have_another_value(dev: Dev, rotated: Rotated) -> None:
     assert rotated.old.keys() == dev.stack.secrets.keys()
     assert [key for key, value in rotated.old.items() if dev.stack.secrets[key] == value] == []
+    shown = rotated.done.text + dev.stack.kept_files()
+    assert [key for key, value in dev.stack.secrets_ever if value in shown] == []
     assert {"server-container", "client-container", "client-forwarder-container", "db-container", "db-roles"} <= rotated.done.replaced
 
 
@@ -78,7 +80,10 @@ def test_nothing_was_lost_and_nobody_waited_long(dev: Dev, rotated: Rotated, stu
     assert dev.client.holds(sender.taken).keys() == set(sender.taken) == dev.server.holds(sender.taken).keys()
     assert sender.longest < _INTERRUPTION
     assert dev.client.holds(study.uids) == dev.server.holds(study.uids) == forwarded.identifiers
+    assert (forwarded.answer.kept, forwarded.answer.failed) == (study.uids, {})
     assert_unchanged(dev, study, forwarded)
+    assert dev.client.echoes("server")
+    assert dev.server.echoes("client")
 
 
 @pytest.mark.parametrize("name", ["client", "server"])

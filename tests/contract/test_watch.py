@@ -18,7 +18,7 @@ from tests.stack.test_backends import checkout, stack
 
 pytestmark = pytest.mark.slow("a node that never starts, and a checkout's own set-up: 30 s")
 
-_BROKEN = "contract.invalid/dev/broken/orthanc:26.8.1"
+_BROKEN = "contract.invalid/broken/orthanc:26.8.1"
 _SOON_SECONDS = 20
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
+
+from pydicom.dataset import FileDataset
 
 from configs.tls import is_private_key
+from images import local_image
 from ops.containers import docker_runner
 from ops.drift.command import look_for_drift
 from ops.table import table
@@ -26,6 +31,8 @@ class TestDeployed:
     def test_it_is_verified(self, stack: Stack) -> None:
         text, status = report(verify(stack.outputs(), stack.prefix, docker_runner(["docker"])))
         assert status == 0, text
+        chosen = {docker("image", "inspect", "--format", "{{.Id}}", image) for image in _images(stack)}
+        assert {docker("inspect", "--format", "{{.Image}}", one) for one in stack.containers().values()} == chosen
 
     def test_a_second_up_does_nothing(self, stack: Stack) -> None:
         before = stack.containers()
@@ -45,15 +52,11 @@ class TestDeployed:
             assert look_for_drift(operated) == []
 
     def test_an_image_is_forwarded_byte_for_byte_and_committed(self, stack: Stack) -> None:
-        image = ct_series(slices=1, size=64)[0]
-        client, server = stack.node("client"), stack.node("server")
-        made = client.post("/instances", as_file(image))
-        await_delivery(stack, "client", "server")
-        assert dataset_bytes(server.read(f"/instances/{made['ID']}/file")) == dataset_bytes(as_file(image))
-        answer = ask_commitment(client, "server", [image])
-        assert (answer.kept, answer.failed) == ({str(image.SOPInstanceUID)}, {})
-        for node in (client, server):
-            node.ask(f"/studies/{made['ParentStudy']}", method="DELETE")
+        with _sent(stack) as (image, identifier):
+            at_server = stack.node("server").read(f"/instances/{identifier}/file")
+            assert dataset_bytes(at_server) == dataset_bytes(as_file(image))
+            answer = ask_commitment(stack.node("client"), "server", [image])
+            assert (answer.kept, answer.failed) == ({str(image.SOPInstanceUID)}, {})
 
 
 class TestSecrets:
@@ -63,15 +66,19 @@ class TestSecrets:
         everything = _places(stack) | {"all that Pulumi has printed": "\n".join(stack.printed)}
         empty = [place for place, text in everything.items() if len(text) < 100]
         assert empty == []
+        assert len(everything["the state, its backups and history"]) > 100_000
         hits = {place: [key for key, word in _words(stack) if word in text] for place, text in everything.items()}
         rows = [(place, str(len(text)), str(len(hits[place]))) for place, text in everything.items()]
-        (ROOT / "artifacts" / f"secrets-{stack.like}.txt").write_text(table(("place", "characters", "hits"), rows) + "\n")
+        (ROOT / "artifacts" / f"secrets-{stack.like}{'-upstream' if upstream(stack) else ''}.txt").write_text(
+            table(("place", "characters", "hits"), rows) + "\n"
+        )
         # The registry's PostgreSQL has its password in its server's environment: tests/contract/README.md.
         known = {"/proc/1/environ": ["dbPassword"]} if upstream(stack) else {}
         assert {place: keys for place, keys in hits.items() if keys} == known
 
     def test_no_patient_is_in_a_log(self, stack: Stack) -> None:
-        logs = "".join(docker("logs", one) for one in stack.containers().values())
+        with _sent(stack):
+            logs = "".join(docker("logs", one) for one in stack.containers().values())
         assert "Orthanc has started" in logs
         assert [name for name in (PATIENT, PATIENT.partition("^")[0]) if name in logs] == []
 
@@ -90,19 +97,48 @@ class TestSecrets:
         }
 
     def test_the_outputs_give_them_to_who_may_decrypt_them(self, stack: Stack) -> None:
+        assert "orthanc" in stack.outputs()["users"]["client"]
         users = {user: stack.secrets[f"userPassword.client.{user}"] for user in stack.outputs()["nodes"]["client"]["roles"]}
         assert stack.outputs()["users"]["client"] == users
 
 
+def _images(stack: Stack) -> list[str]:
+    """The images that the outputs tell."""
+    said = stack.outputs()["images"]
+    return [said[role] for role in ("orthanc", "postgres", "adminer") if said[role]]
+
+
+@contextlib.contextmanager
+def _sent(stack: Stack) -> Iterator[tuple[FileDataset, str]]:
+    """An image that both nodes hold, for a while, and its identifier in Orthanc."""
+    image = ct_series(slices=1, size=64)[0]
+    made = stack.node("client").post("/instances", as_file(image))
+    await_delivery(stack, "client", "server")
+    try:
+        yield image, made["ID"]
+    finally:
+        for name in ("client", "server"):
+            stack.node(name).ask(f"/studies/{made['ParentStudy']}", method="DELETE")
+
+
 def upstream(stack: Stack) -> bool:
     """Whether it runs on images that do as the registry's."""
-    return str(stack.settings["images"].get("orthanc", "")).startswith("contract.invalid/")
+    running = docker("inspect", "--format", "{{.Image}}", f"{stack.prefix}-client")
+    return running != docker("image", "inspect", "--format", "{{.Id}}", local_image("orthanc"), check=False)
 
 
 def _words(stack: Stack) -> list[tuple[str, str]]:
     """What is looked for: each value that a secret has had, and of a private key a line, since it is written in many ways."""
+    keys = {key for key, _ in stack.secrets_ever if is_private_key(key)}
+    assert len(keys) >= (4 if stack.like == "prod" else 0), "the authority's, the nodes', the database's"
     assert {"dbPassword", "dbPassword.server", "userPassword.client.orthanc", "forwarderPassword.client"} <= stack.secrets.keys()
-    return [(key, value.splitlines()[3] if is_private_key(key) else value) for key, value in sorted(stack.secrets_ever)]
+    return [(key, _line(value) if is_private_key(key) else value) for key, value in sorted(stack.secrets_ever)]
+
+
+def _line(private_key: str) -> str:
+    """A line out of the middle: the first ones are public."""
+    lines = private_key.splitlines()
+    return lines[len(lines) // 2]
 
 
 def _running(stack: Stack) -> dict[str, str]:
@@ -126,6 +162,7 @@ def _places(stack: Stack) -> dict[str, str]:
         done = stack.preview(diff=True)
         assert {"client-container", "client-forwarder-container", "server-container", "db-roles"} <= done.replaced
         places = {"preview --json": stack.command("preview", "--json").text}
+    stack.preview(expect_no_changes=True)  # and the stack file is as it was
     places["stack output"] = stack.command("stack", "output", "--json").text
     places["stack export"] = stack.command("stack", "export").text
     places["the state, its backups and history"] = stack.kept_files()

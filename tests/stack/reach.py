@@ -70,7 +70,17 @@ def answering(inspected: dict[str, Any], targets: Collection[Target]) -> set[Tar
     labels = [f"--filter=label={LABEL_STACK}={stack}", f"--filter=label={LABEL_ROLE}=node"]
     image = docker("ps", *labels, "--format", "{{.Image}}").split()[0]
     asked = ",".join(f"{address} {port}" for address, port in sorted(targets))
-    run = ["run", "--rm", f"--network=container:{inspected['Id']}", "--entrypoint=python3", image, "-c", _CONNECT, asked]
+    run = [
+        "run",
+        "--rm",
+        f"--label={LABEL_STACK}={stack}",
+        f"--network=container:{inspected['Id']}",
+        "--entrypoint=python3",
+        image,
+        "-c",
+        _CONNECT,
+        asked,
+    ]
     return {(address, int(port)) for address, port in (line.split() for line in docker(*run).splitlines() if line)}
 
 

@@ -1,7 +1,7 @@
 """The report against the truth: what it says before an update is compared with what the update then does.
 
 Each change is previewed with the report and a plan, and the plan is applied; meanwhile the engine's events and a probe on every DICOM
-port tell what really happened. A table of it is left in artifacts/report-against-truth-<stack>.md.
+port tell what really happened. A table of it is left in artifacts/report-against-truth-<name>.md.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ops.report import Report, build, read
 from ops.report.model import Level
-from tests.stack.harness import ROOT, Done, Stack
+from tests.stack.harness import ROOT, Done, Stack, eventually
 from tests.stack.outage import Outage, answers
 
 
@@ -42,8 +42,8 @@ class Row:
 class Reviewed:
     """A stack, with a preview before each update and a look at what the update does."""
 
-    def __init__(self, stack: Stack) -> None:
-        self.stack = stack
+    def __init__(self, stack: Stack, name: str) -> None:
+        self.stack, self._name = stack, name
         self.rows: list[Row] = []
         self.nodes: dict[int, str] = {}
 
@@ -75,7 +75,7 @@ class Reviewed:
         report, done = self.preview(plan)
         assert done.ok, done.text
         ports = self.ports()
-        assert all(map(answers, ports.values()))
+        eventually("every DICOM port answers", lambda: all(map(answers, ports.values())))
         started = time.monotonic()
         with Outage(self.stack.prefix, ports.values()) as seen:
             done = self.stack.command("up", "--yes", "--skip-preview", "--suppress-outputs", "--policy-pack", "policy", "--plan", str(plan))
@@ -104,7 +104,7 @@ class Reviewed:
         row = Row(change, containers, seen.stopped, named if report.level is not Level.FAILED else set(), seen.down, seconds)
         self.rows.append(row)
         said = table(self.rows, lambda port: self.nodes.get(port, str(port)))
-        (ROOT / "artifacts" / f"report-against-truth-{self.stack.name}.md").write_text(said)
+        (ROOT / "artifacts" / f"report-against-truth-{self._name}.md").write_text(said)
         assert row.wrong == [], f"{change}: {row}"
 
 

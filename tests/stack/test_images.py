@@ -328,6 +328,15 @@ class TestOrthanc:
         assert not succeeds(sleeper, PROBE)
         assert "Connection refused" in docker("exec", sleeper, PROBE, check=False)
 
+    def test_the_probe_speaks_tls_without_verifying(self, lab: Lab) -> None:
+        made = (
+            "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=elsewhere -days 2 -keyout /tmp/k -out /tmp/c 2> /dev/null; cat /tmp/[kc]"
+        )
+        files = node_files({"SslEnabled": True, "SslCertificate": "/run/secrets/node.pem"})
+        node = lab.start("orthanc", "tls", files=files | {"/run/secrets/node.pem": inside("orthanc", "sh", "-c", made)})
+        await_node(node)
+        assert not succeeds(node, PROBE, "--http_scheme=http"), "it does not serve TLS: the test proves nothing"
+
     def test_the_probe_follows_the_database(self, node: str, database: str) -> None:
         docker("stop", "--time=20", database)
         try:
@@ -397,7 +406,7 @@ class TestPostgres:
 
 @slow
 class TestAdminer:
-    """The image of Adminer; tests/stack/test_web.py and test_access.py log in with it."""
+    """The image of Adminer; tests/stack/dev/test_web.py and test_access.py log in with it."""
 
     def test_it_offers_the_default_server(self, lab: Lab) -> None:
         container = lab.start("adminer", "adminer", options=("--env=ADMINER_DEFAULT_SERVER=db",))

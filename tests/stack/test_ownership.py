@@ -48,6 +48,18 @@ def test_a_renamed_stack_keeps_its_data(kept: Stack) -> None:
     assert kept.node("archive").holds([uid])
 
 
+def test_what_was_prod_stays_protected_as_dev(kept: Stack) -> None:
+    uid = image(kept)
+    with kept.trying() as settings:
+        settings["environment"] = "dev"
+        assert "environment is dev, and the stack was prod: its data volumes stay protected" in kept.up().text
+        assert not kept.command("destroy", "--yes").ok
+        assert kept.node("archive").holds([uid])
+        assert kept.volumes() == {"archive"}
+    kept.up()
+    assert kept.node("archive").holds([uid])
+
+
 def test_a_volume_whose_state_is_lost_can_be_adopted(kept: Stack, tmp_path: Path) -> None:
     uid, image_of, volume = image(kept), kept.outputs()["images"]["orthanc"], f"{kept.prefix}-archive"
     assert kept.destroy(exclude_protected=True).ok

@@ -32,7 +32,7 @@ def reviewed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reviewed]:
     stack = Stack(copy_program(tmp_path_factory.mktemp("reviewed")), "dev", images=changes.images())
     try:
         with stack.deployed():
-            yield Reviewed(stack)
+            yield Reviewed(stack, "own")
     finally:
         changes.untag_images()
 

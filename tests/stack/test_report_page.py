@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 from ops.report.markdown import markdown
@@ -82,5 +83,10 @@ def test_hostile_names_do_nothing_in_a_browser(browser: webdriver.Chrome, tmp_pa
     assert browser.find_elements(By.CSS_SELECTOR, "img, iframe, a[href]") == []
     assert len(browser.find_elements(By.CSS_SELECTOR, "script")) == (2 if MERMAID else 0)
     if MERMAID:
-        drawn = browser.find_elements(By.CSS_SELECTOR, "pre.mermaid svg")
+        drawn = WebDriverWait(browser, SECONDS).until(lambda shown: _all_drawn(shown, len(names)))
         assert not any("Syntax error" in picture.text for picture in drawn)
+
+
+def _all_drawn(browser: webdriver.Chrome, count: int) -> list[WebElement]:
+    drawn = browser.find_elements(By.CSS_SELECTOR, "pre.mermaid svg")
+    return drawn if len(drawn) == count else []

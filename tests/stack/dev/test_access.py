@@ -70,6 +70,12 @@ class TestCallers:
         assert wrong == []
 
     @pytest.mark.parametrize("name", ["client", "server"])
+    def test_nothing_of_what_a_stranger_sends_is_kept(self, dev: Dev, name: str) -> None:
+        node, images = dev.stack.node(name), ct_series(slices=1, size=16)
+        assert store(node, "STRANGER", images) == []
+        assert node.holds([images[0].SOPInstanceUID]) == {}
+
+    @pytest.mark.parametrize("name", ["client", "server"])
     @pytest.mark.parametrize("called", ["ANY-SCP", "ORTHANC", "ORTHANC_OTHER"])
     def test_one_who_calls_another_ae_title_is_refused(self, dev: Dev, image: FileDataset, name: str, called: str) -> None:
         node = dev.stack.node(name)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import pytest
 
 from ops.report.model import Level
 from tests.stack.dicom import Study, as_file, ct_series, echo
 from tests.stack.forwarding import await_delivery
 from tests.stack.harness import docker, eventually
-from tests.stack.like_dev import WORKSTATION, Dev, Forwarded
+from tests.stack.like_dev import COUNT, WORKSTATION, Dev, Forwarded
 from tests.stack.reviewing import Reviewed
 
 # In this order: each begins with what the one before has left.
@@ -17,9 +20,16 @@ from tests.stack.reviewing import Reviewed
 @pytest.fixture(scope="module")
 def reviewed(dev: Dev, forwarded: Forwarded) -> Reviewed:
     """The stack, holding the study, with the report of each update."""
-    return Reviewed(dev.stack)
+    return Reviewed(dev.stack, "shared")
 
 
+@pytest.fixture(scope="module")
+def before(dev: Dev) -> dict[str, Any]:
+    """Its settings as they were."""
+    return copy.deepcopy(dev.stack.settings)
+
+
+@pytest.mark.usefixtures("before")
 def test_a_node_and_a_device_are_added(dev: Dev, reviewed: Reviewed, study: Study, forwarded: Forwarded) -> None:
     assert not echo(dev.client, "SCANNER")
     dev.stack.node_settings("server")["forwardTo"] = ["backup"]
@@ -39,6 +49,7 @@ def test_a_node_and_a_device_are_added(dev: Dev, reviewed: Reviewed, study: Stud
     # What the server held before goes to the new node, too.
     await_delivery(dev.stack, "server", "backup")
     assert dev.stack.node("backup").holds(study.uids) == forwarded.identifiers
+    assert dev.stack.sql(COUNT, database="orthanc_backup") == str(len(study.uids))
 
 
 @pytest.mark.parametrize(("role", "database"), [("server", "backup"), ("backup", "server")])
@@ -82,17 +93,21 @@ def test_the_databases_settings_restart_no_node(dev: Dev, reviewed: Reviewed, st
     assert dev.stack.sql("show max_connections", database="postgres") == "60"
 
 
-def test_a_node_is_removed_with_its_data(dev: Dev, reviewed: Reviewed) -> None:
-    del dev.stack.node_settings("server")["forwardTo"]
-    dev.stack.settings["nodes"] = [node for node in dev.stack.settings["nodes"] if node["name"] != "backup"]
-    report = reviewed.update("a node removed")
+def test_a_node_is_removed_with_its_data(dev: Dev, reviewed: Reviewed, before: dict[str, Any]) -> None:
+    """With all else as it was before these tests."""
+    dev.stack.settings = before
+    report = reviewed.update("a node removed, and all else as before")
     assert [down.node for down in report.downtime if down.for_good] == ["backup"]
     assert [risk.volume for risk in report.data if risk.lost] == [f"{dev.stack.prefix}-backup"]
     assert dev.stack.volumes() == {"client", "db", "server"}
 
 
-def test_a_container_that_was_removed_by_hand_comes_back_with_its_data(dev: Dev, study: Study, forwarded: Forwarded) -> None:
-    docker("rm", "--force", f"{dev.stack.prefix}-client")
+@pytest.mark.parametrize("by_hand", [("stop",), ("rm", "--force")], ids=" ".join)
+def test_a_container_that_goes_by_hand_comes_back_with_its_data(dev: Dev, study: Study, forwarded: Forwarded, by_hand: list[str]) -> None:
+    before = dev.stack.containers()
+    docker(*by_hand, f"{dev.stack.prefix}-client")
     dev.stack.up(refresh=True)
+    eventually("the client serves", lambda: dev.client.ask("/system")[0] == 200)
     assert dev.client.holds(study.uids) == forwarded.identifiers
+    assert {name for name, one in dev.stack.containers().items() if one != before[name]} <= {"client"}
     dev.stack.preview(expect_no_changes=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
@@ -40,3 +41,10 @@ def test_what_is_refused_before_anything_is_touched(dev: Dev, settings: dict[str
         done = dev.stack.try_up()
     assert_refused(done, *(words.format(prefix=dev.stack.prefix) for words in said), "Nothing was touched")
     assert "\x1b" not in done.text
+
+
+def test_a_port_that_is_taken(dev: Dev) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, nothing_touched(dev.stack):
+        dev.stack.node_settings("client")["httpPort"] = taken.getsockname()[1]
+        done = dev.stack.try_up()
+    assert_refused(done, "nodes[1].httpPort", "is taken on this host", "Nothing was touched")

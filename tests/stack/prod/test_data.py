@@ -35,6 +35,7 @@ def test_a_second_checkout_takes_over_nothing(stack: Stack, image: str, tmp_path
     before = stack.containers(), stack.networks()
     other = Stack(copy_program(tmp_path), "prod", name=stack.name)
     other.settings, other.certificates, other.secrets = copy.deepcopy(stack.settings), dict(stack.certificates), dict(stack.secrets)
+    other.settings["environment"] = "dev"  # so that nothing but its owner protects the data
     for _ in range(2):
         done = other.try_up()
         assert not done.ok
@@ -70,6 +71,7 @@ def test_a_destroy_stops_it_in_good_order_and_keeps_the_data(stack: Stack, image
     watches = {name: Watch(container) for name, container in stack.containers().items() if name != "db-roles"}
     done = stack.destroy(exclude_protected=True)
     assert done.ok, done.text
+    assert [key for key, value in stack.secrets_ever if value in done.text] == []
     assert {name: watch.exit_code() for name, watch in watches.items()} == dict.fromkeys(watches, 0)
     assert (stack.containers(), stack.networks(), stack.volumes()) == ({}, [], _VOLUMES)
     stack.up()
