@@ -68,7 +68,7 @@ def test_a_volume_whose_state_is_lost_can_be_adopted(kept: Stack, tmp_path: Path
     try:
         user = docker("create", "--volume", f"{volume}:/data", image_of)
         refused = other.try_up()
-        docker("rm", user)
+        docker("rm", "--volumes", user)
         assert not refused.ok
         assert "still uses" in refused.text, "what is in use is another stack's"
         other.up()
