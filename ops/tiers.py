@@ -86,7 +86,7 @@ def outcomes(results: Path, status: int = 0) -> Mapping[tuple[str, str], float]:
     for case in ET.parse(results).iter("testcase") if results.exists() else ():
         # A module that cannot be imported is a case without a class.
         name = case.get("classname") or case.get("name") or ""
-        tier = name.removeprefix("tests.").partition(".")[0]
+        tier = name.removeprefix("tests.").partition(".")[0] or "pytest"
         tags = {child.tag for child in case}
         outcome = "failed" if tags & {"failure", "error"} else "skipped" if "skipped" in tags else "passed"
         found[tier, outcome] += 1
