@@ -10,7 +10,7 @@ import pytest
 from ops.setup.console import ROOT
 
 _TESTS = "".join(file.read_text() for file in ROOT.glob("tests/**/*.py"))
-_PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("tests/*/README.md")])
+_PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("[a-z]*/README.md"), *ROOT.glob("tests/*/README.md")])
 
 
 @pytest.mark.parametrize("page", _PAGES, ids=lambda page: str(page.relative_to(ROOT)))
