@@ -100,9 +100,10 @@ def report(found: Mapping[tuple[str, str], float], seconds: float) -> tuple[str,
     """The closing table, whose last line is "<n> passed, <m> failed", and whether that is no success. No test at all is none."""
     outcomes = ("passed", "failed", "skipped")
     tiers = [tier for tier in dict.fromkeys((*TIERS, *(tier for tier, _ in found))) if any(found.get((tier, one)) for one in outcomes)]
-    rows = [(tier, *(f"{found.get((tier, one), 0):.0f}" for one in outcomes), f"{found.get((tier, 'seconds'), 0):.0f} s") for tier in tiers]
-    passed, failed, skipped = (int(sum(found.get((tier, one), 0) for tier in tiers)) for one in outcomes)
-    rows.append(("all", str(passed), str(failed), str(skipped), f"{sum(found.get((tier, 'seconds'), 0) for tier in tiers):.0f} s"))
+    numbers = {tier: [found.get((tier, one), 0.0) for one in (*outcomes, "seconds")] for tier in tiers}
+    numbers["all"] = [sum(column) for column in zip([0.0] * 4, *numbers.values(), strict=True)]
+    rows = [(tier, *(f"{count:.0f}" for count in counts), f"{spent:.0f} s") for tier, (*counts, spent) in numbers.items()]
+    passed, failed = map(int, numbers["all"][:2])
     text = table(("tier", *outcomes, "time of its tests"), rows)
     return f"{text}\n\nAll of it took {seconds:.0f} s.\n{passed} passed, {failed} failed", bool(failed or not passed)
 

@@ -53,8 +53,7 @@ def rotated(dev: Dev, forwarded: Forwarded) -> Rotated:
 def test_all_have_another_value(dev: Dev, rotated: Rotated) -> None:
     assert rotated.old.keys() == dev.stack.secrets.keys()
     assert [key for key, value in rotated.old.items() if dev.stack.secrets[key] == value] == []
-    shown = rotated.done.text + dev.stack.kept_files()
-    assert [key for key, value in dev.stack.secrets_ever if value in shown] == []
+    assert dev.stack.secrets_in(rotated.done.text + dev.stack.kept_files()) == []
     assert {"server-container", "client-container", "client-forwarder-container", "db-container", "db-roles"} <= rotated.done.replaced
 
 

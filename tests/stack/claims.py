@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 from pydicom.dataset import FileDataset
 
@@ -16,13 +17,15 @@ from ops.table import table
 from ops.verify import report, verify
 from tests.stack.dicom import PATIENT, as_file, ct_series, dataset_bytes
 from tests.stack.forwarding import ask_commitment, await_delivery
-from tests.stack.harness import ROOT, Stack, docker
+from tests.stack.harness import Stack, docker
 from tests.stack.sending import operated_on
 
 #: Files that everybody may read, in containers where nobody runs but the one who needs it: PostgreSQL (its entry point reads its file as
 #: root and as postgres), the forwarder; and of a node what the registry's image merges.
 _READ_BY_ALL = ("/run/secrets/postgres-password", "/run/secrets/forwarder.json")
 _READ_BY_ALL_UPSTREAM = "/tmp/orthanc.json"
+#: Where the image, the deployment or a program may have written a secret.
+_FOLDERS = ("/etc", "/home", "/root", "/run", "/tmp", "/usr/local", "/var")
 
 
 class TestDeployed:
@@ -62,16 +65,19 @@ class TestDeployed:
 class TestSecrets:
     """No secret shows where somebody else could read it."""
 
-    def test_none_is_in_any_place(self, stack: Stack) -> None:
+    def test_none_is_in_any_place(self, stack: Stack, artifacts: Path) -> None:
         everything = _places(stack) | {"all that Pulumi has printed": "\n".join(stack.printed)}
         empty = [place for place, text in everything.items() if len(text) < 100]
         assert empty == []
         assert len(everything["the state, its backups and history"]) > 100_000
-        hits = {place: [key for key, word in _words(stack) if word in text] for place, text in everything.items()}
+        looked_for = {key for key, _ in stack.words()}
+        assert {"dbPassword", "dbPassword.server", "userPassword.client.orthanc", "forwarderPassword.client"} <= looked_for
+        private_keys = set(filter(is_private_key, looked_for))
+        assert len(private_keys) >= (4 if stack.like == "prod" else 0), "the authority's, the nodes', the database's"
+        hits = {place: stack.secrets_in(text) for place, text in everything.items()}
         rows = [(place, str(len(text)), str(len(hits[place]))) for place, text in everything.items()]
-        (ROOT / "artifacts" / f"secrets-{stack.like}{'-upstream' if upstream(stack) else ''}.txt").write_text(
-            table(("place", "characters", "hits"), rows) + "\n"
-        )
+        name = f"secrets-{stack.like}{'-upstream' if upstream(stack) else ''}.txt"
+        (artifacts / name).write_text(table(("place", "characters", "hits"), rows) + "\n")
         # The registry's PostgreSQL has its password in its server's environment: tests/contract/README.md.
         known = {"/proc/1/environ": ["dbPassword"]} if upstream(stack) else {}
         assert {place: keys for place, keys in hits.items() if keys} == known
@@ -85,10 +91,9 @@ class TestSecrets:
     def test_a_forwarders_is_in_files_of_it_and_its_node_alone(self, stack: Stack) -> None:
         """In /tmp the node's image puts the file that it merges for Orthanc, for its user alone."""
         password = stack.secrets["forwarderPassword.client"]
-        folders = ("/etc", "/home", "/root", "/run", "/tmp", "/usr/local", "/var")
         found: dict[tuple[str, str], str] = {}
         for name, container in _running(stack).items():
-            files = docker("exec", "--user", "0", container, "grep", "-rlsF", password, *folders, check=False).split()
+            files = docker("exec", "--user", "0", container, "grep", "-rlsF", password, *_FOLDERS, check=False).split()
             found |= {(name, file): docker("exec", container, "stat", "-c", "%a", file) for file in files}
         assert found == {
             ("client", "/run/secrets/orthanc.json"): "400",
@@ -125,20 +130,6 @@ def upstream(stack: Stack) -> bool:
     """Whether it runs on images that do as the registry's."""
     running = docker("inspect", "--format", "{{.Image}}", f"{stack.prefix}-client")
     return running != docker("image", "inspect", "--format", "{{.Id}}", local_image("orthanc"), check=False)
-
-
-def _words(stack: Stack) -> list[tuple[str, str]]:
-    """What is looked for: each value that a secret has had, and of a private key a line, since it is written in many ways."""
-    keys = {key for key, _ in stack.secrets_ever if is_private_key(key)}
-    assert len(keys) >= (4 if stack.like == "prod" else 0), "the authority's, the nodes', the database's"
-    assert {"dbPassword", "dbPassword.server", "userPassword.client.orthanc", "forwarderPassword.client"} <= stack.secrets.keys()
-    return [(key, _line(value) if is_private_key(key) else value) for key, value in sorted(stack.secrets_ever)]
-
-
-def _line(private_key: str) -> str:
-    """A line out of the middle: the first ones are public."""
-    lines = private_key.splitlines()
-    return lines[len(lines) // 2]
 
 
 def _running(stack: Stack) -> dict[str, str]:
@@ -179,7 +170,8 @@ def _places(stack: Stack) -> dict[str, str]:
 def _inside(stack: Stack) -> dict[str, str]:
     """What somebody reads in the containers that run."""
     environments, commands, files = "", "", ""
-    wanted = [argument for _, word in _words(stack) for argument in ("-e", word)]
+    wanted = [argument for _, word in stack.words() for argument in ("-e", word)]
+    known = (*_READ_BY_ALL, *([_READ_BY_ALL_UPSTREAM] if upstream(stack) else []))
     for one in _running(stack).values():
         # Its first process's user: root without capabilities may not read another's environment.
         user = docker("exec", one, "stat", "-c", "%u", "/proc/1")
@@ -187,10 +179,8 @@ def _inside(stack: Stack) -> dict[str, str]:
         commands += docker("top", one, "-eo", "pid,args")
         # As nobody: what a process reads that broke out of another one's rights.
         read = docker(
-            *("exec", "--user", "65534:65534", one, "grep", "-rsF", *wanted, "-e", "root:x:0:0"),
-            *("/etc", "/home", "/run", "/tmp", "/usr/local", "/var"),
+            *("exec", "--user", "65534:65534", one, "grep", "-rsF", *wanted, "-e", "root:x:0:0", *_FOLDERS),
             check=False,
         )
-        known = (*_READ_BY_ALL, *([_READ_BY_ALL_UPSTREAM] if upstream(stack) else []))
         files += "".join(line for line in read.splitlines(keepends=True) if not line.startswith(known))
     return {"/proc/1/environ": environments, "command lines": commands, "files that other users read": files}

@@ -255,6 +255,21 @@ class Stack:
             self._stack.set_all_config({f"{names.PROJECT}:{key}": auto.ConfigValue(value, secret=True) for key, value in changed.items()})
             self._set.update(changed)
 
+    def words(self) -> list[tuple[str, str]]:
+        """What to look for where no secret may be: each value that a secret has had, with its key.
+
+        Of a private key it is a line out of the middle: the first ones are public, and the whole is written in many ways.
+        """
+        found = []
+        for key, value in sorted(self.secrets_ever):
+            lines = value.splitlines()
+            found.append((key, lines[len(lines) // 2] if is_private_key(key) else value))
+        return found
+
+    def secrets_in(self, text: str) -> list[str]:
+        """The keys of the secrets that stand in a text in clear."""
+        return [key for key, word in self.words() if word in text]
+
     def adopt_certificates(self) -> None:
         """Take over what somebody else has put into the stack file: certificates, and with them private keys."""
         held = {key: value for key, value in self._stack.get_all_config().items() if key.startswith(f"{names.PROJECT}:")}

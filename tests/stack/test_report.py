@@ -25,14 +25,14 @@ pytestmark = pytest.mark.slow("fifteen changes of a stack, each previewed and de
 
 
 @pytest.fixture(scope="module")
-def reviewed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reviewed]:
+def reviewed(tmp_path_factory: pytest.TempPathFactory, artifacts: Path) -> Iterator[Reviewed]:
     """The stack, on a copy of the program that one of the changes edits."""
     need_pulumi()
     changes.tag_images()
     stack = Stack(copy_program(tmp_path_factory.mktemp("reviewed")), "dev", images=changes.images())
     try:
         with stack.deployed():
-            yield Reviewed(stack, "own")
+            yield Reviewed(stack, artifacts / "report-against-truth-own.md")
     finally:
         changes.untag_images()
 
@@ -199,4 +199,4 @@ def test_make_preview_shows_pulumis_own_and_reads_it_in_one_run(
     assert "to create" in shown
     assert "✅ orthanc-stack@v1.0.0" in shown
     assert (tmp_path / "plan.json").exists()
-    assert not any(secret in (tmp_path / "plan.json").read_text() for secret in stack.secrets.values())
+    assert stack.secrets_in((tmp_path / "plan.json").read_text()) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,9 +19,9 @@ from tests.stack.reviewing import Reviewed
 
 
 @pytest.fixture(scope="module")
-def reviewed(dev: Dev, forwarded: Forwarded) -> Reviewed:
+def reviewed(dev: Dev, forwarded: Forwarded, artifacts: Path) -> Reviewed:
     """The stack, holding the study, with the report of each update."""
-    return Reviewed(dev.stack, "shared")
+    return Reviewed(dev.stack, artifacts / "report-against-truth-shared.md")
 
 
 @pytest.fixture(scope="module")

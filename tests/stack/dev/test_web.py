@@ -22,7 +22,7 @@ SECONDS = 60
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    """Debian's Chromium, with a profile of its own, that speaks to nobody but the pages it is shown."""
+    """Chromium or Chrome, with a profile of its own, that speaks to nobody but the pages it is shown."""
     paths = {"chromium": shutil.which("chromium") or shutil.which("google-chrome"), "chromium-driver": shutil.which("chromedriver")}
     if missing := [package for package, path in paths.items() if path is None]:
         pytest.skip(f"the tests of web pages need a browser: apt-get install -y {' '.join(missing)}")
