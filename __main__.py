@@ -1,20 +1,31 @@
-"""The program that `pulumi up` runs: settings -> components -> outputs."""
+"""The program that `pulumi up` runs: stack file -> settings -> plan -> components -> outputs."""
+
+import importlib
 
 import pulumi
+from pulumi.runtime import config as pulumi_config
 
-from components import stack
-from configs import outputs, program
+from components import preflight
+from configs import loader
+from configs.plan import plan_of
+from configs.problems import SettingsError
 
-this = program.begin()
+#: pulumi.Config reads keys that it is told; only the whole configuration shows a key that is misspelt.
+config = pulumi_config.CONFIG.get()
 
-network = stack.network_of(this)
-images = stack.images_of(this)
-endpoints = stack.endpoints_of(this, network=network)
-nodes = {node.name: stack.node_of(this, node, network=network, images=images, endpoints=endpoints) for node in this.settings.nodes}
-db = stack.index_db_of(this, nodes, network=network, images=images)
-stack.start(this, nodes, db)
-forwarders = stack.forwarders_of(this, nodes, network=network, images=images)
-adminer = stack.adminer_of(this, network=network, images=images)
+try:
+    loaded = loader.load(config, filter(pulumi_config.is_config_secret, config), pulumi.get_stack())
+    # The import takes as long as the engine takes to answer.
+    situation = preflight.look(loaded, config, meanwhile=lambda: importlib.import_module("components.stack"))
+except SettingsError as refusal:
+    # Pulumi prints its text without a traceback. No resource was touched.
+    raise pulumi.RunError(str(refusal)) from None
 
-for name, value in outputs.of(this, nodes, forwarders, adminer).items():
+plan = plan_of(loaded.settings)
+for warning in (*plan.warnings, *loaded.warnings, *situation.warnings()):
+    pulumi.log.warn(warning)
+
+stack = importlib.import_module("components.stack").Stack(plan, loaded, situation)
+
+for name, value in stack.outputs().items():
     pulumi.export(name, value)

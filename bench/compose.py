@@ -17,7 +17,7 @@ import yaml
 
 from bench.pulumi_stack import PulumiStack
 from bench.session import PREFIX, BenchError, run
-from configs.preflight import Engine
+from components.engine import Engine
 from ops.mocked import Run, run_mocked
 from ops.setup.console import cache_dir
 

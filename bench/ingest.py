@@ -12,7 +12,7 @@ from bench.results import Results, Row
 from bench.session import BenchError, Session
 from bench.stack import running
 from configs.loader import parse
-from configs.orthanc_options import index_connections
+from configs.orthanc import index_connections
 
 #: What is sent in one run: enough that an error in a thousand is seen.
 COUNTS: Final = {SMALL: 4_000, CT: 400}

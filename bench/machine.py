@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from configs.images import candidates
+from images import candidates
 from ops.setup.console import ROOT
 
 _PACKAGES: Final = {"orthanc": ("orthanc", "orthanc-postgresql"), "postgres": ("postgresql-17",)}

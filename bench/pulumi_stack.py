@@ -19,8 +19,7 @@ from bench.events import Output, Timed
 from bench.session import BenchError, Session, run
 from configs.loader import parse
 from configs.names import PROJECT, prefix
-from configs.secrets import is_setting, secret_keys
-from configs.tls import certificate_key, private_key_key
+from configs.secrets import certificate_key, is_setting, private_key_key, secret_keys
 from ops.authority import make
 from ops.setup.console import ROOT
 

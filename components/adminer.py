@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import pulumi
 
-from components.base import ContainerSpec, Limits, Port, container, eager_probe, url_of
+from components.container import Limits, Port, container, eager_probe, url_of
+from components.engine import reached_at
 from components.ownership import Ownership
 
 _PORT = 8080
@@ -24,26 +25,30 @@ class AdminerArgs:
     """What an Adminer is made from.
 
     Attributes:
-        stack: whose it is.
         image: the image's ID.
-        networks: the networks that it is on: its own, for its port, and one with the database.
+        networks: the networks that it is on: one with the database, and one that leads out, for its port.
         database_host: the database server that its login page offers.
-        address: the host's IP address that its port is bound to.
-        host: where the port is reached.
         port: the host's port.
+        address: the host's IP address that the port is bound to.
+        host: where the port is reached; the address when left out.
+        stack: the stack that owns it; None for the stack that Pulumi runs.
     """
 
-    stack: Ownership
     image: pulumi.Input[str]
     networks: Sequence[pulumi.Input[str]]
     database_host: str
-    address: str
-    host: str
     port: int
+    address: str = "127.0.0.1"
+    host: str = ""
+    stack: Ownership | None = None
 
 
 class Adminer(pulumi.ComponentResource):
-    """Adminer, which reaches the database and no node. Holds no password: who logs in gives that of a database role."""
+    """Adminer, which reaches the database and no node. Holds no password: a person who logs in gives that of a database role.
+
+    Attributes:
+        url: its web page, from the host.
+    """
 
     url: pulumi.Output[str]
 
@@ -51,21 +56,19 @@ class Adminer(pulumi.ComponentResource):
         super().__init__("orthanc-stack:index:Adminer", name, {}, opts)
         made = container(
             f"{name}-container",
-            ContainerSpec(
-                stack=args.stack,
-                name=name,
-                role="adminer",
-                image=args.image,
-                networks=args.networks,
-                limits=_LIMITS,
-                # Sessions, and files on their way into the database.
-                read_only_but={"/tmp": "size=192m"},
-                environment={"ADMINER_DEFAULT_SERVER": args.database_host},
-                ports=[Port(internal=_PORT, external=args.port, address=args.address)],
-                healthcheck=eager_probe(_PROBE, seconds_to_start=30),
-                grace_seconds=10,
-            ),
             self,
+            stack=args.stack,
+            name=name,
+            role="adminer",
+            image=args.image,
+            networks=args.networks,
+            limits=_LIMITS,
+            # Sessions, and files on their way into the database.
+            read_only_but={"/tmp": "size=192m"},
+            environment={"ADMINER_DEFAULT_SERVER": args.database_host},
+            ports=[Port(internal=_PORT, external=args.port, address=args.address)],
+            healthcheck=eager_probe(_PROBE, seconds_to_start=30),
+            grace_seconds=10,
         )
-        self.url = made.name.apply(lambda _: url_of(args.host, args.port))
+        self.url = made.name.apply(lambda _: url_of(args.host or reached_at(args.address), args.port))
         self.register_outputs({"url": self.url})

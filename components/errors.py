@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import pulumi
 
-from configs.preflight import docker_command
+from components.engine import docker_command
 
 _LOG_LINES = 15
 _TIMEOUT_SECONDS = 10

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import base64
+import bz2
 import hashlib
+import io
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pulumi
 
-from components.base import ContainerSpec, File, Limits, Port, container, eager_probe, url_of
+from components.container import File, Limits, Port, container, eager_probe, url_of
+from components.engine import reached_at
+from components.orthanc_node import OrthancNode
 from components.ownership import Ownership
-from components.tls import Trust
 from configs import names
-from configs.links import LinkSettings
+from configs.settings import LinkSettings
 
 _SOURCE = Path(__file__).resolve().parents[1] / "forwarder"
-#: Where the program is, in the container.
-_LIBRARY = "/usr/local/lib/orthanc-stack"
+#: The program in the container: a zip file, as bzip2.
+_PROGRAM = "/usr/local/lib/orthanc-stack/forwarder.zip.bz2"
+#: Python imports from a zip file. The container's root is not the forwarder's to write; /tmp is.
+_START = f"""
+import bz2, runpy, sys
+with bz2.open("{_PROGRAM}") as packed, open("/tmp/forwarder.zip", "wb") as program:
+    program.write(packed.read())
+sys.path.insert(0, program.name)
+runpy.run_module("forwarder", run_name="__main__", alter_sys=True)
+"""
 
 _TRUSTED = "/etc/forwarder-trusted.pem"
 
@@ -39,42 +52,39 @@ class ForwarderArgs:
     """What a Forwarder is made from.
 
     Attributes:
-        stack: whose it is.
         image: the image's ID: the node's own, which has Python.
-        networks: the network that it is on: its node's own.
-        node: the node's name; also its alias on that network.
+        network: the network that the node is reached on.
+        node: the node whose images it sends.
         links: where the node forwards. Plain: they steer the program.
-        revisions: what changes when a destination is deployed anew, by the destination's name; none for a modality.
-        password: with what the forwarder logs in at the node.
-        trust: what the node is known by; None for a node without TLS.
+        destinations: those destinations that are nodes of the same program, by name. One that is deployed anew is asked again for what it
+            had refused.
+        password: the password of the node's user "forwarder".
         delete_after: seconds after its last image came that a series which every destination has confirmed is deleted; None for never.
         address: the host's IP address that the port is bound to.
-        host: where the port is reached.
+        host: where the port is reached; the address when left out.
         metrics_port: the host's port for status and metrics; None for none.
-        after: what the container starts after and stops before, without being replaced with it: the node, its destinations.
+        stack: the stack that owns it; None for the stack that Pulumi runs.
     """
 
-    stack: Ownership
     image: pulumi.Input[str]
-    networks: Sequence[pulumi.Input[str]]
-    node: str
+    network: pulumi.Input[str]
+    node: OrthancNode
     links: Sequence[LinkSettings]
-    revisions: Mapping[str, pulumi.Input[str]]
     password: pulumi.Input[str]
-    trust: Trust | None
-    delete_after: int | None
-    address: str
-    host: str
-    metrics_port: int | None
-    after: Sequence[pulumi.Resource] = ()
+    destinations: Mapping[str, OrthancNode] = field(default_factory=dict)
+    delete_after: int | None = None
+    address: str = "127.0.0.1"
+    host: str = ""
+    metrics_port: int | None = None
+    stack: Ownership | None = None
 
 
 class Forwarder(pulumi.ComponentResource):
     """A container of the node's image that runs this project's forwarder instead of Orthanc.
 
-    It holds no data: what is still to be sent is known from the node's database. It refers to the node by its alias: a new container of
-    the node does not replace it. Its public configuration is also an input of this component, with a digest of the program, so that a
-    preview shows what changes (see OrthancNode).
+    It holds no data: what is still to be sent is known from the node's database. It is made after its node and its destinations, and
+    stopped before them, without being replaced with them: it refers to them by their names. Its public configuration is also an input of
+    this component, with a digest of the program, so that a preview shows what changes (see OrthancNode).
 
     Attributes:
         metrics_url: its metrics for Prometheus, from the host; None where no port is published.
@@ -84,68 +94,76 @@ class Forwarder(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: ForwarderArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         configuration = _public(args)
-        trusted = {"trusts": {args.node: args.trust.fingerprint}} if args.trust else {}
-        inputs = {"configuration": configuration, "program": _digest(), **trusted}
+        certificate = args.node.certificate
+        trusts = {"trusts": {args.node.name: certificate.trust_fingerprint}} if certificate else {}
+        program = _program()
+        inputs = {"configuration": configuration, "program": hashlib.sha256(program.encode()).hexdigest()[:12], **trusts}
         super().__init__("orthanc-stack:index:Forwarder", name, inputs, opts)
+        port = args.metrics_port
         made = container(
             f"{name}-container",
-            ContainerSpec(
-                stack=args.stack,
-                name=name,
-                role="forwarder",
-                image=args.image,
-                networks=args.networks,
-                limits=_LIMITS,
-                user=_USER,
-                # -S, -B: nothing of the image's but Python itself, and no compiled files, which it cannot write.
-                entrypoint=["python3", "-SB", "-m", "forwarder"],
-                environment={"PYTHONPATH": _LIBRARY, "PYTHONUNBUFFERED": "1"},
-                files=[
-                    *(File(path=f"{_LIBRARY}/forwarder/{file}", content=text) for file, text in _program()),
-                    File(path="/etc/forwarder.json", content=configuration.apply(_as_file)),
-                    # 0444: root's, as all files are, and the forwarder is not root. There is nobody else in the container.
-                    File(path="/run/secrets/forwarder.json", content=_secret(args)),
-                    *([File(path=_TRUSTED, content=args.trust.pem)] if args.trust else []),
-                ],
-                ports=[Port(internal=names.FORWARDER_PORT, external=args.metrics_port, address=args.address)] if args.metrics_port else [],
-                healthcheck=eager_probe(_PROBE, seconds_to_start=30),
-                # It ends what it waits for. What it was about to send, it finds again.
-                grace_seconds=30,
-            ),
             self,
-            depends_on=list(args.after),
+            stack=args.stack,
+            name=name,
+            role="forwarder",
+            image=args.image,
+            networks=[args.network],
+            limits=_LIMITS,
+            user=_USER,
+            # -S, -B: nothing of the image's but Python itself, and no compiled files, which it cannot write.
+            entrypoint=["python3", "-SB", "-c", _START],
+            environment={"PYTHONUNBUFFERED": "1"},
+            files=[
+                File(path=_PROGRAM, content=program, base64=True),
+                File(path="/etc/forwarder.json", content=configuration.apply(_as_file)),
+                # 0444: root's, as all files are, and the forwarder is not root. There is nobody else in the container.
+                File(path="/run/secrets/forwarder.json", content=_secret(args)),
+                *([File(path=_TRUSTED, content=certificate.trust)] if certificate else []),
+            ],
+            ports=[Port(internal=names.FORWARDER_PORT, external=port, address=args.address)] if port else [],
+            healthcheck=eager_probe(_PROBE, seconds_to_start=30),
+            # It ends what it waits for. What it was about to send, it finds again.
+            grace_seconds=30,
+            after=[args.node, *args.destinations.values()],
         )
-        self.metrics_url = _metrics_url(args, made.name)
+        host = args.host or reached_at(args.address)
+        # By output of the container: it is true when the container serves.
+        self.metrics_url = made.name.apply(lambda _: f"{url_of(host, port)}/metrics") if port else None
         self.register_outputs({"metricsUrl": self.metrics_url})
 
 
 @cache
-def _program() -> tuple[tuple[str, str], ...]:
-    """The program's files, sorted: name and text."""
-    return tuple((file.name, file.read_text(encoding="utf-8")) for file in sorted(_SOURCE.glob("*.py")))
+def _program() -> str:
+    """The program's modules in one file, in base64; the same on every machine.
 
-
-def _digest() -> str:
-    return hashlib.sha256(json.dumps(_program()).encode()).hexdigest()[:12]
+    One file, and a small one, because the provider compares files slowly in every preview: 18 files took 300 ms for each forwarder, this
+    one takes 10. bzip2, because it has one implementation; what deflate makes depends on the machine's zlib. Python cannot import from
+    bzip2, so that the zip file inside is not compressed.
+    """
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
+        for file in sorted(_SOURCE.glob("*.py")):
+            entry = zipfile.ZipInfo(f"forwarder/{file.name}")  # dated 1980
+            entry.create_system = 3  # Unix, wherever it is made
+            archive.writestr(entry, file.read_bytes().replace(b"\r\n", b"\n"))
+    return base64.b64encode(bz2.compress(packed.getvalue())).decode()
 
 
 def _public(args: ForwarderArgs) -> pulumi.Output[dict[str, Any]]:
     """What the program reads, less the password."""
-    known = sorted(args.revisions)
 
-    def configuration(revisions: Sequence[str]) -> dict[str, Any]:
-        revision_of = dict(zip(known, revisions, strict=True))
+    def configuration(revisions: Mapping[str, str]) -> dict[str, Any]:
         return {
-            "node": args.node,
-            "host": args.node,
+            "node": args.node.name,
+            "host": args.node.name,
             "port": names.HTTP_PORT,
-            "trust": _TRUSTED if args.trust else None,
+            "trust": _TRUSTED if args.node.certificate else None,
             "statusPort": names.FORWARDER_PORT,
             "deleteAfterSeconds": args.delete_after,
-            "links": [_link(link, revision_of.get(link.to, "")) for link in args.links],
+            "links": [_link(link, revisions.get(link.to, "")) for link in args.links],
         }
 
-    return pulumi.Output.all(*(args.revisions[name] for name in known)).apply(configuration)
+    return pulumi.Output.all(**{name: node.revision for name, node in args.destinations.items()}).apply(configuration)
 
 
 def _link(link: LinkSettings, revision: str) -> dict[str, Any]:
@@ -165,9 +183,3 @@ def _as_file(configuration: Mapping[str, Any]) -> str:
 
 def _secret(args: ForwarderArgs) -> pulumi.Output[str]:
     return pulumi.Output.secret(pulumi.Output.json_dumps({"user": names.FORWARDER_USER, "password": args.password}, sort_keys=True))
-
-
-def _metrics_url(args: ForwarderArgs, container_name: pulumi.Output[str]) -> pulumi.Output[str] | None:
-    """By output of the container: it is true when the container serves."""
-    port = args.metrics_port
-    return container_name.apply(lambda _: f"{url_of(args.host, port)}/metrics") if port else None

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import pulumi
+import pulumi_docker as docker
 
-from components.base import ContainerSpec, File, Limits, container, eager_probe, identifier_of, patience, volume
+from components.container import (
+    PAYLOAD,
+    START_SECONDS,
+    File,
+    Limits,
+    container,
+    data_volume,
+    eager_probe,
+    identifier_of,
+    patience,
+)
 from components.ownership import Ownership
-from components.tls import Identity
 from configs import names
+from configs.secrets import Certificate
 
 #: The first version whose image keeps its data under /var/lib/postgresql/<version>/docker and refuses a mount on the old place.
 _FIRST_WITH_VERSIONED_DATA = 18
@@ -52,8 +62,8 @@ class DatabaseOwner:
 
     Attributes:
         password: the password of its role.
-        data_id: the identifier of its volume. A database and a volume know each other: the index of one and the images of another are
-            patients whose images are not there, or another patient's.
+        data_id: the identifier of its volume (container.identifier_of). A database and a volume know each other: the index of one and the
+            images of another are patients whose images are not there, or another patient's.
     """
 
     password: pulumi.Input[str]
@@ -61,151 +71,178 @@ class DatabaseOwner:
 
 
 @dataclass(frozen=True, kw_only=True)
+class IndexDatabase:
+    """The database that holds a node's index.
+
+    Attributes:
+        host: its server's host name on the network.
+        network: the network that both are on.
+        database: its name, and that of the role.
+        password: the role's password.
+        port: its server's port.
+        certificate: the server's certificate; None for connections without TLS.
+        after: the server, which the node starts after and stops before.
+    """
+
+    host: str
+    network: pulumi.Input[str]
+    database: str
+    password: pulumi.Input[str]
+    port: int = names.DB_PORT
+    certificate: Certificate | None = None
+    after: Sequence[pulumi.Resource] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class OrthancIndexDbArgs:
     """What an OrthancIndexDb is made from.
 
     Attributes:
-        stack: whose it is.
         image: the image's ID.
-        data: the name of its volume on the engine.
-        limits: what the server may use of the machine; a quarter of its memory may be shared memory (/dev/shm).
-        start_seconds: how long it may take to become healthy.
-        networks: the networks that the server is on: one for each node, one for its administration.
-        admin_networks: those of them that what makes the roles is on.
-        major_version: PostgreSQL's major version; decides where the image keeps its data. Plain: it steers the program.
-        alpine: whether the image is Alpine's, which sorts text otherwise than Debian's. Plain.
-        max_connections: PostgreSQL's max_connections.
+        network: the network of the server and its clients. It need not lead anywhere else.
         password: the superuser's password.
-        nodes: the nodes that get a database. The names are plain.
-        tls: its certificate; None for connections without TLS.
-        keep_data: protect the volume, and leave it on the engine when the stack goes.
+        nodes: the nodes that get a database, by name.
+        major_version: PostgreSQL's major version; decides where the image keeps its data.
+        alpine: whether the image is Alpine's, which sorts text otherwise than Debian's.
+        data: its data volume; one of its own when left out.
+        limits: what the server may use of the machine; a quarter of its memory may be shared memory (/dev/shm).
+        start_seconds: how long the server may take to become healthy, and the roles to be made.
+        max_connections: PostgreSQL's max_connections.
+        certificate: its certificate; None for connections without TLS.
+        key: its private key, with a certificate.
         rename_removed: whether the database of a node that is gone is renamed, because its volume goes.
         again: another value has the roles made again; empty where they were never to be.
+        stack: the stack that owns it; None for the stack that Pulumi runs.
     """
 
-    stack: Ownership
     image: pulumi.Input[str]
-    data: str
-    limits: Limits
-    start_seconds: int
-    networks: Sequence[pulumi.Input[str]]
-    admin_networks: Sequence[pulumi.Input[str]]
-    major_version: int
-    alpine: bool
-    max_connections: int
+    network: pulumi.Input[str]
     password: pulumi.Input[str]
     nodes: Mapping[str, DatabaseOwner]
-    tls: Identity | None
-    keep_data: bool
-    rename_removed: bool
+    major_version: int
+    alpine: bool = False
+    data: docker.Volume | None = None
+    # Docker's own weight is 1024. All nodes wait for the database, so it gets twice as much.
+    limits: Limits = field(default_factory=lambda: Limits(shares=2048))
+    start_seconds: int = START_SECONDS
+    max_connections: int = 100
+    certificate: Certificate | None = None
+    key: pulumi.Input[str] = ""
+    rename_removed: bool = False
     again: str = ""
+    stack: Ownership | None = None
 
 
 class OrthancIndexDb(pulumi.ComponentResource):
-    """A PostgreSQL server on networks that lead nowhere else, one for each of its clients, and on no port of the host.
+    """A PostgreSQL server, on no port of the host.
 
     A second container, which runs once and ends, makes the nodes' roles and databases, and sets the roles' passwords. It runs again
     when a node or a password changes, so that a node can be added to a stack that runs. It removes nothing. Where the data is not kept, it
     renames the database of a node that left the stack file, whose volume goes.
 
-    What depends on it refers to it by its alias and depends_on, not by output: a new container of it replaces no node.
+    Its clients refer to it by its name and depends_on, not by output: a new container of it replaces no node.
 
     Does not back up, does not change the superuser's password of a volume that exists, does not upgrade to another major version.
+
+    Attributes:
+        host: its host name on the network.
+        port: its port there.
     """
 
     host: str
     port: int
 
     def __init__(self, name: str, args: OrthancIndexDbArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        certificate = {"certificate": args.tls.shown()} if args.tls else {}
+        certificate = {"certificate": args.certificate.shown()} if args.certificate else {}
         super().__init__("orthanc-stack:index:OrthancIndexDb", name, {"databases": _databases(args), **certificate}, opts)
-        self.host, self.port = names.DB_HOST, names.DB_PORT
-        data = volume(
-            f"{name}-data",
-            stack=args.stack,
-            name=args.data,
-            data_format=names.postgresql_format(args.major_version, alpine=args.alpine),
-            keep=args.keep_data,
-            parent=self,
-        )
+        self.host, self.port, self._args = name, names.DB_PORT, args
+        data_format = names.postgresql_format(args.major_version, alpine=args.alpine)
+        own = pulumi.ResourceOptions(parent=self)
+        data = args.data or data_volume(f"{name}-data", data_format=data_format, stack=args.stack, name=f"{name}", opts=own)
         password = pulumi.Output.secret(args.password)
         server = container(
             f"{name}-container",
-            ContainerSpec(
-                stack=args.stack,
-                name=names.DB_HOST,
-                role="db",
-                image=args.image,
-                networks=args.networks,
-                limits=args.limits,
-                entrypoint=["sh", "-ec", _WITH_KEY, "sh"] if args.tls else None,
-                start_seconds=args.start_seconds,
-                # Parallel queries and VACUUM (PARALLEL) run out of Docker's 64 MB. It is no memory beside the limit's.
-                shm=args.limits.memory // 4,
-                command=["postgres", *(f"-c{option}" for option in _options(args))],
-                environment={"POSTGRES_PASSWORD_FILE": _PASSWORD_FILE, "POSTGRES_USER": names.DB_SUPERUSER},
-                # 0444: this project's image reads it after it has become postgres; upstream's, before.
-                files=[File(path=_PASSWORD_FILE, content=password), *_tls_files(args.tls)],
-                volumes=[(data.name, _mount_path(args.major_version))],
-                capabilities=_CAPABILITIES,
-                # Over TCP: while the image makes its first cluster, a temporary server answers on the socket alone.
-                healthcheck=eager_probe(
-                    f"pg_isready -q -h 127.0.0.1 -U {names.DB_SUPERUSER}", seconds_to_start=patience(args.start_seconds)
-                ),
-                # A fast shutdown writes a checkpoint; killed before its end, the next start has to recover from the log.
-                grace_seconds=90,
-            ),
             self,
+            stack=args.stack,
+            name=name,
+            role="db",
+            image=args.image,
+            networks=[args.network],
+            limits=args.limits,
+            entrypoint=["sh", "-ec", _WITH_KEY, "sh"] if args.certificate else None,
+            start_seconds=args.start_seconds,
+            # Parallel queries and VACUUM (PARALLEL) run out of Docker's 64 MB. It is no memory beside the limit's.
+            shm=args.limits.memory // 4,
+            command=["postgres", *(f"-c{option}" for option in _options(args))],
+            environment={"POSTGRES_PASSWORD_FILE": _PASSWORD_FILE, "POSTGRES_USER": names.DB_SUPERUSER},
+            # 0444: this project's image reads it after it has become postgres; upstream's, before.
+            files=[File(path=_PASSWORD_FILE, content=password), *_tls_files(args)],
+            volumes=[(data.name, _mount_path(args.major_version))],
+            capabilities=_CAPABILITIES,
+            # Over TCP: while the image makes its first cluster, a temporary server answers on the socket alone.
+            healthcheck=eager_probe(f"pg_isready -q -h 127.0.0.1 -U {names.DB_SUPERUSER}", seconds_to_start=patience(args.start_seconds)),
+            # A fast shutdown writes a checkpoint; killed before its end, the next start has to recover from the log.
+            grace_seconds=90,
         )
         container(
             f"{name}-roles",
-            ContainerSpec(
-                stack=args.stack,
-                name=names.DB_ROLES,
-                role="db-roles",
-                image=args.image,
-                networks=args.admin_networks,
-                limits=_ROLES_LIMITS,
-                user=_OS_USER,
-                command=["sh", _ROLES_SCRIPT],
-                environment={
-                    "PGHOST": self.host,
-                    "PGPORT": str(self.port),
-                    "PGUSER": names.DB_SUPERUSER,
-                    "PGDATABASE": "postgres",
-                    **({"RENAME_REMOVED": "true"} if args.rename_removed else {}),
-                    **({names.AGAIN: args.again} if args.again else {}),
-                    **({"PGSSLMODE": "verify-full", "PGSSLROOTCERT": _TRUST_FILE} if args.tls else {}),
-                },
-                files=[
-                    File(path=_ROLES_SCRIPT, content=_script()),
-                    File(path=_PASSWORD_FILE, content=password),
-                    File(path=_ROLES_FILE, content=_roles_file(args.nodes)),
-                    # Not read: a new volume of the database, which is empty, has the roles made again.
-                    File(path=_VOLUME_FILE, content=identifier_of(data)),
-                    *([File(path=_TRUST_FILE, content=args.tls.trust.pem)] if args.tls else []),
-                ],
-                healthcheck=None,
-                start_seconds=args.start_seconds,
-                grace_seconds=10,
-            ),
             self,
-            depends_on=[server],
+            stack=args.stack,
+            name=f"{name}-roles",
+            role=names.DB_ROLES,
+            image=args.image,
+            networks=[args.network],
+            limits=_ROLES_LIMITS,
+            user=_OS_USER,
+            command=["sh", _ROLES_SCRIPT],
+            environment={
+                "PGHOST": name,
+                "PGPORT": str(self.port),
+                "PGUSER": names.DB_SUPERUSER,
+                "PGDATABASE": "postgres",
+                **({"RENAME_REMOVED": "true"} if args.rename_removed else {}),
+                **({names.AGAIN: args.again} if args.again else {}),
+                **({"PGSSLMODE": "verify-full", "PGSSLROOTCERT": _TRUST_FILE} if args.certificate else {}),
+            },
+            files=[
+                File(path=_ROLES_SCRIPT, content=(PAYLOAD / "ensure_roles.sh").read_text(encoding="utf-8")),
+                File(path=_PASSWORD_FILE, content=password),
+                File(path=_ROLES_FILE, content=_roles_file(args.nodes)),
+                # Not read: a new volume of the database, which is empty, has the roles made again.
+                File(path=_VOLUME_FILE, content=identifier_of(data)),
+                *([File(path=_TRUST_FILE, content=args.certificate.trust)] if args.certificate else []),
+            ],
+            healthcheck=None,
+            start_seconds=args.start_seconds,
+            grace_seconds=10,
+            after=[server],
         )
         self.register_outputs({"host": self.host, "port": self.port})
 
+    def index_of(self, node: str) -> IndexDatabase:
+        """The database of one of its nodes."""
+        args = self._args
+        return IndexDatabase(
+            host=self.host,
+            network=args.network,
+            database=names.database_of(node),
+            password=args.nodes[node].password,
+            certificate=args.certificate,
+            after=[self],
+        )
+
 
 def _options(args: OrthancIndexDbArgs) -> list[str]:
-    tls = ["ssl=on", f"ssl_cert_file={_CERTIFICATE_FILE}", f"ssl_key_file={_KEY}", f"hba_file={_HBA_FILE}"] if args.tls else []
+    tls = ["ssl=on", f"ssl_cert_file={_CERTIFICATE_FILE}", f"ssl_key_file={_KEY}", f"hba_file={_HBA_FILE}"] if args.certificate else []
     return [f"max_connections={args.max_connections}", *_CUT_OFF, *tls]
 
 
-def _tls_files(tls: Identity | None) -> list[File]:
-    if tls is None:
+def _tls_files(args: OrthancIndexDbArgs) -> list[File]:
+    if args.certificate is None:
         return []
     return [
-        File(path=_CERTIFICATE_FILE, content=tls.certificate),
-        File(path=_KEY_FILE, content=pulumi.Output.secret(tls.key), mode="0400"),
+        File(path=_CERTIFICATE_FILE, content=args.certificate.chain),
+        File(path=_KEY_FILE, content=pulumi.Output.secret(args.key), mode="0400"),
         File(path=_HBA_FILE, content=_HBA),
     ]
 
@@ -217,10 +254,6 @@ def _databases(args: OrthancIndexDbArgs) -> dict[str, str]:
 def _mount_path(major_version: int) -> str:
     """Where the data volume is mounted: on the image's VOLUME. Elsewhere, data goes into an anonymous one, deleted with the container."""
     return "/var/lib/postgresql" if major_version >= _FIRST_WITH_VERSIONED_DATA else "/var/lib/postgresql/data"
-
-
-def _script() -> str:
-    return (Path(__file__).parent / "ensure_roles.sh").read_text(encoding="utf-8")
 
 
 def _roles_file(nodes: Mapping[str, DatabaseOwner]) -> pulumi.Output[str]:

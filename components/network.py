@@ -1,70 +1,69 @@
-"""The private networks of a stack. Containers reach those that they have to by their names in the stack file, and nobody else."""
+"""A private network, and where a DICOM application is reached on it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
 import pulumi_docker as docker
 
-from components.base import child
 from components.errors import on_error
 from components.ownership import Ownership
 from configs import names
-from configs.networks import Network
-from configs.settings import ModalitySettings, NodeSettings
-from configs.wiring import DicomEndpoint
 
 
-@dataclass(frozen=True, kw_only=True)
-class StackNetworkArgs:
-    """What a StackNetwork is made from.
+@dataclass(frozen=True)
+class DicomEndpoint:
+    """Where a DICOM application is reached by the containers of a stack.
 
     Attributes:
-        stack: whose they are.
-        networks: which networks, and who is on each. Plain: they steer the program.
+        aet: its AE title.
+        host: its host name or IP address. For a node it is an output of the network that makes it reachable: it exists before the node's
+            container. That breaks the circle of "the server needs the client, the client needs the server".
+        port: its port.
     """
 
-    stack: Ownership
-    networks: Sequence[Network]
+    aet: str
+    host: pulumi.Input[str]
+    port: int = names.DICOM_PORT
 
 
-class StackNetwork(pulumi.ComponentResource):
-    """Bridge networks, one for each pair of containers that has to talk (configs/networks.py).
+def private_network(
+    name: str,
+    *,
+    stack: Ownership | None = None,
+    internal: bool = False,
+    way_out: bool = True,
+    opts: pulumi.ResourceOptions | None = None,
+) -> docker.Network:
+    """A bridge network. Containers on it refer to it by output, and are replaced with it: Docker removes no network that has users.
 
-    It knows where each node will be reached, before the node's container exists: that breaks the circle of "the server needs the
-    client, the client needs the server". Its users refer to the networks by output, so that they are replaced with them: Docker does
-    not remove a network that has users.
+    Args:
+        name: its name; the physical name is ``<stack>-<name>``.
+        stack: the stack that owns it; None for the stack that Pulumi runs.
+        internal: whether it leads nowhere but to its containers: no way out, and no port of the host leads in.
+        way_out: whether its containers can begin connections to outside the engine's machine; without, they can only answer.
+        opts: the caller's options.
     """
+    stack = stack or Ownership()
+    # Docker's own default, true, is left out: the provider would find it as a difference on engines that do not show it.
+    no_way_out = None if internal or way_out else {"com.docker.network.bridge.enable_ip_masquerade": "false"}
+    return docker.Network(
+        name,
+        name=f"{stack.prefix}-{name}",
+        driver="bridge",
+        internal=internal,
+        options=no_way_out,
+        labels=[docker.NetworkLabelArgs(label=label, value=value) for label, value in stack.labels()],
+        opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(hooks=on_error())),
+    )
 
-    def __init__(self, name: str, args: StackNetworkArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("orthanc-stack:index:StackNetwork", name, {}, opts)
-        self._networks = args.networks
-        self._names = {network.name: self._make(name, args.stack, network) for network in args.networks}
-        self.register_outputs({"networkNames": self._names})
 
-    def of(self, member: str) -> list[pulumi.Output[str]]:
-        """The networks that a container is on, in a fixed order."""
-        return [self._names[network.name] for network in self._networks if member in network.members]
+def reached_on(network: pulumi.Input[str], name: str) -> pulumi.Output[str]:
+    """The host name of a container for the others on a network, by output of the network.
 
-    def endpoint(self, node: NodeSettings) -> DicomEndpoint[pulumi.Output[str]]:
-        """Where a node is reached by those that it is linked to: its name is its alias on each network that it shares with one."""
-        return DicomEndpoint(node.aet, pulumi.Output.from_input(node.name), names.DICOM_PORT)
-
-    def outside(self, modality: ModalitySettings) -> DicomEndpoint[pulumi.Output[str]]:
-        """Where the nodes reach a device outside the stack."""
-        return DicomEndpoint(modality.aet, pulumi.Output.from_input(modality.host), modality.port)
-
-    def _make(self, component: str, stack: Ownership, network: Network) -> pulumi.Output[str]:
-        # Docker's own default, true, is not said: the provider would find it as a difference on engines that leave it out.
-        no_way_out = None if network.internal or network.masquerade else {"com.docker.network.bridge.enable_ip_masquerade": "false"}
-        return docker.Network(
-            f"{component}-{network.name}",
-            name=f"{stack.prefix}-{network.name}",
-            driver="bridge",
-            internal=network.internal,
-            options=no_way_out,
-            labels=[docker.NetworkLabelArgs(label=label, value=value) for label, value in stack.labels()],
-            opts=child(self, hooks=on_error()),
-        ).name
+    Args:
+        network: the network's physical name.
+        name: the container's name in the stack, which is its alias on the network.
+    """
+    return pulumi.Output.from_input(network).apply(lambda _: name)

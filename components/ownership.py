@@ -1,10 +1,10 @@
-"""Whose a stack's volumes, networks and containers are: a random identifier that its state keeps, and they carry as a label."""
+"""Which stack a volume, a network or a container belongs to: by its name, and by a random identifier that the stack's state keeps."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
@@ -15,35 +15,36 @@ from configs.held import KEEPS_DATA, OWNER
 
 @dataclass(frozen=True)
 class Ownership:
-    """Whose a resource on the engine is.
+    """The stack that a resource on the engine belongs to.
 
     Attributes:
-        prefix: what its physical name begins with.
-        owner: the identifier of the state that made it.
+        prefix: what its physical name begins with; the project's and the stack's name when left out.
+        owner: the identifier of the state that made it; on no label when left out.
     """
 
-    prefix: str
-    owner: pulumi.Input[str]
+    prefix: str = field(default_factory=lambda: names.prefix(pulumi.get_stack(), pulumi.get_project()))
+    owner: pulumi.Input[str] | None = None
 
     def labels(self, more: Mapping[str, pulumi.Input[str]] | None = None) -> list[tuple[str, pulumi.Input[str]]]:
-        """The labels of what is its: whose it is, and what more there is to say of it; in a fixed order."""
-        said = {names.LABEL_STACK: self.prefix, names.LABEL_OWNER: self.owner, **(more or {})}
-        return [(label, said[label]) for label in sorted(said)]
+        """The labels of a resource, in a fixed order: its stack, its owner, and others."""
+        owner = {} if self.owner is None else {names.LABEL_OWNER: self.owner}
+        labels = {names.LABEL_STACK: self.prefix, **owner, **(more or {})}
+        return [(label, labels[label]) for label in sorted(labels)]
 
 
 def owner_of(prefix: str, held: str, *, keep: bool) -> Ownership:
     """The identifier of this stack's state, made and kept in it by the first deployment.
 
-    In the state before anything that carries it: a run that is killed leaves nothing on the engine that the next one takes for somebody
-    else's.
+    It is in the state before anything that carries it: a run that is killed leaves nothing on the engine that the next run would take for
+    another stack's.
 
     Args:
         prefix: what the stack's physical names begin with.
         held: the identifier that the state holds; empty before the first deployment.
         keep: whether the stack's data is kept: remembered in the state for the next run, whatever its stack file says.
     """
-    said = {OWNER: held or fresh_identifier(), KEEPS_DATA: keep}
-    stash = pulumi.Stash(OWNER, input=said, opts=pulumi.ResourceOptions(protect=keep))
+    value = {OWNER: held or fresh_identifier(), KEEPS_DATA: keep}
+    stash = pulumi.Stash(OWNER, input=value, opts=pulumi.ResourceOptions(protect=keep))
     return Ownership(prefix, held or stash.output.apply(lambda first: str(first[OWNER])))
 
 

@@ -1,215 +1,249 @@
-"""A whole stack from its settings: which arguments each component gets."""
+"""A whole stack: the parts of its plan become components, and these become its outputs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pulumi
+import pulumi_docker as docker
 
 from components.adminer import Adminer, AdminerArgs
-from components.base import Limits
+from components.container import Limits, data_volume, identifier_of, image
 from components.forwarder import Forwarder, ForwarderArgs
 from components.index_db import DatabaseOwner, OrthancIndexDb, OrthancIndexDbArgs
-from components.network import StackNetwork, StackNetworkArgs
-from components.orthanc_node import IndexDatabase, OrthancNode, OrthancNodeArgs, User
-from components.stack_images import StackImages, StackImagesArgs
-from components.tls import Identity, NodeTls, Trust
-from configs import names, secrets
-from configs.images import is_alpine
-from configs.networks import networks_of
-from configs.orthanc_options import options_of
-from configs.program import Deployment
+from components.network import DicomEndpoint, private_network, reached_on
+from components.orthanc_node import OrthancNode, OrthancNodeArgs, Peer, User
+from components.ownership import owner_of
+from components.preflight import Situation
+from components.tls import NodeTls
+from configs import names
+from configs.loader import Loaded
+from configs.plan import NodePlan, Plan
+from configs.secrets import DB_PASSWORD, Certificate, forwarder_key, private_key_key
 from configs.settings import IndexDbSettings, NodeSettings
-from configs.tls import needs_certificate, private_key_key, trusted_by
-from configs.wiring import DicomEndpoint, commits, peers_of
-
-#: Docker's own weight is 1024. All nodes wait for the database, so it gets twice as much.
-_DB_SHARES = 2048
-_NODE_SHARES = 1024
+from images import ImageChoice, is_alpine
 
 
-def network_of(this: Deployment) -> StackNetwork:
-    """The stack's private networks."""
-    return StackNetwork("network", StackNetworkArgs(stack=this.ownership, networks=networks_of(this.settings)))
+class StackImages(pulumi.ComponentResource):
+    """The images that a stack runs.
 
-
-def images_of(this: Deployment) -> StackImages:
-    """The images that the stack needs, and no others."""
-    settings = this.settings
-    needed = {"orthanc", *(["postgres"] if settings.index_nodes else []), *(["adminer"] if settings.adminer else [])}
-    return StackImages("images", StackImagesArgs(choice=this.images, roles=tuple(sorted(needed))))
-
-
-def index_db_of(this: Deployment, nodes: Mapping[str, OrthancNode], *, network: StackNetwork, images: StackImages) -> OrthancIndexDb | None:
-    """The index database; None where every node keeps its index in SQLite."""
-    settings = this.settings
-    if not settings.index_nodes:
-        return None
-    args = OrthancIndexDbArgs(
-        stack=this.ownership,
-        image=images.id_of("postgres"),
-        data=this.volume_of(names.DB_HOST),
-        limits=_limits_of(settings.index_db, shares=_DB_SHARES),
-        start_seconds=settings.index_db.start_timeout,
-        networks=network.of(names.DB_HOST),
-        admin_networks=network.of(names.DB_ROLES),
-        major_version=settings.index_db.major_version,
-        alpine=is_alpine(this.images.postgres),
-        max_connections=settings.index_db.max_connections,
-        password=this.secret(secrets.DB_PASSWORD),
-        nodes={
-            node.name: DatabaseOwner(password=this.secret(secrets.node_db_key(node.name)), data_id=nodes[node.name].data_id)
-            for node in settings.index_nodes
-        },
-        tls=_identity_of(this, names.DB_HOST) if settings.db_tls else None,
-        keep_data=this.keeps(names.DB_HOST),
-        rename_removed=not this.keeps_data,
-        again=this.roles_again,
-    )
-    return OrthancIndexDb(names.DB_HOST, args)
-
-
-def endpoints_of(this: Deployment, *, network: StackNetwork) -> dict[str, DicomEndpoint[pulumi.Output[str]]]:
-    """Where each node and each modality is reached, by name."""
-    nodes = {node.name: network.endpoint(node) for node in this.settings.nodes}
-    return nodes | {modality.name: network.outside(modality) for modality in this.settings.modalities}
-
-
-def node_of(
-    this: Deployment,
-    node: NodeSettings,
-    *,
-    network: StackNetwork,
-    images: StackImages,
-    endpoints: Mapping[str, DicomEndpoint[pulumi.Output[str]]],
-) -> OrthancNode:
-    """One node, which is not started yet."""
-    args = OrthancNodeArgs(
-        stack=this.ownership,
-        image=images.id_of("orthanc"),
-        data=this.volume_of(node.name),
-        limits=_limits_of(node, shares=_NODE_SHARES),
-        start_seconds=node.start_timeout,
-        networks=network.of(node.name),
-        endpoint=endpoints[node.name],
-        options=options_of(node, this.settings),
-        peers=peers_of(node, this.settings, endpoints),
-        users=_users_of(this, node),
-        address=this.settings.bind_of(node),
-        host=this.host_of(node),
-        http_port=node.http_port,
-        dicom_port=node.dicom_port,
-        commits=commits(node, this.settings),
-        deletes=node.delete_after is not None,
-        unsafe=node.unsafe,
-        tls=_tls_of(this, node),
-        index=_database_of(this, node) if node.index == "postgresql" else None,
-        keep_data=this.keeps(node.name),
-    )
-    return OrthancNode(node.name, args)
-
-
-def start(this: Deployment, nodes: Mapping[str, OrthancNode], db: OrthancIndexDb | None) -> None:
-    """Start the nodes.
-
-    With its index in PostgreSQL a node is made after the database and stops before it, but refers to it by its alias: a new database
-    container replaces no node.
+    Attributes:
+        ids: the ID of each on the engine, by its role: orthanc, postgres, adminer.
     """
-    on_db = {node.name for node in this.settings.index_nodes}
-    for name, node in nodes.items():
-        node.start(after=[db] if db and name in on_db else [])
+
+    def __init__(self, name: str, choice: ImageChoice, roles: tuple[str, ...]) -> None:
+        super().__init__("orthanc-stack:index:StackImages", name, {"source": choice.source})
+        opts = pulumi.ResourceOptions(parent=self)
+        self.ids = {role: image(f"{name}-{role}", getattr(choice, role), opts).image_id for role in sorted(roles)}
+        self.register_outputs({**self.ids})
 
 
-def forwarders_of(
-    this: Deployment, nodes: Mapping[str, OrthancNode], *, network: StackNetwork, images: StackImages
-) -> dict[str, Forwarder]:
-    """The forwarder of each node that forwards, by the node's name.
+class Stack:
+    """The components of a stack.
 
-    Made after the node and its destinations, and stopped before them, without being replaced with them. Only then is a destination
-    asked again for what it had refused, which a new revision of it stands for.
+    Attributes:
+        nodes: its nodes, by name.
+        forwarders: the forwarders of those that forward, by the node's name.
+        adminer: Adminer, where the stack file asks for it.
     """
-    return {node.name: _forwarder_of(this, node, nodes, network=network, images=images) for node in this.settings.forwarding_nodes}
+
+    def __init__(self, plan: Plan, loaded: Loaded, situation: Situation) -> None:
+        """Make them.
+
+        Args:
+            plan: what is to be made.
+            loaded: the stack file, for its certificates.
+            situation: what is there already, and what the parts are named.
+        """
+        self.plan, self._loaded, self._situation = plan, loaded, situation
+        self._secret = pulumi.Config().require_secret
+        self._owner = owner_of(situation.prefix, situation.held.owner, keep=situation.keeps_data)
+        self._images = StackImages("images", situation.images, plan.images).ids
+        self._networks = {name: self._network(name) for name in plan.networks}
+        self._volumes = {node.settings.name: self._node_volume(node) for node in plan.nodes.values()}
+        self._db = self._index_db() if plan.databases else None
+        endpoints = self._endpoints()
+        self.nodes = {name: self._node(node, endpoints) for name, node in plan.nodes.items()}
+        self.forwarders = {node.name: self._forwarder(node) for node in plan.settings.forwarding_nodes}
+        self.adminer = self._adminer()
+
+    def _network(self, name: str) -> pulumi.Output[str]:
+        internal = name == names.INDEX_NETWORK
+        return private_network(name, stack=self._owner, internal=internal, way_out=name == names.DICOM_NETWORK).name
+
+    def _node_volume(self, node: NodePlan) -> docker.Volume:
+        data_format = names.postgresql_format() if node.database else names.sqlite_format()
+        return self._volume(node.settings.name, data_format, "OrthancNode")
+
+    def _volume(self, part: str, data_format: str, once_in: str) -> docker.Volume:
+        """The data volume of a part. Up to 2026-11 it was a child of the part's component, and is known by that, too."""
+        parent = f"urn:pulumi:{pulumi.get_stack()}::{pulumi.get_project()}::orthanc-stack:index:{once_in}::{part}"
+        opts = pulumi.ResourceOptions(protect=self._situation.keeps(part), aliases=[pulumi.Alias(parent=parent)])
+        name = self._situation.volume_of(part)
+        return data_volume(f"{part}-data", data_format=data_format, stack=self._owner, name=name, opts=opts)
+
+    def _index_db(self) -> OrthancIndexDb:
+        plan, db, situation = self.plan, self.plan.settings.index_db, self._situation
+        alpine = is_alpine(situation.images.postgres)
+        args = OrthancIndexDbArgs(
+            image=self._images["postgres"],
+            network=self._networks[names.INDEX_NETWORK],
+            password=self._secret(DB_PASSWORD),
+            nodes={
+                name: DatabaseOwner(password=self._secret(plan.nodes[name].database_secret), data_id=identifier_of(self._volumes[name]))
+                for name in plan.databases
+            },
+            major_version=db.major_version,
+            alpine=alpine,
+            data=self._volume(names.DB_HOST, names.postgresql_format(db.major_version, alpine=alpine), "OrthancIndexDb"),
+            # Docker's own weight is 1024. All nodes wait for the database, so it gets twice as much.
+            limits=_limits(db, shares=2048),
+            start_seconds=db.start_timeout,
+            max_connections=db.max_connections,
+            certificate=self._certificate(names.DB_HOST) if plan.settings.db_tls else None,
+            key=self._secret(private_key_key(names.DB_HOST)) if plan.settings.db_tls else "",
+            rename_removed=not situation.keeps_data,
+            again=situation.engine.again,
+            stack=self._owner,
+        )
+        return OrthancIndexDb(names.DB_HOST, args)
+
+    def _endpoints(self) -> dict[str, DicomEndpoint]:
+        """Where each node and each modality is reached, by name."""
+        settings, dicom = self.plan.settings, self._networks[names.DICOM_NETWORK]
+        nodes = {node.name: DicomEndpoint(node.aet, reached_on(dicom, node.name)) for node in settings.nodes}
+        return nodes | {modality.name: DicomEndpoint(modality.aet, modality.host, modality.port) for modality in settings.modalities}
+
+    def _node(self, node: NodePlan, endpoints: Mapping[str, DicomEndpoint]) -> OrthancNode:
+        settings = node.settings
+        args = OrthancNodeArgs(
+            aet=settings.aet,
+            image=self._images["orthanc"],
+            network=self._networks[names.DICOM_NETWORK],
+            users={name: User(user.role, self._secret(user.secret)) for name, user in node.users.items()},
+            http_port=settings.http_port,
+            dicom_port=settings.dicom_port,
+            address=node.address,
+            host=self._situation.host_of(node.address),
+            peers={peer.name: Peer(endpoints[peer.name], peer.permissions, peer.tls) for peer in node.peers},
+            options=node.options,
+            deletes=settings.delete_after is not None,
+            unsafe=settings.unsafe,
+            tls=self._tls(node) if node.certificate else None,
+            index=self._db.index_of(settings.name) if self._db and node.database else None,
+            data=self._volumes[settings.name],
+            # The volume's name stays when the stack is renamed.
+            server_id=self._situation.volume_of(settings.name),
+            limits=_limits(settings),
+            start_seconds=settings.start_timeout,
+            stack=self._owner,
+        )
+        return OrthancNode(settings.name, args)
+
+    def _tls(self, node: NodePlan) -> NodeTls:
+        name = node.settings.name
+        return NodeTls(
+            certificate=self._certificate(name),
+            key=self._secret(private_key_key(name)),
+            serves=node.serves_tls,
+            trusts={peer: self._certificate(peer) for peer in node.trusts},
+        )
+
+    def _certificate(self, party: str) -> Certificate:
+        return self._loaded.certificates[party]
+
+    def _forwarder(self, node: NodeSettings) -> Forwarder:
+        address = self.plan.nodes[node.name].address
+        args = ForwarderArgs(
+            image=self._images["orthanc"],
+            network=self._networks[names.DICOM_NETWORK],
+            node=self.nodes[node.name],
+            links=node.forward_to,
+            destinations={name: self.nodes[name] for name in node.targets if name in self.nodes},
+            password=self._secret(forwarder_key(node.name)),
+            delete_after=node.delete_after,
+            address=address,
+            host=self._situation.host_of(address),
+            metrics_port=node.metrics_port,
+            stack=self._owner,
+        )
+        return Forwarder(names.forwarder_of(node.name), args)
+
+    def _adminer(self) -> Adminer | None:
+        settings = self.plan.settings
+        if settings.adminer is None:
+            return None
+        address = settings.bind_of(settings.adminer)
+        args = AdminerArgs(
+            image=self._images["adminer"],
+            networks=[self._networks[names.INDEX_NETWORK], self._networks[names.ADMIN_NETWORK]],
+            database_host=names.DB_HOST,
+            port=settings.adminer.port,
+            address=address,
+            host=self._situation.host_of(address),
+            stack=self._owner,
+        )
+        return Adminer(names.ADMINER, args)
+
+    def outputs(self) -> dict[str, Any]:
+        """The stack's outputs by name. Other programs read them: once published, an output's name and shape stay.
+
+        nodes: for each node its AE title, where its DICOM port and its web interface are reached from the host, the nodes and
+            modalities that it forwards to, where its index is, its users' roles, with TLS what its certificate is known by, and, with a
+            metricsPort, where its forwarder's metrics are.
+        indexDb: where the database is reached on the stack's network (it is on no port of the host), and the first node's database, which
+            Adminer's users want to see; ``databases`` has all of them, by node. null without one.
+        adminerUrl: Adminer's address, or null.
+        images: which images run (null for a part that the stack has not), and whether they come from a registry or were built here.
+        caCertificate: the certificate of the stack's own authority, for browsers and devices; left out without one.
+        topology: the stack as a Mermaid graph.
+        users: secret; node -> user -> password.
+        """
+        plan, images, authority = self.plan, self._situation.images, self._loaded.authority
+        databases = dict(plan.databases)
+        return {
+            "nodes": {name: self._outputs_of(node) for name, node in plan.nodes.items()},
+            "indexDb": {
+                "host": names.DB_HOST,
+                "port": names.DB_PORT,
+                "database": next(iter(databases.values())),
+                "databases": databases,
+            }
+            if databases
+            else None,
+            "adminerUrl": self.adminer.url if self.adminer else None,
+            "images": {"source": images.source} | {role: getattr(images, role) if role in plan.images else None for role in _ROLES},
+            **({"caCertificate": authority} if self._loaded.certificates and authority else {}),
+            "topology": plan.topology,
+            "users": pulumi.Output.secret(
+                {
+                    name: {user.name: self._secret(node.users[user.name].secret) for user in node.settings.users}
+                    for name, node in plan.nodes.items()
+                }
+            ),
+        }
+
+    def _outputs_of(self, node: NodePlan) -> dict[str, Any]:
+        settings = node.settings
+        made, forwarder = self.nodes[settings.name], self.forwarders.get(settings.name)
+        return {
+            "aet": settings.aet,
+            "dicomHost": made.dicom_host,
+            "dicomPort": made.dicom_port,
+            "forwardTo": sorted(settings.targets),
+            "httpUrl": made.http_url,
+            "index": settings.index,
+            "indexDatabase": node.database or None,
+            "roles": {user.name: user.role.value for user in settings.users},
+            **({"tlsTrust": made.certificate.trust} if made.certificate else {}),
+            **({"metricsUrl": forwarder.metrics_url} if forwarder and forwarder.metrics_url else {}),
+        }
 
 
-def adminer_of(this: Deployment, *, network: StackNetwork, images: StackImages) -> Adminer | None:
-    """Adminer, where the stack file asks for it."""
-    settings = this.settings
-    if settings.adminer is None:
-        return None
-    args = AdminerArgs(
-        stack=this.ownership,
-        image=images.id_of("adminer"),
-        networks=network.of(names.ADMINER),
-        database_host=names.DB_HOST,
-        address=settings.bind_of(settings.adminer),
-        host=this.host_of(settings.adminer),
-        port=settings.adminer.port,
-    )
-    return Adminer(names.ADMINER, args)
+#: As the output ``images`` lists them.
+_ROLES = ("orthanc", "postgres", "adminer")
 
 
-def _database_of(this: Deployment, node: NodeSettings) -> IndexDatabase:
-    return IndexDatabase(
-        host=names.DB_HOST,
-        port=names.DB_PORT,
-        database=names.database_of(node.name),
-        password=this.secret(secrets.node_db_key(node.name)),
-        trust=_trust_of(this, names.DB_HOST) if this.settings.db_tls else None,
-    )
-
-
-def _trust_of(this: Deployment, party: str) -> Trust:
-    held = this.certificates[party]
-    return Trust(held.trust, held.trust_fingerprint)
-
-
-def _identity_of(this: Deployment, party: str) -> Identity:
-    held = this.certificates[party]
-    return Identity(
-        certificate=held.chain,
-        trust=_trust_of(this, party),
-        expires=held.expires,
-        fingerprint=held.fingerprint,
-        key=this.secret(private_key_key(party)),
-    )
-
-
-def _tls_of(this: Deployment, node: NodeSettings) -> NodeTls | None:
-    if not needs_certificate(node, this.settings):
-        return None
-    trusted = {peer: _trust_of(this, peer) for peer in trusted_by(node, this.settings)}
-    return NodeTls(identity=_identity_of(this, node.name), serves=this.settings.tls_of(node), trusted=trusted)
-
-
-def _limits_of(part: NodeSettings | IndexDbSettings, *, shares: int) -> Limits:
+def _limits(part: NodeSettings | IndexDbSettings, *, shares: int = 1024) -> Limits:
     return Limits(memory=part.memory, shares=shares, cpus=part.cpus)
-
-
-def _users_of(this: Deployment, node: NodeSettings) -> dict[str, User]:
-    """Who may log in at a node: its users, and its forwarder."""
-    users = {user.name: User(user.role.value, this.secret(secrets.user_key(node.name, user.name))) for user in node.users}
-    if node.forward_to:
-        users[names.FORWARDER_USER] = User(names.FORWARDER_USER, this.secret(secrets.forwarder_key(node.name)))
-    return users
-
-
-def _forwarder_of(
-    this: Deployment, node: NodeSettings, nodes: Mapping[str, OrthancNode], *, network: StackNetwork, images: StackImages
-) -> Forwarder:
-    destinations = {name: nodes[name] for name in node.targets if name in nodes}
-    args = ForwarderArgs(
-        stack=this.ownership,
-        image=images.id_of("orthanc"),
-        networks=network.of(names.forwarder_of(node.name)),
-        node=node.name,
-        links=node.forward_to,
-        revisions={name: destination.revision for name, destination in destinations.items()},
-        password=this.secret(secrets.forwarder_key(node.name)),
-        trust=_trust_of(this, node.name) if this.settings.tls_of(node) else None,
-        delete_after=node.delete_after,
-        address=this.settings.bind_of(node),
-        host=this.host_of(node),
-        metrics_port=node.metrics_port,
-        after=[nodes[node.name], *destinations.values()],
-    )
-    return Forwarder(names.forwarder_of(node.name), args)

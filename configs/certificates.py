@@ -7,9 +7,9 @@ tenth of a second.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -18,8 +18,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store, VerificationError
 
 from configs.problems import Problem
+from configs.secrets import CA_CERTIFICATE, Certificate, Party, certificate_key, parties_of, private_key_key, trust_key
 from configs.settings import StackSettings
-from configs.tls import Party, certificate_key, parties_of, private_key_key, trust_key
+
+if TYPE_CHECKING:
+    from configs.loader import Loaded
+
 
 #: How long before its end a certificate is warned of.
 WARNED_BEFORE: Final = timedelta(days=30)
@@ -30,28 +34,23 @@ _SIGNER: Final = ExtensionPolicy.permit_all().require_present(x509.BasicConstrai
 _NAMED: Final = ExtensionPolicy.permit_all().require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
 
 
-@dataclass(frozen=True)
-class Certificate:
-    """A party's certificate as the stack file holds it.
+def with_certificates(loaded: Loaded, config: Mapping[str, str], stack: str, now: datetime) -> Loaded:
+    """A stack file that check_certificates() has nothing against, with the certificates of all its parties, and those that end soon.
 
-    Attributes:
-        chain: its own, and those that lead to what is trusted, as PEM; empty for a device that only has to be known.
-        trust: what others trust to know the party, as PEM.
-        expires: the day on which the first of all these ends, as 2027-01-31.
-        fingerprint: the SHA-256 of the party's own certificate; empty for a device.
-        trust_fingerprint: that of the first certificate that others trust.
+    Args:
+        loaded: what the stack file holds besides.
+        config: its keys and values, less the namespace.
+        stack: the stack's name, for the command that renews one.
+        now: the time.
     """
-
-    chain: str
-    trust: str
-    expires: str
-    fingerprint: str
-    trust_fingerprint: str
-
-
-def certificates_of(settings: StackSettings, config: Mapping[str, str]) -> dict[str, Certificate]:
-    """The certificates of all parties, by name, of a stack file that check_certificates() has nothing against."""
-    return {party.name: _certificate(party, config) for party in parties_of(settings)}
+    found = {party.name: _certificate(party, config) for party in parties_of(loaded.settings)}
+    ends = {name: _end(load_chain(one.chain), load_chain(one.trust)) for name, one in found.items()}
+    warnings = tuple(
+        f"{name}: its certificate ends on {found[name].expires}, and then this stack is refused. Renew it: make certs STACK={stack}"
+        for name in sorted(found)
+        if now <= ends[name] < now + WARNED_BEFORE
+    )
+    return replace(loaded, certificates=found, authority=config.get(CA_CERTIFICATE, ""), warnings=warnings)
 
 
 def check_certificates(settings: StackSettings, config: Mapping[str, str], stack: str, now: datetime) -> Iterator[Problem]:
@@ -74,12 +73,6 @@ def check_certificates(settings: StackSettings, config: Mapping[str, str], stack
             yield Problem(missing, f"is missing{others}: {party.name} speaks TLS. {how}")
         else:
             yield from _check_party(party, config, stack, now)
-
-
-def soon_over(certificates: Mapping[str, Certificate], now: datetime) -> dict[str, str]:
-    """The parties whose certificate ends within WARNED_BEFORE, each with the day."""
-    ends = {name: _end(load_chain(one.chain), load_chain(one.trust)) for name, one in certificates.items()}
-    return {name: certificates[name].expires for name in sorted(ends) if now <= ends[name] < now + WARNED_BEFORE}
 
 
 def load_chain(pem: str) -> list[x509.Certificate]:

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 from configs.names import ADMINER, DB_HOST, DB_ROLES, FORWARDER_USER
@@ -26,6 +26,7 @@ _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}[a-z0-9]|[a-z]")
 #: What a duration's unit stands for.
 SECONDS: Mapping[str, int] = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _START = re.compile(r"([0-9]{1,6})([smh])")
+_KEEP = re.compile(r"forever|until-confirmed(?: after (?P<count>[0-9]{1,6})(?P<unit>[smhd]))?")
 _USER = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 #: RFC 1123, section 2.1: labels of 1 to 63, and the last one not a number, so that 10.0.0.256 is not a name.
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
@@ -84,6 +85,30 @@ def _check_user(user: str) -> str:
     if not _USER.fullmatch(user):
         raise ValueError("is not a user name: 1 to 32 letters, digits, '_' and '-', beginning with a letter.")
     return user
+
+
+def _check_pattern(pattern: str) -> str:
+    if not pattern.strip():
+        raise ValueError("is empty, and would never match; '*' matches anything.")
+    if len(pattern) > 256:
+        raise ValueError(f"has {len(pattern)} characters; none of these elements has more than 64, and a pattern at most 256.")
+    if "\n" in pattern or "\t" in pattern:
+        raise ValueError("holds a tab or a new line, which none of these elements can hold: it would never match.")
+    return pattern
+
+
+def _check_keep(keep: str) -> str:
+    if not _KEEP.fullmatch(keep):
+        raise ValueError("is not 'forever', 'until-confirmed', or 'until-confirmed after 7d' (a number, and s, m, h or d).")
+    return keep
+
+
+def seconds_to_keep(keep: str) -> int | None:
+    """How many seconds after its last image came a node keeps a series that was confirmed; None for ever."""
+    match = _KEEP.fullmatch(keep)
+    if match is None or keep == "forever":
+        return None
+    return int(match["count"]) * SECONDS[match["unit"]] if match["count"] else 0
 
 
 def _check_address(address: str) -> str:
@@ -190,6 +215,12 @@ BindAddress = Annotated[str, AfterValidator(_check_address)]
 Host = Annotated[str, AfterValidator(_check_host)]
 DeviceHost = Annotated[str, AfterValidator(_check_device_host)]
 Image = Annotated[str, AfterValidator(_check_image)]
+Keep = Annotated[str, AfterValidator(_check_keep)]
+Patterns = Annotated[
+    tuple[Annotated[str, AfterValidator(_check_pattern)], ...],
+    BeforeValidator(from_list),
+    Field(min_length=1, max_length=100),
+]
 #: For lists: nothing stands in it twice.
 Distinct = AfterValidator(_check_distinct)
 

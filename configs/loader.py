@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -15,18 +16,35 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from configs.checks import Parts, check
 from configs.names import PROJECT, own
-from configs.plain import check_plain
 from configs.problems import MOST_PROBLEMS, NO_VALUE, Problem, SettingsError, from_validation, nearest, report
-from configs.secrets import check_secret, how_to_set, is_secret_key, is_setting, secret_keys
+from configs.rules import Parts, check
+from configs.secrets import Certificate, check_secret, how_to_set, is_private_key, is_secret_key, is_setting, parties_of, secret_keys
 from configs.settings import MAX_MODALITIES, MAX_NODES, ModalitySettings, NodeSettings, StackSettings
-from configs.stack_file import read_config
-from configs.tls import is_private_key, parties_of
+from configs.stack_file import check_plain, read_config
 
 Item = TypeVar("Item", bound=BaseModel)
 
 _ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a stack file holds, less the values of its secrets.
+
+    Attributes:
+        settings: its settings.
+        parts: the same with each part's place in the file.
+        certificates: the certificates of those that speak TLS, by name.
+        authority: the certificate of the authority that made them; empty where the stack file holds none.
+        warnings: certificates that end soon.
+    """
+
+    settings: StackSettings
+    parts: Parts
+    certificates: Mapping[str, Certificate] = field(default_factory=dict)
+    authority: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 def stack_file_name(stack: str) -> str:
@@ -83,8 +101,8 @@ def load_stack_file(stack: str, folder: Path = _ROOT) -> StackSettings:
     return settings
 
 
-def load(config: Mapping[str, str], secret: Iterable[str], stack: str, now: datetime | None = None) -> tuple[StackSettings, Parts]:
-    """The settings of the stack that Pulumi runs, with its secrets checked.
+def load(config: Mapping[str, str], secret: Iterable[str], stack: str, now: datetime | None = None) -> Loaded:
+    """The settings of the stack that Pulumi runs, with its secrets and certificates checked.
 
     Args:
         config: the project's whole configuration as Pulumi hands it over: keys with the namespace, values as text or JSON.
@@ -111,13 +129,17 @@ def load(config: Mapping[str, str], secret: Iterable[str], stack: str, now: date
             problems.append(Problem(key, f"is a private key, and stands in the stack file in clear: take another one. {how_to_set(key)}"))
         elif settings is not None:
             problems.append(Problem(key, f"is a secret in clear that this stack does not use.{nearest(key, needed)}"))
+    loaded = Loaded(known, parts)
     if parties_of(known):
-        from configs.certificates import check_certificates  # noqa: PLC0415 - for a stack with TLS only
+        from configs import certificates  # noqa: PLC0415 - for a stack with TLS only: its library takes a tenth of a second
 
-        problems += check_certificates(known, mine, stack.rpartition("/")[2], now or datetime.now(UTC))
+        now, name = now or datetime.now(UTC), stack.rpartition("/")[2]
+        if not (wrong := list(certificates.check_certificates(known, mine, name, now))):
+            loaded = certificates.with_certificates(loaded, mine, name, now)
+        problems += wrong
     if settings is None or problems:
         raise SettingsError(report(problems, stack_file_name(stack)))
-    return settings, parts
+    return loaded
 
 
 def said(config: Mapping[str, str]) -> dict[str, Any]:

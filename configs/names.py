@@ -16,7 +16,7 @@ LABEL_STACK: Final = f"{PROJECT}.stack"
 #: On every container, volume and network: the identifier of the state that made it (components/ownership.py). Two checkouts may have a
 #: stack of the same name, and then only this tells whose a thing is.
 LABEL_OWNER: Final = f"{PROJECT}.owner"
-#: On a data volume: an identifier of its own, which the database of the node knows, too (components/ensure_roles.sh).
+#: On a data volume: an identifier of its own, which the database of the node knows, too (components/payload/ensure_roles.sh).
 LABEL_VOLUME: Final = f"{PROJECT}.volume"
 #: On every container: what it is (db, db-roles, node, forwarder, adminer).
 LABEL_ROLE: Final = f"{PROJECT}.role"
@@ -28,8 +28,14 @@ LABEL_FORMAT: Final = f"{PROJECT}.data-format"
 DB_HOST: Final = "db"
 #: The container that runs once and makes the roles.
 DB_ROLES: Final = "db-roles"
-#: What tells it to run again: a value that it has not been told before.
+#: The variable that has the roles made again, by a value that it did not have before.
 AGAIN: Final = "AGAIN"
+#: The stack's networks. Nodes and forwarders; leads out, and the host publishes their ports through it.
+DICOM_NETWORK: Final = "dicom"
+#: PostgreSQL, the container that makes its roles, the nodes whose index it holds, Adminer; leads nowhere.
+INDEX_NETWORK: Final = "index"
+#: Adminer alone, for its port.
+ADMIN_NETWORK: Final = "admin"
 #: Adminer's container.
 ADMINER: Final = "adminer"
 DB_PORT: Final = 5432
@@ -66,11 +72,6 @@ def prefix(stack: str, project: str = PROJECT) -> str:
     return f"{project}-{stack.translate(_WITHOUT_HYPHENS)}"
 
 
-def first_prefix(stack: str, project: str = PROJECT) -> str:
-    """What the names of a stack's volumes began with before 2026-12. Volumes keep their names."""
-    return f"{project}-{stack}"
-
-
 def database_of(node: str) -> str:
     """The database, and the role that owns it, of a node: its name as an SQL identifier that needs no quotes."""
     return f"orthanc_{node.replace('-', '_')}"
@@ -79,21 +80,6 @@ def database_of(node: str) -> str:
 def forwarder_of(node: str) -> str:
     """The forwarder of a node: its component, and its alias on the node's network."""
     return f"{node}-forwarder"
-
-
-def node_network(node: str) -> str:
-    """A node's own network, which its forwarder is on, too."""
-    return f"node.{node}"
-
-
-def link_network(node: str, destination: str) -> str:
-    """The network of a link between two nodes."""
-    return f"link.{node}.{destination}"
-
-
-def database_network(node: str) -> str:
-    """The network of a node and the database that holds its index."""
-    return f"db.{node}"
 
 
 def record_number(target: str) -> int:

@@ -1,7 +1,7 @@
 """The settings of one stack, as they stand in its stack file.
 
 Plain values only, frozen, unknown keys refused. A field's rules are here; rules that hold between fields are in
-checks.py. The descriptions are the reference: docs/settings.md and docs/settings.schema.json are made from them.
+rules.py. The descriptions are the reference: docs/settings.md and docs/settings.schema.json are made from them.
 """
 
 from __future__ import annotations
@@ -11,9 +11,24 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from configs.fields import AeTitle, BindAddress, DeviceHost, Distinct, Host, Image, NodeName, Port, Settings, StartTimeout, from_list
-from configs.links import Keep, Links, LinkSettings, seconds_to_keep
-from configs.users import Users
+from configs.fields import (
+    AeTitle,
+    BindAddress,
+    DeviceHost,
+    Distinct,
+    Host,
+    Image,
+    Keep,
+    NodeName,
+    Patterns,
+    Port,
+    Settings,
+    StartTimeout,
+    UserName,
+    from_list,
+    from_name,
+    seconds_to_keep,
+)
 
 #: A network of the engine's is a Linux bridge, which has 1024 ports; a node and its forwarder take two.
 MAX_NODES = 500
@@ -85,6 +100,73 @@ class IndexDbSettings(Settings):
     cpus: Cpus | None = Field(
         default=None, description="how many CPUs' time PostgreSQL gets at most, 0.1 to 1024; as much as there is when left out."
     )
+
+
+class RuleSettings(Settings):
+    """Which images a link is for: those that match a pattern of each list. `*` is any text, `?` any character; case does not count."""
+
+    modality: Patterns = Field(default=(), description='patterns for Modality (0008,0060): `[CT, "M*"]`.')
+    calling_aet: Patterns = Field(
+        default=(),
+        description="patterns for the AE title that sent the image to the node. What came by HTTP has none, and matches `*` alone.",
+    )
+    station: Patterns = Field(default=(), description="patterns for StationName (0008,1010).")
+    study_description: Patterns = Field(default=(), description='patterns for StudyDescription (0008,1030): `["*chest*"]`.')
+
+
+class LinkSettings(Settings):
+    """One destination of a node. A name alone, ``server``, is short for ``{to: server}``."""
+
+    to: str = Field(description="the destination's name: a node, or one of the stack's modalities that has this node among its `nodes`.")
+    only: RuleSettings = Field(
+        default_factory=RuleSettings,
+        description="which images the destination gets; all, when left out. What no link is for stays where it is.",
+    )
+    associations: Annotated[int, Field(ge=1, le=16)] = Field(
+        default=2, description="how many associations may send to the destination at once, 1 to 16."
+    )
+    confirm: Literal["commitment", "query"] = Field(
+        default="commitment",
+        description="what counts as arrived: 'commitment', the destination says by DICOM storage commitment that it keeps the image; "
+        "'query', for one that cannot, it lists the image when it is asked (C-FIND).",
+    )
+
+
+_link_from_name = from_name(lambda name: {"to": name}, "a destination's name, or {to: name, …}")
+Links = Annotated[
+    tuple[Annotated[LinkSettings, BeforeValidator(_link_from_name, json_schema_input_type=str | LinkSettings)], ...],
+    BeforeValidator(from_list),
+    Field(max_length=64),
+]
+
+
+class Role(StrEnum):
+    """What a user may ask of a node's web interface and REST API; components/payload/roles.lua has each request."""
+
+    ADMIN = "admin"
+    VIEWER = "viewer"
+    UPLOADER = "uploader"
+
+
+class UserSettings(Settings):
+    """One user of a node. A name alone, ``orthanc``, is short for ``{name: orthanc, role: admin}``."""
+
+    name: UserName = Field(
+        description="the user's name, unique at the node: 1 to 32 letters, digits, '_' and '-', beginning with a letter. 'forwarder' is "
+        "taken."
+    )
+    role: Annotated[Role, Field(strict=False)] = Field(
+        description="'admin': everything. 'viewer': looks, searches and downloads, changes nothing, and sends nothing on. 'uploader': "
+        "sends images to the node by HTTP, and sees none.",
+    )
+
+
+_user_from_name = from_name(lambda name: {"name": name, "role": Role.ADMIN}, "a user's name, or {name: name, role: viewer}")
+Users = Annotated[
+    tuple[Annotated[UserSettings, BeforeValidator(_user_from_name, json_schema_input_type=str | UserSettings)], ...],
+    BeforeValidator(from_list),
+    Field(min_length=1, max_length=100),
+]
 
 
 class NodeSettings(Settings):

@@ -26,8 +26,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from configs import names
 from configs.certificates import load_chain
+from configs.secrets import CA_CERTIFICATE, CA_KEY, certificate_key, parties_of, private_key_key, trust_key
 from configs.settings import StackSettings
-from configs.tls import CA_CERTIFICATE, CA_KEY, certificate_key, parties_of, private_key_key, trust_key
 
 #: RSA: with TLS 1.2, what is made with DCMTK has by default no cipher for another kind of key ("no shared cipher", DCMTK 3.6.9).
 _KEY_BITS: Final = 3072

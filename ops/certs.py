@@ -11,8 +11,8 @@ from typing import Any
 from configs.loader import load_stack_file
 from configs.names import PROJECT, own
 from configs.problems import nearest
+from configs.secrets import CA_CERTIFICATE, CA_KEY, certificate_key, is_certificate, parties_of, private_key_key
 from configs.settings import StackSettings
-from configs.tls import CA_CERTIFICATE, CA_KEY, certificate_key, is_certificate, parties_of, private_key_key
 from ops.prepare import stack_config, stack_file
 from ops.secrets import set_secrets
 from ops.setup.console import SetupError, say

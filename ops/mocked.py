@@ -202,12 +202,11 @@ def deploy(stack: str, root: Path) -> dict[str, Any]:
     Its modules must be those that are imported.
     """
     # Of the checkout, too: its settings decide which secrets there are.
-    from configs.images import candidates  # noqa: PLC0415
     from configs.loader import parse  # noqa: PLC0415
     from configs.problems import SettingsError, report  # noqa: PLC0415
-    from configs.secrets import is_setting, secret_keys  # noqa: PLC0415
+    from configs.secrets import is_setting, parties_of, private_key_key, secret_keys  # noqa: PLC0415  # noqa: PLC0415
     from configs.stack_file import read_config  # noqa: PLC0415
-    from configs.tls import parties_of, private_key_key  # noqa: PLC0415
+    from images import candidates  # noqa: PLC0415
 
     file = f"Pulumi.{stack}.yaml"
     try:

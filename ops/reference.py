@@ -20,10 +20,9 @@ from pydantic_core import PydanticUndefined
 
 from configs.loader import parse
 from configs.names import PROJECT
-from configs.orthanc_options import COMPUTED
+from configs.orthanc import COMPUTED
 from configs.problems import path_of, report
-from configs.promises import RULES
-from configs.protection import PROTECTIONS
+from configs.promises import PROTECTIONS, RULES
 from configs.settings import StackSettings
 
 ROOT = Path(__file__).resolve().parents[1]

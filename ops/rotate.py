@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from configs.loader import load_stack_file
 from configs.names import DB_HOST, DB_SUPERUSER
 from configs.problems import nearest
-from configs.secrets import DB_PASSWORD, secret_keys
+from configs.secrets import CA_KEY, DB_PASSWORD, PRIVATE_KEY, is_private_key, parties_of, private_key_key, secret_keys
 from configs.settings import StackSettings
-from configs.tls import CA_KEY, PRIVATE_KEY, is_private_key, parties_of, private_key_key
 from ops.authority import AUTHORITY, is_own
 from ops.certs import certificates_in, renew_certificates
 from ops.prepare import stack_config, stack_file

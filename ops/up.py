@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from configs.engine import host_and_port
+from components.engine import host_and_port
 from configs.held import VOLUME
 from configs.loader import load_stack_file
 from configs.names import DB_HOST

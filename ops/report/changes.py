@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from configs import names, tls
 from configs.held import STASH
-from configs.orthanc_options import COMPUTED, OF_LINKS
+from configs.orthanc import COMPUTED, OF_LINKS
 from ops.report.differ import ABSENT, differences, shown
 from ops.report.files import OF_TLS
 from ops.report.model import Change as Told

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from configs import names
-from configs.orthanc_options import OF_LINKS
+from configs.orthanc import OF_LINKS
 from ops.report.differ import differences
 from ops.report.model import Code, Words, listed, say
 from ops.report.parts import Change

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from configs import names
-from configs.secrets import DB_PASSWORD, FORWARDER_PASSWORD
-from configs.tls import PRIVATE_KEY, private_key_key
+from configs.secrets import DB_PASSWORD, FORWARDER_PASSWORD, PRIVATE_KEY, private_key_key
 from ops.report.files import files_of
 from ops.report.model import SecretFile
 from ops.report.parts import Change, role

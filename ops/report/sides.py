@@ -11,12 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from components.engine import host_and_port
 from configs import names
-from configs.engine import host_and_port
 from configs.loader import parse, said
-from configs.secrets import DB_PASSWORD, forwarder_key, node_db_key, user_key
+from configs.secrets import DB_PASSWORD, forwarder_key, node_db_key, private_key_key, user_key
 from configs.settings import StackSettings
-from configs.tls import private_key_key
 from ops.report.steps import UNKNOWN, Preview, State, Step
 
 NODE: Final = "orthanc-stack:index:OrthancNode"

@@ -12,8 +12,8 @@ from pulumi_policy import ResourceValidationArgs, deserialize
 from pulumi_policy import policy as upstream
 from pulumi_policy.proxy import UNKNOWN_STRING_VALUE, unknown_checking_proxy
 
-from configs.images import candidates
-from configs.preflight import Engine
+from components.engine import Engine
+from images import candidates
 from policy import engine
 from policy.resources import CONTAINER, UNKNOWN, Resource, SecretText
 from policy.rules import violations

@@ -8,10 +8,10 @@ from typing import Any
 
 import pulumi
 import pytest
-
-from configs.images import candidates
 from configs.networks import networks_of
-from configs.preflight import Engine, Volume
+
+from components.engine import Engine, Volume
+from images import candidates
 from tests.program.harness import OWNER_ID, ROOT, SECRET, Run, raw_stack_file, run_program
 from tests.unit.hostile_files import VALUES, Path, as_config, put, valid
 from tests.unit.stacks import node, settings_of, stack

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydicom.dataset import FileDataset
 
-from configs.tls import is_private_key
+from configs.secrets import is_private_key
 from images import local_image
 from ops.containers import docker_runner
 from ops.drift.command import look_for_drift

@@ -28,10 +28,9 @@ import pulumi.automation as auto
 import yaml
 
 from configs import names
-from configs.images import candidates
 from configs.loader import parse
-from configs.secrets import secret_keys
-from configs.tls import CA_CERTIFICATE, certificate_key, is_certificate, is_private_key, private_key_key
+from configs.secrets import CA_CERTIFICATE, certificate_key, is_certificate, is_private_key, private_key_key, secret_keys
+from images import candidates
 from ops.authority import make
 from ops.probes import opener_of
 from tests.stack.engine import PATIENCE_SECONDS, TEST_PORTS, Watch, docker, eventually, free_ports, need_pulumi

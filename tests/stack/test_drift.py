@@ -14,9 +14,8 @@ from typing import Any
 
 import pytest
 
-from configs.images import candidates, choose
 from configs.settings import ImageSettings
-from images import ROLES
+from images import ROLES, candidates, choose
 from ops.drift import command
 from ops.setup.console import ROOT
 from ops.table import table

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from configs.orthanc_options import check_options
+from configs.orthanc import check_options
 from configs.promises import check_promises
 from images import local_image
 from ops.reference import ROOT

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from configs.secrets import parties_of
 from configs.settings import StackSettings
-from configs.tls import parties_of
 from ops import authority
 
 #: Making keys is what takes the time, and of the real length, 3072, four times as much.

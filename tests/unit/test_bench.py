@@ -13,7 +13,7 @@ from bench import report
 from bench.orthanc import Node, upload
 from bench.results import Results, Row
 from bench.security import BARE, PROJECT, TLS, in_turn
-from configs.tls import certificate_key, private_key_key, trust_key
+from configs.secrets import certificate_key, private_key_key, trust_key
 from ops import authority
 from tests.unit.servers import Answer, serving
 from tests.unit.stacks import node, settings_of, stack

@@ -11,17 +11,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-
-from configs import names, preflight, starts
-from configs.engine import engine_url, host_in, is_local, reached_at
-from configs.held import Held
-from configs.images import ImageChoice, candidates, choose
-from configs.loader import parse
-from configs.preflight import Engine, Volume
-from configs.problems import Problem
-from configs.settings import ImageSettings
 from configs.starts import await_starts, limits_of
 from configs.unseen import check_unseen
+
+from components.engine import Engine, Volume, engine_url, host_in, is_local, reached_at
+from configs import names, preflight, starts
+from configs.held import Held
+from configs.loader import parse
+from configs.problems import Problem
+from configs.settings import ImageSettings
+from images import ImageChoice, candidates, choose
 from tests.unit.stacks import node, only, settings_of, stack
 
 ONE = stack(node("a"))

@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 
 from configs.loader import load, load_stack_file
 from configs.names import record_number
-from configs.orthanc_options import COMPUTED, options_of
+from configs.orthanc import COMPUTED, options_of
 from configs.problems import SettingsError
-from configs.promises import RULES, unlike_ends
-from configs.protection import PROTECTIONS
+from configs.promises import PROTECTIONS, RULES, unlike_ends
 from configs.secrets import check_secret, is_secret_key, secret_keys
 from configs.settings import Operation
 from forwarder.config import Rules

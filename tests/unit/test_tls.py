@@ -10,10 +10,10 @@ import pytest
 
 from configs.certificates import certificates_of, check_certificates, soon_over
 from configs.loader import load
+from configs.plan import DicomEndpoint, peers_of
 from configs.problems import SettingsError
+from configs.secrets import parties_of, trusted_by
 from configs.settings import StackSettings
-from configs.tls import parties_of, trusted_by
-from configs.wiring import DicomEndpoint, peers_of
 from ops import authority
 from ops.authority import LIFE, make
 from tests.unit.certificates import KEY_BITS, certificates_for

@@ -6,14 +6,14 @@ from itertools import combinations
 from typing import Any
 
 import pytest
+from configs.networks import Network, networks_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.loader import load_stack_file
-from configs.networks import Network, networks_of
-from configs.orthanc_options import options_of, overlay
+from configs.orthanc import options_of, overlay
+from configs.plan import PERMISSIONS, DicomEndpoint, commits, mermaid, peers_of
 from configs.settings import Operation, StackSettings
-from configs.wiring import PERMISSIONS, DicomEndpoint, commits, mermaid, peers_of
 from ops.reference import ROOT
 from tests.unit.stacks import node, problems_of, settings_of, stack
 

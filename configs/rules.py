@@ -1,6 +1,6 @@
 """The rules that hold between the settings of a stack: uniqueness, links, ports, connections, what prod wants.
 
-Pure: nothing here looks at the machine or at an engine (preflight.py does). Each check takes the parts that are valid in
+Nothing here looks at the machine or at an engine: components/preflight.py does. Each check takes the parts that are valid in
 themselves, so that one bad AE title does not hide a forwarding loop.
 """
 
@@ -13,13 +13,10 @@ from typing import NamedTuple
 
 from configs import names
 from configs.fields import RESERVED_NAMES
-from configs.orthanc_options import check_options, index_connections
+from configs.orthanc import check_options, index_connections
 from configs.problems import MOST_PROBLEMS, Problem, nearest, visible
-from configs.promises import check_promises
-from configs.protection import check_protection
-from configs.settings import ModalitySettings, NodeSettings, StackSettings
-from configs.tls import check_tls
-from configs.users import check_users
+from configs.promises import check_promises, check_protection
+from configs.settings import ModalitySettings, NodeSettings, Role, StackSettings
 
 #: Connections that PostgreSQL keeps for what is not a node: 3 for superusers, its default, and 10 for backups, checks and Adminer.
 RESERVED_CONNECTIONS = 13
@@ -220,15 +217,35 @@ def _each_node(parts: Parts) -> Iterator[Problem]:
         yield from check_options(node.orthanc, f"nodes[{i}].orthanc")
         yield from check_promises(node, parts.settings, f"nodes[{i}].orthanc")
         yield from check_protection(node, f"nodes[{i}]", strict=parts.settings.is_prod)
-        yield from check_users(node.users, f"nodes[{i}].users")
+        yield from _users(node, f"nodes[{i}].users")
+
+
+def _users(node: NodeSettings, path: str) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for i, user in enumerate(node.users):
+        if user.name in seen:
+            yield Problem(f"{path}[{i}].name", "is the name of another user of this node, too; leave one out.", user.name)
+        seen.add(user.name)
+    if not any(user.role is Role.ADMIN for user in node.users):
+        yield Problem(path, "holds no admin, and somebody has to look after the node: give one of them role: admin.")
 
 
 def _tls(parts: Parts) -> Iterator[Problem]:
+    """Names that no certificate will hold, and devices that could not reach a node: a node with TLS has no port without it."""
+    tls = {node.name for _, node in parts.nodes if parts.settings.tls_of(node)}
+    waiting = {(link.to, node.name) for _, node in parts.nodes for link in node.forward_to if link.confirm == "commitment"}
     for i, node in parts.nodes:
-        if node.tls_names and not parts.settings.tls_of(node):
+        if node.tls_names and node.name not in tls:
             yield Problem(f"nodes[{i}].tlsNames", "is for a node with tls: true; set that, or leave it out.", list(node.tls_names))
-    positions = dict(enumerate(i for i, _ in parts.modalities))
-    yield from check_tls(parts.settings, positions)
+    for i, modality in parts.modalities:
+        closed = [name for name in modality.nodes if name in tls and (modality.allow or (modality.name, name) in waiting)]
+        if closed and not modality.tls:
+            yield Problem(
+                f"modalities[{i}].tls",
+                f"is not true, and {visible(', '.join(closed))} speaks with nobody without TLS. Set it, where the device can (make certs "
+                "makes its certificate); else let it send to a node with tls: false that forwards.",
+                False,
+            )
 
 
 def _environment(parts: Parts) -> Iterator[Problem]:

@@ -14,8 +14,8 @@ import yaml
 
 from configs.fields import unreachable
 from configs.problems import NO_VALUE, Problem, nearest, path_of
+from configs.secrets import needs_certificate
 from configs.settings import NodeSettings, StackSettings
-from configs.tls import needs_certificate
 
 _FOLDER = Path(__file__).parent / "orthanc"
 
@@ -107,15 +107,23 @@ def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
+def baseline(*, index: bool, tls: bool) -> dict[str, Any]:
+    """The options that make a node safe, whoever deploys it: no unknown AE title is served, users log in, files are written through.
+
+    Args:
+        index: the node's index is in PostgreSQL.
+        tls: the node speaks TLS with one peer at least.
+    """
+    options = overlay(_load("base"), _load("postgresql") if index else {})
+    return overlay(options, _load("tls") if tls else {})
+
+
 def options_of(node: NodeSettings, settings: StackSettings) -> dict[str, Any]:
-    """A node's options, less what is computed: base, environment, index, TLS, room for its links, and its own block, in this order."""
-    options = overlay(_load("base"), _load(settings.environment))
-    if node.index == "postgresql":
-        options = overlay(options, _load("postgresql"))
-        if settings.images.source == "registry":
-            options = overlay(options, _load("postgresql-registry"))
-    if needs_certificate(node, settings):
-        options = overlay(options, _load("tls"))
+    """A node's options, less what is computed: baseline, environment, image, room for its links, and its own block, in this order."""
+    indexed = node.index == "postgresql"
+    options = overlay(baseline(index=indexed, tls=needs_certificate(node, settings)), _load(settings.environment))
+    if indexed and settings.images.source == "registry":
+        options = overlay(options, _load("postgresql-registry"))
     return overlay(overlay(options, _room_for_links(node, settings, options)), node.orthanc)
 
 
