@@ -1,6 +1,7 @@
 """The program that `pulumi up` runs: stack file -> settings -> plan -> components -> outputs."""
 
 import importlib
+import threading
 
 import pulumi
 from pulumi.runtime import config as pulumi_config
@@ -10,13 +11,14 @@ from configs import loader
 from configs.plan import plan_of
 from configs.problems import SettingsError
 
-#: pulumi.Config reads keys that it is told; only the whole configuration shows a key that is misspelt.
-config = pulumi_config.CONFIG.get()
+# pulumi_docker takes a tenth of a second to import. Meanwhile the state is read, and the engine answers.
+threading.Thread(target=importlib.import_module, args=["components.stack"]).start()
 
+# pulumi.Config reads keys that it is told; only the whole configuration shows a key that is misspelt.
+config = pulumi_config.CONFIG.get()
 try:
     loaded = loader.load(config, filter(pulumi_config.is_config_secret, config), pulumi.get_stack())
-    # The import takes as long as the engine takes to answer.
-    situation = preflight.look(loaded, config, meanwhile=lambda: importlib.import_module("components.stack"))
+    situation = preflight.look(loaded, config)
 except SettingsError as refusal:
     # Pulumi prints its text without a traceback. No resource was touched.
     raise pulumi.RunError(str(refusal)) from None

@@ -6,7 +6,7 @@ import ipaddress
 import json
 import os
 import subprocess
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -126,7 +126,6 @@ def inspect(
     images: Iterable[str],
     containers: Iterable[str],
     volumes: Iterable[str],
-    meanwhile: Callable[[], object] = lambda: None,
 ) -> Engine:
     """Ask the engine what it holds.
 
@@ -135,7 +134,6 @@ def inspect(
         images: names of locally built images.
         containers: identifiers of the stack's containers.
         volumes: names of volumes.
-        meanwhile: what to do while the engine answers.
     """
     # Volumes apart: a volume has the name of its container, and an inspection without a type finds the container alone.
     commands = ([*docker, "inspect", *images, *containers], [*docker, "volume", "inspect", *volumes])
@@ -143,7 +141,6 @@ def inspect(
         asked = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for command in commands]
     except FileNotFoundError:
         return Engine(reachable=False, error="there is no docker command on PATH. Install Docker's command-line client.")
-    meanwhile()
     try:
         answers = [one.communicate(timeout=_TIMEOUT_SECONDS) for one in asked]
     except subprocess.TimeoutExpired:

@@ -94,7 +94,7 @@ class Forwarder(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: ForwarderArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         configuration = _public(args)
-        certificate = args.node.certificate
+        certificate = args.node.tls_certificate
         trusts = {"trusts": {args.node.name: certificate.trust_fingerprint}} if certificate else {}
         program = _program()
         inputs = {"configuration": configuration, "program": hashlib.sha256(program.encode()).hexdigest()[:12], **trusts}
@@ -152,12 +152,13 @@ def _program() -> str:
 def _public(args: ForwarderArgs) -> pulumi.Output[dict[str, Any]]:
     """What the program reads, less the password."""
 
-    def configuration(revisions: Mapping[str, str]) -> dict[str, Any]:
+    def configuration(found: Mapping[str, str]) -> dict[str, Any]:
+        revisions = dict(found)  # of nothing, Output.all makes a list
         return {
             "node": args.node.name,
             "host": args.node.name,
             "port": names.HTTP_PORT,
-            "trust": _TRUSTED if args.node.certificate else None,
+            "trust": _TRUSTED if args.node.tls_certificate else None,
             "statusPort": names.FORWARDER_PORT,
             "deleteAfterSeconds": args.delete_after,
             "links": [_link(link, revisions.get(link.to, "")) for link in args.links],

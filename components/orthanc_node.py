@@ -149,7 +149,7 @@ class OrthancNode(pulumi.ComponentResource):
     Attributes:
         name: its name, which is its host name on its networks.
         endpoint: where the other nodes reach it.
-        certificate: the certificate that it serves TLS with; None where it does not.
+        tls_certificate: the certificate that it serves TLS with; None where it does not.
         http_url: its web interface, from the host.
         dicom_host: where the host publishes its DICOM port.
         dicom_port: that port.
@@ -158,7 +158,7 @@ class OrthancNode(pulumi.ComponentResource):
 
     name: str
     endpoint: DicomEndpoint
-    certificate: Certificate | None
+    tls_certificate: Certificate | None
     http_url: pulumi.Output[str]
     dicom_host: pulumi.Output[str]
     dicom_port: pulumi.Output[int]
@@ -171,7 +171,7 @@ class OrthancNode(pulumi.ComponentResource):
         own = pulumi.ResourceOptions(parent=self)
         data = args.data or data_volume(f"{name}-data", data_format=data_format, stack=args.stack, name=_physical(name, args), opts=own)
         self.name, self.endpoint = name, DicomEndpoint(args.aet, reached_on(args.network, name))
-        self.certificate = args.tls.certificate if args.tls and args.tls.serves else None
+        self.tls_certificate = args.tls.certificate if args.tls and args.tls.serves else None
         # Not by output of the container, nor of anything else: what reads it is not replaced with this node, keeps nothing of this
         # stack from being destroyed, and may be made side by side with it.
         self.revision = shown(pulumi.Output.all(args.image, configuration).apply(_revision))
@@ -208,7 +208,7 @@ class OrthancNode(pulumi.ComponentResource):
         )
         # By output of the container: these are true when it serves.
         host = args.host or reached_at(args.address)
-        self.http_url = made.name.apply(lambda _: url_of(host, args.http_port, tls=self.certificate is not None))
+        self.http_url = made.name.apply(lambda _: url_of(host, args.http_port, tls=self.tls_certificate is not None))
         self.dicom_host = made.name.apply(lambda _: host)
         self.dicom_port = made.name.apply(lambda _: args.dicom_port)
         self.register_outputs({"dicomHost": self.dicom_host, "dicomPort": self.dicom_port, "httpUrl": self.http_url})

@@ -95,13 +95,12 @@ class Situation:
             )
 
 
-def look(loaded: Loaded, config: Mapping[str, str], meanwhile: Callable[[], object] = lambda: None) -> Situation:
+def look(loaded: Loaded, config: Mapping[str, str]) -> Situation:
     """Find out where a stack is deployed, and whether it can be.
 
     Args:
         loaded: its settings.
         config: the whole configuration that Pulumi hands over.
-        meanwhile: what to do while the engine answers.
 
     Raises:
         SettingsError: something stands against the deployment. No resource was touched.
@@ -113,7 +112,7 @@ def look(loaded: Loaded, config: Mapping[str, str], meanwhile: Callable[[], obje
     logical = [*(f"{part}-container" for part in parts), names.DB_ROLES]
     containers = [situation.held.containers[name] for name in logical if name in situation.held.containers]
     volumes = sorted({*map(situation.volume_of, _data_parts(situation)), *settings.adopt})
-    found = engines.inspect(docker, candidates(), containers, volumes, meanwhile)
+    found = engines.inspect(docker, candidates(), containers, volumes)
     situation = Situation(settings, situation.prefix, situation.held, found)
     if problems := check(loaded.parts, situation, docker):
         raise SettingsError(report(problems, stack_file_name(stack)))

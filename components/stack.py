@@ -236,7 +236,7 @@ class Stack:
             "index": settings.index,
             "indexDatabase": node.database or None,
             "roles": {user.name: user.role.value for user in settings.users},
-            **({"tlsTrust": made.certificate.trust} if made.certificate else {}),
+            **({"tlsTrust": made.tls_certificate.trust} if made.tls_certificate else {}),
             **({"metricsUrl": forwarder.metrics_url} if forwarder and forwarder.metrics_url else {}),
         }
 

@@ -1,7 +1,7 @@
 """Runs the whole program under Pulumi's mocks, and records every request: inputs, options, parents, dependencies.
 
 Needs no Docker engine, no state, no secret, no `pulumi` command. As a command (`python ops/mocked.py <stack>`, in a checkout's root) it
-prints what that checkout would deploy, as JSON: so another commit's program can be run without being imported here.
+prints what that checkout would deploy, as JSON: so another commit's program is run by its own mocks, and nothing of it is imported here.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ import json
 import runpy
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 if __name__ == "__main__":
-    # The modules are those of the checkout that it is run in, which need not be this file's.
     sys.path[0] = str(Path.cwd())
 
 import secrets as randomness
@@ -28,7 +27,9 @@ from pulumi.runtime import mocks, rpc
 from pulumi.runtime.settings import get_root_resource
 from pulumi.runtime.stack import Stack, run_pulumi_func
 
-from configs import preflight, starts
+from components import engine as engines
+from components import preflight
+from components.engine import Engine
 from configs.held import KEEPS_DATA, OWNER
 from configs.names import PROJECT
 
@@ -111,7 +112,7 @@ def run_mocked(
     raw: Mapping[str, Any],
     secrets: Mapping[str, str],
     stack: str,
-    engine: preflight.Engine | None = None,
+    engine: Engine | None = None,
     *,
     root: Path,
     preview: bool = False,
@@ -138,9 +139,9 @@ def run_mocked(
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     with (
-        _replaced(preflight, "inspect", lambda *_: engine or preflight.Engine()),
+        _replaced(engines, "inspect", lambda *_: engine or Engine()),
         _replaced(randomness, "token_hex", lambda _: "fedcba9876543210"),
-        _replaced(starts, "await_starts", lambda *_: None),
+        _replaced(preflight, "await_starts", lambda *_: None),
         # Mocks have no server for callbacks; that hooks are bound to their resources is seen in the requests.
         _replaced(pulumi.resource_hooks, "register_error_hook", _registered),
     ):
@@ -227,7 +228,7 @@ def deploy(stack: str, root: Path) -> dict[str, Any]:
     held = frozenset(candidates()) if settings.images.source == "local" else frozenset()
     try:
         with _without_private_keys({key: value for key, value in own.items() if isinstance(value, str)}):
-            run = run_mocked(raw, secrets, stack, preflight.Engine(images=held), root=root)
+            run = run_mocked(raw, secrets, stack, Engine(images=held), root=root)
     except pulumi.RunError as error:
         return {"refused": str(error)}
     return {"resources": described(run), "violations": _violations(run, prod=settings.is_prod)}
@@ -238,19 +239,21 @@ def _without_private_keys(own: Mapping[str, str]) -> Iterator[None]:
     """Certificates are taken as they stand in the stack file, or by their names where they do not: whether one is valid, and its key's,
     is not looked at.
     """
-    from configs import certificates, tls  # noqa: PLC0415
+    from configs import certificates, secrets  # noqa: PLC0415
 
-    def standing_for(settings: Any, _: object) -> dict[str, certificates.Certificate]:
-        texts = {party.name: own.get(tls.trust_key(party.name), f"trust of {party.name}") for party in tls.parties_of(settings)}
-        return {
-            name: certificates.Certificate(own.get(tls.certificate_key(name), f"certificate of {name}"), trust, MASK, MASK, MASK)
+    def standing_for(loaded: Any, *_: object) -> Any:
+        texts = {
+            party.name: own.get(secrets.trust_key(party.name), f"trust of {party.name}") for party in secrets.parties_of(loaded.settings)
+        }
+        made = {
+            name: secrets.Certificate(own.get(secrets.certificate_key(name), f"certificate of {name}"), trust, MASK, MASK, MASK)
             for name, trust in texts.items()
         }
+        return replace(loaded, certificates=made, authority=own.get(secrets.CA_CERTIFICATE, ""))
 
     with (
         _replaced(certificates, "check_certificates", lambda *_: iter(())),
-        _replaced(certificates, "soon_over", lambda *_: {}),
-        _replaced(certificates, "certificates_of", standing_for),
+        _replaced(certificates, "with_certificates", standing_for),
     ):
         yield
 

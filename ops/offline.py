@@ -127,8 +127,8 @@ def _before(stack: str, root: Path, base: str) -> dict[str, Any]:
 
 
 def _deploy(stack: str, checkout: Path) -> dict[str, Any]:
-    """What ops/mocked.py of this checkout says when it runs in another."""
-    command = [sys.executable, str(ROOT / "ops" / "mocked.py"), stack]
+    """What a checkout's own ops/mocked.py prints."""
+    command = [sys.executable, str(checkout / "ops" / "mocked.py"), stack]
     try:
         done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=_SECONDS, check=False)
     except subprocess.TimeoutExpired:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs import preflight
+from components import engine as engines
 from ops.setup.console import ROOT, say
 from ops.setup.engine import ensure_engine
 from ops.setup.state import State, ensure_state
@@ -80,7 +80,7 @@ def stack_config(stack: str, root: Path = ROOT) -> dict[str, Any]:
 
 def docker_command(stack: str) -> tuple[str, ...]:
     """The docker command for the engine that the stack is on: docker:context or docker:host of the stack file, else the user's."""
-    return tuple(preflight.docker_command(stack_config(stack)))
+    return tuple(engines.docker_command(stack_config(stack)))
 
 
 def exports(before: dict[str, str], after: dict[str, str], stack: str) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from configs import names, tls
+from configs import names, secrets
 from configs.held import STASH
 from configs.orthanc import COMPUTED, OF_LINKS
 from ops.report.differ import ABSENT, differences, shown
@@ -80,10 +80,10 @@ def _between(old: Node | None, new: Node | None) -> Iterator[Told]:
             yield Told(path, shown(before), shown(after))
     yield from _told("unsafe", list(old.unsafe), list(new.unsafe))
     yield from _told("tls", old.tls, new.tls)
-    yield from _certificate(tls.certificate_key(old.name), old.certificate, new.certificate)
+    yield from _certificate(secrets.certificate_key(old.name), old.certificate, new.certificate)
     for peer in sorted({*old.trusts, *new.trusts}):
         known, from_now_on = (_short(side.trusts.get(peer)) for side in (old, new))
-        yield from _told(tls.trust_key(peer), known, from_now_on, say("what it knows ", Code(peer), " by"))
+        yield from _told(secrets.trust_key(peer), known, from_now_on, say("what it knows ", Code(peer), " by"))
 
 
 def _certificate(key: str, old: Mapping[str, str], new: Mapping[str, str]) -> list[Told]:
@@ -174,7 +174,7 @@ def _database(change: Change) -> Part:
         told.append(Told(path, shown(before), shown(after), note))
     if bool(change.old.db_certificate) != bool(change.new.db_certificate) and change.old.databases and change.new.databases:
         told += _told("indexDb.tls", bool(change.old.db_certificate), bool(change.new.db_certificate))
-    told += _certificate(tls.certificate_key(names.DB_HOST), change.old.db_certificate, change.new.db_certificate)
+    told += _certificate(secrets.certificate_key(names.DB_HOST), change.old.db_certificate, change.new.db_certificate)
     step = change.containers.get(names.DB_HOST)
     if step and step.old and step.new:
         old, new = step.old.inputs, step.new.inputs

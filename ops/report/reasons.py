@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from configs import names
 from ops.report.files import Because, files_of
 from ops.report.model import Code, Fate, Reason, SecretFile, Words, listed, say
 from ops.report.parts import Change, role
@@ -54,7 +53,7 @@ def _of(change: Change, name: str, step: Step, secrets: Sequence[str]) -> Iterat
     if "image" in causes:
         yield _image(change, kind)
     if "networksAdvanced" in causes:
-        yield from _networks(change, name, step)
+        yield from _networks(change, step)
     if "volumes" in causes:
         replaced = sorted(volume.name for volume in change.of_type(VOLUME) if volume.op != "create")
         yield Because(say("its volume is replaced: ", listed(replaced)) if replaced else say("its volumes change"))
@@ -85,7 +84,7 @@ def _image(change: Change, kind: str) -> Because:
     return Because(say("its image changes"))
 
 
-def _networks(change: Change, name: str, step: Step) -> Iterator[Because]:
+def _networks(change: Change, step: Step) -> Iterator[Because]:
     old, new = (_names(change, state.inputs if state else {}) for state in (step.old, step.new))
     anew = {change.network(str(network.state.inputs.get("name", ""))) for network in change.of_type(NETWORK) if network.op == "replace"}
     told = False
@@ -93,9 +92,8 @@ def _networks(change: Change, name: str, step: Step) -> Iterator[Because]:
         if (network in old) == (network in new) and network not in anew:
             continue
         told = True
-        words, parts = _network(network, name)
         verb = "is put on" if network not in old else "leaves" if network not in new else "is on"
-        yield Because(say(f"it {verb} ", words, ", which is made anew" if network in anew else ""), parts)
+        yield Because(say(f"it {verb} the network ", Code(network), ", which is made anew" if network in anew else ""))
     if not told:
         yield Because(say("its networks change"))
 
@@ -103,17 +101,3 @@ def _networks(change: Change, name: str, step: Step) -> Iterator[Because]:
 def _names(change: Change, inputs: Mapping[str, Any]) -> set[str]:
     found = inputs.get("networksAdvanced")
     return {change.network(str(each.get("name", ""))) for each in found if isinstance(each, Mapping)} if isinstance(found, list) else set()
-
-
-def _network(network: str, name: str) -> tuple[Words, tuple[str, ...]]:
-    """A network in words, and the parts of the stack at its other end. A node's name has no dot, so that a network's can be read."""
-    kind, _, rest = network.partition(".")
-    if kind == "link" and "." in rest:
-        begin, _, end = rest.partition(".")
-        return say("the network of the link ", Code(begin), " → ", Code(end)), tuple(part for part in (begin, end) if part != name)
-    if kind == "db" and rest:
-        words = say("the network of the database and ", Code(rest)) if name == names.DB_HOST else say("its network with the database")
-        return words, (rest if name == names.DB_HOST else names.DB_HOST,)
-    if kind == "node" and rest:
-        return say("the network of ", Code(rest), " alone"), ()
-    return say("the network ", Code(network)), ()

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from configs import preflight
+from components.engine import Engine
 from configs.loader import parse
 from configs.secrets import is_setting, secret_keys
 from ops import mocked
@@ -70,9 +70,7 @@ def raw_stack_file(stack: str) -> dict[str, Any]:
     return {key: value for key, value in raw.items() if is_setting(key)}
 
 
-def run_program(
-    raw: Mapping[str, Any], stack: str, engine: preflight.Engine | None = None, *, preview: bool = False, run: Run | None = None
-) -> Run:
+def run_program(raw: Mapping[str, Any], stack: str, engine: Engine | None = None, *, preview: bool = False, run: Run | None = None) -> Run:
     """Run the program for a stack file.
 
     Args:

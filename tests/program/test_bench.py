@@ -20,7 +20,7 @@ from bench.compose import render
 from bench.pulumi_stack import copy_program, dev_settings
 from bench.security import WITHOUT_HARDENING
 from bench.session import BenchError, Session
-from components import base
+from components import container as component
 from configs.secrets import secret_keys
 from tests.program.harness import ROOT, Run, raw_stack_file, run_program
 from tests.unit.stacks import settings_of
@@ -42,7 +42,7 @@ def services(everything: Run) -> dict[str, Any]:
 
 
 def test_nothing_that_the_program_can_say_is_left_out(everything: Run, services: dict[str, Any]) -> None:
-    calls = [node for node in ast.walk(ast.parse(inspect.getsource(base.container))) if isinstance(node, ast.Call)]
+    calls = [node for node in ast.walk(ast.parse(inspect.getsource(component.container))) if isinstance(node, ast.Call)]
     (call,) = (call for call in calls if ast.unparse(call.func) == "docker.Container")
     can_say = {re.sub("_(.)", lambda found: found[1].upper(), keyword.arg) for keyword in call.keywords if keyword.arg}
     says = {key for container in everything.of_type("Container") for key in container.inputs}

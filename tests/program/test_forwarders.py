@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import base64
+import bz2
 import copy
+import io
 import json
 import sys
+import zipfile
 from typing import Any
 
 import pytest
@@ -79,10 +83,10 @@ def test_only_nodes_that_forward_have_a_forwarder_and_only_it_another_entrypoint
 def test_the_container(chain: Run) -> None:
     inputs = chain.one("ct-forwarder-container").inputs
     assert inputs["name"] == "orthanc-stack-chain-ct-forwarder"
-    assert inputs["networksAdvanced"] == [{"name": "orthanc-stack-chain-node.ct", "aliases": ["ct-forwarder"]}], "its node's own alone"
+    assert inputs["networksAdvanced"] == [{"name": "orthanc-stack-chain-dicom", "aliases": ["ct-forwarder"]}]
     assert inputs["image"] == chain.one("ct-container").inputs["image"]
-    assert inputs["entrypoints"] == ["python3", "-SB", "-m", "forwarder"]
-    assert inputs["envs"] == ["PYTHONPATH=/usr/local/lib/orthanc-stack", "PYTHONUNBUFFERED=1"]
+    assert inputs["entrypoints"][:3] == ["python3", "-SB", "-c"]
+    assert inputs["envs"] == ["PYTHONUNBUFFERED=1"]
     assert {"label": "orthanc-stack.role", "value": "forwarder"} in inputs["labels"]
     assert inputs["destroyGraceSeconds"] == 30
     assert "find /tmp/forwarder-alive" in inputs["healthcheck"]["tests"][1]
@@ -103,12 +107,15 @@ def test_the_metrics_port_is_published_where_it_is_asked_for(chain: Run) -> None
 
 def test_the_whole_program_is_in_the_container(chain: Run) -> None:
     files = uploads(chain, "ct-forwarder-container")
-    folder = "/usr/local/lib/orthanc-stack/forwarder/"
-    sources = {file.name: file.read_text() for file in (ROOT / "forwarder").glob("*.py")}
-    assert {path.removeprefix(folder): files[path]["content"] for path in files if path.startswith(folder)} == sources
-    assert {"__init__.py", "__main__.py", "config.py"} <= set(sources)
-    assert {files[folder + name]["permissions"] for name in sources} == {"0444"}
-    assert list(files) == sorted(files)
+    assert list(files) == ["/etc/forwarder.json", "/run/secrets/forwarder.json", "/usr/local/lib/orthanc-stack/forwarder.zip.bz2"]
+    program = files["/usr/local/lib/orthanc-stack/forwarder.zip.bz2"]
+    with zipfile.ZipFile(io.BytesIO(bz2.decompress(base64.b64decode(program["contentBase64"])))) as archive:
+        packed = {entry.filename: archive.read(entry).decode() for entry in archive.infolist()}
+        assert {(entry.date_time, entry.create_system, entry.compress_type) for entry in archive.infolist()} == {((1980, 1, 1, 0, 0, 0), 3, 0)}
+    assert packed == {f"forwarder/{file.name}": file.read_text() for file in (ROOT / "forwarder").glob("*.py")}
+    assert list(packed) == sorted(packed)
+    assert {"forwarder/__init__.py", "forwarder/__main__.py", "forwarder/config.py"} <= set(packed)
+    assert program["permissions"] == "0444"
 
 
 def test_the_program_needs_nothing_but_python_and_itself() -> None:
@@ -170,7 +177,7 @@ def test_its_password_is_in_one_file_that_it_can_read(chain: Run) -> None:
         made = chain.one(f"{one.name}-container")
         assert made.secret_inputs == {"uploads"}
         assert SECRET not in json.dumps({key: value for key, value in made.inputs.items() if key != "uploads"})
-        assert [u["file"] for u in made.inputs["uploads"] if SECRET in u["content"]] == ["/run/secrets/forwarder.json"]
+        assert [u["file"] for u in made.inputs["uploads"] if SECRET in u.get("content", "")] == ["/run/secrets/forwarder.json"]
         assert uploads(chain, made.name)["/run/secrets/forwarder.json"]["permissions"] == "0444", "it is not root"
 
 
@@ -188,7 +195,7 @@ def test_a_preview_shows_the_configuration(chain: Run) -> None:
 
 
 def test_who_is_asked_for_storage_commitment_answers_by_the_stacks_script(chain: Run) -> None:
-    script = (ROOT / "components" / "commitment.py").read_text()
+    script = (ROOT / "components" / "payload" / "commitment.py").read_text()
     for name in ("archive", "backup"):
         assert chain.configuration(name)["PythonScript"] == "/etc/orthanc/commitment.py"
         assert uploads(chain, f"{name}-container")["/etc/orthanc/commitment.py"]["content"] == script
@@ -206,7 +213,7 @@ def test_a_forwarder_is_made_after_its_node_and_its_destinations_and_not_replace
     made = "ct-forwarder-container"
     assert {"ct-container", "archive-container"} <= chain.depends_on(made)
     assert "backup-container" not in chain.depends_on(made)
-    assert {source for _, source in chain.input_edges(made)} == {"images-orthanc", "network-node.ct"}
+    assert {source for _, source in chain.input_edges(made)} == {"images-orthanc", "dicom"}
 
 
 def test_nothing_with_data_depends_on_a_forwarder(kept_in_prod: Run) -> None:

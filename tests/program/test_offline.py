@@ -20,7 +20,7 @@ from ops.offline_report import Change, Report, markdown, read, write
 from ops.setup.console import SetupError
 from tests.program.harness import ROOT
 
-_PARTS = ("__main__.py", "Pulumi.dev.yaml", "Pulumi.prod.yaml", "components", "configs", "forwarder", "images", "policy")
+_PARTS = ("__main__.py", "Pulumi.dev.yaml", "Pulumi.prod.yaml", "components", "configs", "forwarder", "images", "ops", "policy")
 
 
 @pytest.fixture(scope="module")

@@ -11,20 +11,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from configs.starts import await_starts, limits_of
-from configs.unseen import check_unseen
 
-from components.engine import Engine, Volume, engine_url, host_in, is_local, reached_at
-from configs import names, preflight, starts
+from components import preflight
+from components.engine import Engine, Volume, docker_command, engine_url, host_in, inspect, is_local, reached_at
+from components.preflight import Situation, await_starts, start_limits
+from configs import names
 from configs.held import Held
-from configs.loader import parse
+from configs.loader import Loaded, parse
 from configs.problems import Problem
-from configs.settings import ImageSettings
-from images import ImageChoice, candidates, choose
+from images import candidates
 from tests.unit.stacks import node, only, settings_of, stack
 
 ONE = stack(node("a"))
-P = preflight.Stack("p", "p", Held(owner="me"))
 
 
 @pytest.fixture(autouse=True)
@@ -58,15 +56,19 @@ def docker_that(folder: Path, *, prints: object = (), volumes: object = (), says
     return command(folder, f"{answers}; cat '{folder}/said' >&2; exit {ends}")
 
 
-def state(stack: str = "x", **held: Any) -> preflight.Stack:
-    """A stack and what its state holds; its owner is "me"."""
-    return preflight.Stack(names.prefix(stack), names.first_prefix(stack), Held(**{"owner": "me", **held}))
+def state(**held: Any) -> Held:
+    """What the state holds; its owner is "me"."""
+    return Held(**{"owner": "me", **held})
 
 
-def checked(raw: dict[str, Any], engine: Engine, stack_x: preflight.Stack | None = None) -> list[Problem]:
+def situation(raw: dict[str, Any], engine: Engine | None = None, held: Held | None = None, stack: str = "x") -> Situation:
+    return Situation(settings_of(raw), names.prefix(stack), held or state(), engine or Engine())
+
+
+def checked(raw: dict[str, Any], engine: Engine, held: Held | None = None, docker: list[str] | None = None) -> list[Problem]:
     _, parts, problems = parse(raw)
     assert not problems
-    return preflight.check(parts, stack_x or state(), engine)
+    return preflight.check(parts, situation(raw, engine, held), docker or ["true"])
 
 
 # --- ports ---
@@ -96,15 +98,13 @@ A, DB = "orthanc-stack-x-a", "orthanc-stack-x-db"
 ADOPTING = stack(node("a"), adopt=[A])
 HELD = state(volumes={"a-data": A})
 LOST = state(volumes={"a-data": "v"}, labelled=frozenset({"v"}))
-ANOTHERS, BEFORE_OWNERS, UNKNOWN = Volume(owner="another", stack="orthanc-stack-x"), Volume(stack="orthanc-stack-x"), Volume()
-#: The node room-archive of the stack ct, and a node of the stack ct-room, had volumes of one beginning in the first versions.
-OF_CT_ROOM = "orthanc-stack-ct-room-a"
+ANOTHERS, BEFORE_OWNERS = Volume(owner="another"), Volume()
 OF_DEBIAN, OF_ALPINE = {DB: Volume("postgresql-17", "me")}, {DB: Volume("postgresql-17-alpine", "me")}
 DEBIAN, ALPINE = (stack(node("a"), images={"postgres": f"postgres:{tag}"}) for tag in ("17.11", "17.11-alpine3.22"))
 
 
 @pytest.mark.parametrize(
-    ("raw", "stack_x", "volumes", "place", "word"),
+    ("raw", "held", "volumes", "place", "word"),
     [
         # The format of the data.
         (ONE, state(), {DB: Volume("postgresql-16", "me")}, "indexDb.majorVersion = '17'", "PostgreSQL 16 wrote"),
@@ -118,22 +118,17 @@ DEBIAN, ALPINE = (stack(node("a"), images={"postgres": f"postgres:{tag}"}) for t
         (ALPINE, state(), OF_DEBIAN, "images.postgres = 'postgres:17.11-alpine3.22'", "under Debian's PostgreSQL"),
         (DEBIAN, state(), OF_ALPINE, "images.postgres = 'postgres:17.11'", "under Alpine's PostgreSQL"),
         # Whose it is. A first deployment has no owner yet, and neither has a volume without a label.
-        *((ONE, state(owner=me), {A: found}, NAME, f"{A}, which") for me in ("me", "") for found in (ANOTHERS, BEFORE_OWNERS, UNKNOWN)),
-        *((ADOPTING, state(), {A: found}, "", "") for found in (ANOTHERS, BEFORE_OWNERS, UNKNOWN)),
+        *((ONE, state(owner=me), {A: found}, NAME, f"{A}, which") for me in ("me", "") for found in (ANOTHERS, BEFORE_OWNERS)),
+        *((ADOPTING, state(), {A: found}, "", "") for found in (ANOTHERS, BEFORE_OWNERS)),
         (ONE, HELD, {A: BEFORE_OWNERS}, "", ""),
         (ONE, HELD, {A: Volume(owner="another")}, NAME, "another state made"),
-        # Of the first versions: what is kept is not passed over in silence, and another stack's of that name is nobody's concern.
-        (ONE, state("ct-room"), {OF_CT_ROOM: Volume(stack="orthanc-stack-ct-room")}, NAME, OF_CT_ROOM),
-        (ONE, state("ct-room"), {OF_CT_ROOM: Volume(owner="another", stack="orthanc-stack-ct")}, "", ""),
         # The state holds one that the engine does not. A container's start makes an empty one of the name, which has no label.
         (ONE, LOST, {}, NAME, "v, which is gone from the engine"),
-        (ONE, LOST, {"v": UNKNOWN}, NAME, "made anew"),
+        (ONE, LOST, {"v": BEFORE_OWNERS}, NAME, "made anew"),
     ],
 )
-def test_a_volume_fits_or_is_refused(
-    raw: dict[str, Any], stack_x: preflight.Stack, volumes: dict[str, Volume], place: str, word: str
-) -> None:
-    problems = checked(raw, Engine(volumes=volumes), stack_x)
+def test_a_volume_fits_or_is_refused(raw: dict[str, Any], held: Held, volumes: dict[str, Volume], place: str, word: str) -> None:
+    problems = checked(raw, Engine(volumes=volumes), held)
     assert [str(problem).splitlines()[0].strip() for problem in problems] == ([place] if place else [])
     assert all(word in problem.message for problem in problems)
 
@@ -143,18 +138,17 @@ def test_what_is_built_here_is_debians_whatever_the_registrys_would_be() -> None
     assert checked(raw, Engine(volumes=OF_DEBIAN, images=frozenset(candidates()))) == []
 
 
-def test_what_is_in_use_cannot_be_adopted() -> None:
-    problem = only(checked(ADOPTING, Engine(volumes={A: ANOTHERS}, users=frozenset({"theirs"}))))
-    assert (problem.path, "theirs still uses" in problem.message) == ("adopt", True)
+def test_what_is_in_use_cannot_be_adopted(tmp_path: Path) -> None:
+    docker = command(tmp_path, f'[ "$1 $5" = "ps volume={A}" ] && printf "id-theirs theirs\\nid-own own\\n"')
+    problem = only(checked(ADOPTING, Engine(volumes={A: ANOTHERS}), state(containers={"a-container": "id-own"}), docker))
+    assert (problem.path, "which theirs still uses" in problem.message) == ("adopt", True)
 
 
 def test_each_stack_has_volumes_of_its_own_and_keeps_them() -> None:
-    assert state("ct").volume_of("room-archive") != state("ct-room").volume_of("archive")
+    assert situation(ONE, stack="ct").volume_of("room-archive") != situation(ONE, stack="ct-room").volume_of("archive")
     assert len({names.prefix(stack) for stack in ("a-b", "a_b", "a.b", "a.ub", "a..b", "ab")}) == 6
-    renamed = state("new", volumes={"a-data": "orthanc-stack-old-a"})
+    renamed = situation(ONE, held=state(volumes={"a-data": "orthanc-stack-old-a"}), stack="new")
     assert renamed.volume_of("a") == "orthanc-stack-old-a"
-    adopted = preflight.Stack(names.prefix("ct-room"), names.first_prefix("ct-room"), adopted=frozenset({OF_CT_ROOM}))
-    assert adopted.volume_of("a") == OF_CT_ROOM
 
 
 # --- what the engine is asked ---
@@ -168,12 +162,11 @@ def test_locally_built_images_that_are_not_there() -> None:
 
 def test_an_engine_that_is_not_there(tmp_path: Path) -> None:
     docker = docker_that(tmp_path, says="Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?\n", ends=1)
-    engine = preflight.inspect(settings_of(ONE), P, docker)
-    assert engine is not None
-    message = only(checked(ONE, engine)).message
+    message = only(checked(ONE, inspect(docker, [], [], []))).message
     assert "Cannot connect to the Docker daemon" in message
     assert "DOCKER_HOST" in message
-    assert preflight.inspect(settings_of(ONE), P, ["docker-command-that-is-not-there"]) is None, "that is no error"
+    message = only(checked(ONE, inspect(["docker-command-that-is-not-there"], [], [], []))).message
+    assert "Install Docker's command-line client" in message
 
 
 @pytest.mark.parametrize(
@@ -185,13 +178,11 @@ def test_what_makes_the_roles_runs_again_until_it_has_ended_well(tmp_path: Path,
         "Config": {"Labels": {names.LABEL_ROLE: names.DB_ROLES}, "Env": ["PATH=/bin", f"{names.AGAIN}=before"]},
         "State": {"Status": status, "ExitCode": code, "Running": status == "running"},
     }
-    engine = preflight.inspect(settings_of(ONE), P, docker_that(tmp_path, prints=[roles]))
-    assert engine is not None
-    assert engine.again == again
+    assert inspect(docker_that(tmp_path, prints=[roles]), [], [], []).again == again
 
 
 def test_what_the_engine_holds_is_read(tmp_path: Path) -> None:
-    labels = {names.LABEL_FORMAT: "postgresql-17", names.LABEL_OWNER: "o", names.LABEL_STACK: "p"}
+    labels = {names.LABEL_FORMAT: "postgresql-17", names.LABEL_OWNER: "o"}
     volumes = [{"Name": "p-db", "Mountpoint": "/m", "Labels": labels}, {"Name": "p-a", "Mountpoint": "/m", "Labels": None}]
     prints = [
         {"RepoTags": ["orthanc-stack/orthanc:local-1"]},
@@ -199,22 +190,31 @@ def test_what_the_engine_holds_is_read(tmp_path: Path) -> None:
         {"State": {"Running": False}, "HostConfig": {"PortBindings": {"8042/tcp": [{"HostPort": "9000"}]}}},
     ]
     docker = docker_that(tmp_path, prints=prints, volumes=volumes, says="Error: No such object: p-b\n", ends=1)
-    assert preflight.inspect(settings_of(ONE), P, docker) == Engine(
+    assert inspect(docker, [], [], []) == Engine(
         local=True,
         images=frozenset({"orthanc-stack/orthanc:local-1"}),
         ports=frozenset({8000}),
-        volumes={"p-db": Volume("postgresql-17", "o", "p"), "p-a": Volume()},
+        volumes={"p-db": Volume("postgresql-17", "o"), "p-a": Volume()},
     )
 
 
-def test_the_containers_that_the_state_holds_are_asked_for_by_their_identifiers(tmp_path: Path) -> None:
-    """A second checkout's have the same names, and a renamed stack's have others. One that goes holds its ports until it is gone."""
+def test_the_engine_is_asked_for_what_the_state_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second checkout's containers have the same names, and a renamed stack's have others. One that goes holds its ports until it is
+    gone.
+    """
     docker = command(tmp_path, f"echo \"$@\" >>'{tmp_path}/asked'; echo '[]'")
-    held = {"a-container": "id-a", "a-forwarder-container": "id-f", "adminer-container": "id-ad", "gone-container": "id-gone"}
-    settings = settings_of(stack(node("a", forwardTo=["b"], metricsPort=9042), node("b", 1)))
-    preflight.inspect(settings, preflight.Stack("p", "p", Held(containers=held)), docker)
-    (asked,) = [line.split() for line in (tmp_path / "asked").read_text().splitlines() if not line.startswith("volume")]
+    containers = {"a-container": "id-a", "a-forwarder-container": "id-f", "adminer-container": "id-ad", "gone-container": "id-gone"}
+    raw = stack(node("a", forwardTo=["b"], metricsPort=9042), node("b", 1), adopt=["theirs"])
+    _, parts, _ = parse(raw)
+    monkeypatch.setattr(preflight, "_read_state", lambda: state(containers=containers, volumes={"a-data": "v"}))
+    monkeypatch.setattr(preflight, "docker_command", lambda _: docker)
+    monkeypatch.setattr(preflight, "check", lambda *_: [])
+    preflight.look(Loaded(settings_of(raw), parts), {})
+    lines = [line.split() for line in (tmp_path / "asked").read_text().splitlines()]
+    (asked,) = [line for line in lines if line[0] == "inspect"]
     assert [one for one in asked if one.startswith("id-")] == ["id-a", "id-f", "id-ad"]
+    (volumes,) = [line[2:] for line in lines if line[:2] == ["volume", "inspect"]]
+    assert sorted(volumes) == ["project-stack-b", "project-stack-db", "theirs", "v"]
 
 
 # --- where the engine is ---
@@ -229,7 +229,7 @@ def test_the_containers_that_the_state_holds_are_asked_for_by_their_identifiers(
     ],
 )
 def test_the_engine_of_the_stack_file_is_asked(config: dict[str, str], expected: list[str]) -> None:
-    assert preflight.docker_command(config) == expected
+    assert docker_command(config) == expected
 
 
 def test_which_engine_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,42 +278,6 @@ def test_where_a_port_is_reached(address: str, here: str, elsewhere: str) -> Non
     assert (reached_at(address, ""), reached_at(address, "docker7")) == (here, elsewhere)
 
 
-# --- without a docker command: nothing makes or deletes a data volume, and the images stay ---
-
-LAST = {"source": "local", "orthanc": "orthanc-stack/orthanc:local-0", "postgres": "orthanc-stack/postgres:local-0", "adminer": None}
-AUTO = ImageSettings(source="auto")
-
-
-@pytest.mark.parametrize(
-    ("raw", "paths"),
-    [
-        (stack(node("a", memory=4096)), []),
-        (stack(node("a"), node("b", 1)), ["nodes[1]"]),
-        (stack(node("b")), ["nodes[0]", "nodes"]),
-        (stack(node("a", index="sqlite")), ["nodes", "nodes[0].index"]),  # and with it the last database
-    ],
-)
-def test_data_volumes_that_nobody_can_look_at(raw: dict[str, Any], paths: list[str]) -> None:
-    problems = check_unseen(settings_of(raw), ("a-data", "db-data"), {"nodes": {"a": {"index": "postgresql"}}})
-    assert [problem.path for problem in problems] == paths
-    assert all("docker command" in problem.message for problem in problems)
-
-
-def test_a_first_deployment_that_nobody_can_look_at_is_refused() -> None:
-    assert [problem.path for problem in check_unseen(settings_of(ONE), (), {})] == ["nodes[0]", "indexDb"]
-
-
-def test_auto_stays_on_the_images_of_the_last_deployment() -> None:
-    """Even those that an earlier checkout built; what it had none of is this one's."""
-    assert choose(AUTO, None, LAST) == ImageChoice("local", str(LAST["orthanc"]), str(LAST["postgres"]), candidates()[2])
-    of_the_stack_file = ImageChoice("registry", AUTO.orthanc, AUTO.postgres, AUTO.adminer)
-    for last in (None, {}, LAST | {"source": "registry", "orthanc": "orthancteam/orthanc:1.0"}):
-        assert choose(AUTO, None, last) == of_the_stack_file
-    # Where the engine is seen, it decides.
-    assert choose(AUTO, [], LAST) == of_the_stack_file
-    assert choose(AUTO, candidates(), LAST).orthanc == candidates()[0]
-
-
 # --- what is starting is waited for ---
 
 
@@ -338,7 +302,7 @@ def test_what_is_starting_is_waited_for(tmp_path: Path, monkeypatch: pytest.Monk
         if len(slept) == 3:
             docker_that_knows(tmp_path, "p-a running healthy 0")
 
-    monkeypatch.setattr(starts, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+    monkeypatch.setattr(preflight, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
     assert await_starts({"p-a": 60, "p-b": 60}, docker, said.append) is None
     assert slept == [1, 1, 1]
     assert len(said) == 1
@@ -353,5 +317,6 @@ def test_a_start_that_does_not_end_is_not_waited_for_for_ever(tmp_path: Path) ->
 
 def test_each_has_its_own_limit() -> None:
     nodes = node("a", startTimeout="1h"), node("b", 1, index="sqlite")
-    assert limits_of(settings_of(stack(*nodes, indexDb={"startTimeout": "30m"})), "p") == {"p-a": 3600, "p-b": 120, "p-db": 1800}
-    assert limits_of(settings_of(stack(nodes[1])), "p") == {"p-b": 120}
+    raw = stack(*nodes, indexDb={"startTimeout": "30m"})
+    assert start_limits(situation(raw)) == {"orthanc-stack-x-a": 3600, "orthanc-stack-x-b": 120, "orthanc-stack-x-db": 1800}
+    assert start_limits(situation(stack(nodes[1]))) == {"orthanc-stack-x-b": 120}

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from configs.certificates import certificates_of, check_certificates, soon_over
-from configs.loader import load
-from configs.plan import DicomEndpoint, peers_of
+from configs.certificates import check_certificates, with_certificates
+from configs.loader import Loaded, load, parse
+from configs.plan import plan_of
 from configs.problems import SettingsError
-from configs.secrets import parties_of, trusted_by
+from configs.secrets import parties_of
 from configs.settings import StackSettings
 from ops import authority
 from ops.authority import LIFE, make
@@ -60,11 +60,10 @@ def test_a_node_without_tls_has_a_certificate_where_it_calls_one_that_has() -> N
 
 
 def test_each_node_trusts_those_that_it_is_linked_to_and_calls_those_by_tls_that_serve_by_it() -> None:
-    trusted = {node.name: trusted_by(node, MIXED) for node in MIXED.nodes}
+    nodes = plan_of(MIXED).nodes
+    trusted = {name: node.trusts for name, node in nodes.items()}
     assert trusted == {"archive": ("ct",), "ct": ("archive", "scanner"), "other": (), "plain": ()}
-    endpoints = {name: DicomEndpoint(name, name, 1) for name in ("archive", "ct", "other", "plain", "scanner")}
-    peers = {node.name: [peer.modality() for peer in peers_of(node, MIXED, endpoints)] for node in MIXED.nodes}
-    called = {name: {entry["AET"]: entry.get("UseDicomTls", False) for entry in entries} for name, entries in peers.items()}
+    called = {name: {peer.name: peer.tls for peer in node.peers} for name, node in nodes.items()}
     assert called == {"archive": {"ct": False}, "ct": {"archive": True, "scanner": True}, "other": {}, "plain": {}}
 
 
@@ -111,14 +110,16 @@ def test_good_ones_are_taken_until_they_are_over(held: dict[str, str]) -> None:
 
 
 def test_a_preview_says_when_a_certificate_ends_and_warns_thirty_days_before(held: dict[str, str]) -> None:
-    found = certificates_of(MIXED, held)
+    def loaded(now: datetime) -> Loaded:
+        return with_certificates(Loaded(MIXED, parse({})[1]), held, "mixed", now)
+
+    found = loaded(NOW).certificates
     assert found["ct"].expires == f"{NOW + LIFE:%Y-%m-%d}"
     assert found["archive"].expires == f"{NOW + 90 * DAY:%Y-%m-%d}"
     assert found["scanner"].chain == ""
-    assert soon_over(found, NOW) == {}
-    assert list(soon_over(found, NOW + 61 * DAY)) == ["archive"]
-    assert list(soon_over(found, NOW + LIFE - 29 * DAY)) == OF_ITS_OWN
-    assert list(soon_over(found, NOW + LIFE - 31 * DAY)) == []
+    for days, warned in ((timedelta(), []), (61 * DAY, ["archive"]), (LIFE - 29 * DAY, OF_ITS_OWN), (LIFE - 31 * DAY, [])):
+        assert [warning.partition(":")[0] for warning in loaded(NOW + days).warnings] == warned
+    assert "make certs STACK=mixed" in loaded(NOW + 61 * DAY).warnings[0]
 
 
 def test_what_does_not_belong_together_is_refused(held: dict[str, str]) -> None:
@@ -147,7 +148,7 @@ def test_the_stack_file_is_refused_as_a_whole(held: dict[str, str]) -> None:
         **{f"orthanc-stack:{key}": held[key] for key in ("tlsCertificate.archive", "tlsKey.archive", "tlsTrust.archive")},
     }
     secret = ["orthanc-stack:userPassword.archive.orthanc", "orthanc-stack:tlsKey.archive"]
-    assert load(config, secret, "x")[0].nodes[0].tls
+    assert load(config, secret, "x").settings.nodes[0].tls
     with pytest.raises(SettingsError, match="is over"):
         load(config, secret, "x", NOW + 91 * DAY)
     with pytest.raises(SettingsError, match="a private key, and stands in the stack file in clear") as refused:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import combinations
 from typing import Any
 
 import pytest
-from configs.networks import Network, networks_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.loader import load_stack_file
 from configs.orthanc import options_of, overlay
-from configs.plan import PERMISSIONS, DicomEndpoint, commits, mermaid, peers_of
-from configs.settings import Operation, StackSettings
+from configs.plan import PERMISSIONS, plan_of
+from configs.settings import Operation
 from ops.reference import ROOT
 from tests.unit.stacks import node, problems_of, settings_of, stack
 
@@ -61,17 +58,9 @@ def test_a_forwarding_loop_is_found_exactly_where_there_is_one(links: set[tuple[
 # --- who knows whom ---
 
 
-def entries(settings: StackSettings, at: str) -> dict[str, dict[str, Any]]:
-    """What a node is told of each of its peers."""
-    endpoints = {one.name: DicomEndpoint(one.aet, one.name, 4242) for one in settings.nodes}
-    endpoints |= {one.name: DicomEndpoint(one.aet, one.host, one.port) for one in settings.modalities}
-    this = next(one for one in settings.nodes if one.name == at)
-    return {peer.name: peer.modality() for peer in peers_of(this, settings, endpoints)}
-
-
 def allowed(raw: dict[str, Any], at: str) -> dict[str, set[str]]:
     """What each peer of a node may ask of it."""
-    return {name: {one for one in PERMISSIONS if entry[one]} for name, entry in entries(settings_of(raw), at).items()}
+    return {peer.name: set(peer.permissions) for peer in plan_of(settings_of(raw)).nodes[at].peers}
 
 
 def forwarding(*links: Any) -> dict[str, Any]:
@@ -108,13 +97,10 @@ def test_what_the_ends_of_a_link_may(confirm: str, sender_may: set[str], destina
 def test_a_modality_may_do_what_it_is_allowed_and_nothing_else() -> None:
     seen: set[str] = set()
     for operation in Operation:
-        settings = settings_of(stack(node("a"), node("b", 1), modalities=[{**PACS, "allow": [operation.value]}]))
-        (entry,) = entries(settings, "a").values()
-        assert (entry["AET"], entry["Host"], entry["Port"]) == ("PACS", "10.0.0.7", 104)
-        (permission,) = (name for name in PERMISSIONS if entry[name])
+        raw = stack(node("a"), node("b", 1), modalities=[{**PACS, "allow": [operation.value]}])
+        ((permission,),) = allowed(raw, "a").values()
         seen.add(permission)
-        assert commits(settings.nodes[0], settings) is (operation is Operation.COMMIT)
-        assert entries(settings, "b") == {}
+        assert allowed(raw, "b") == {}
     assert seen == set(PERMISSIONS) - {"AllowEventReport"}, "each operation has a permission of its own"
     several = stack(node("a"), modalities=[{**PACS, "allow": ["echo", "move"]}])
     assert allowed(several, "a") == {"pacs": {"AllowEcho", "AllowMove"}}
@@ -124,7 +110,7 @@ def test_a_modality_may_do_what_it_is_allowed_and_nothing_else() -> None:
 
 def test_the_topology_as_a_graph() -> None:
     a = node("a", index="sqlite", forwardTo=[{"to": "pacs", "only": {"modality": ["SECRETRULE"]}}, "b"])
-    graph = mermaid(settings_of(stack(a, node("b", 1), modalities=[PACS])))
+    graph = plan_of(settings_of(stack(a, node("b", 1), modalities=[PACS]))).topology
     for line in ("n_a -->|C-STORE| n_b", "n_a -->|C-STORE| n_pacs", "n_pacs -->|find| n_a", "n_b -.->|index| db"):
         assert line in graph
     assert "n_a -.->|index| db" not in graph
@@ -180,52 +166,11 @@ def test_links_bring_their_own_jobs_and_threads_below_the_nodes_own_block() -> N
     assert {name: of["DicomThreadsCount"] for name, of in options.items()} == {"a": 4, "b": 4 + 3, "c": 4 + 6 + 4, "d": 4, "e": 4, "f": 40}
 
 
-# --- who shares a network ---
-
-
-def plan(raw: dict[str, Any]) -> dict[str, Network]:
-    return {network.name: network for network in networks_of(settings_of(raw))}
-
-
-def pair(a: str, b: str) -> frozenset[str]:
-    return frozenset({a, b})
-
-
-def test_the_networks_of_dev() -> None:
-    assert networks_of(load_stack_file("dev")) == (
-        Network("adminer", ("adminer",), internal=False),
-        Network("db", ("adminer", "db", "db-roles")),
-        Network("db.server", ("db", "server")),
-        Network("link.client.server", ("client", "server")),
-        Network("node.client", ("client", "client-forwarder"), internal=False, masquerade=True),
-        Network("node.server", ("server",), internal=False, masquerade=True),
-    )
-
-
-def test_a_device_outside_is_on_no_network() -> None:
-    raw = stack(node("a", index="sqlite", forwardTo=[{"to": "pacs", "confirm": "query"}]), modalities=[PACS])
-    assert sorted(plan(raw)) == ["node.a"]
+# --- networks ---
 
 
 @given(topologies())
-def test_who_shares_a_network_is_linked_or_has_its_index_there_or_forwards_for_it(raw: dict[str, Any]) -> None:
-    """Two nodes that forward to the same one do not meet there."""
-    expected = {pair(a, b) for a, b in links_of(raw)} | {pair(a, f"{a}-forwarder") for a, _ in links_of(raw)}
-    on_db = {one["name"] for one in raw["nodes"] if one["index"] == "postgresql"}
-    expected |= {pair(name, "db") for name in [*on_db, *(["db-roles"] if on_db else [])]}
-    expected |= {pair("adminer", "db"), pair("adminer", "db-roles")} if "adminer" in raw else set()
-    networks = plan(raw)
-    assert {pair(*two) for network in networks.values() for two in combinations(network.members, 2)} == expected
-    # docs/containers.md tells users how to count them.
-    assert len(networks) == len(raw["nodes"]) + len(on_db) + len(links_of(raw)) + bool(on_db) + ("adminer" in raw)
-    assert list(networks) == sorted(networks)
-
-
-@given(topologies())
-def test_every_container_with_a_port_has_exactly_one_network_that_leads_out(raw: dict[str, Any]) -> None:
-    """With two, the default route would be a matter of chance; with none, no port is published. The database has none."""
-    networks = plan(raw).values()
-    members = {member for network in networks for member in network.members}
-    out = {member: sum(member in network.members and not network.internal for network in networks) for member in members}
-    assert out == {member: 0 if member in ("db", "db-roles") else 1 for member in members}
-    assert not any(network.masquerade and network.internal for network in networks)
+def test_three_networks_at_most_however_many_nodes(raw: dict[str, Any]) -> None:
+    on_db = any(one["index"] == "postgresql" for one in raw["nodes"])
+    wanted = ["dicom", *(["index"] if on_db else []), *(["admin"] if "adminer" in raw else [])]
+    assert list(plan_of(settings_of(raw)).networks) == wanted
