@@ -14,6 +14,7 @@ from typing import Final
 from configs.images import candidates
 from ops.setup.console import ROOT
 
+_POOLS: Final = "{{range .DefaultAddressPools}}{{.Base}} in /{{.Size}} {{end}}"
 _PACKAGES: Final = {"orthanc": ("orthanc", "orthanc-postgresql"), "postgres": ("postgresql-17",)}
 
 
@@ -30,9 +31,8 @@ def describe(compose: str) -> dict[str, str]:
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB",
         "load before": " ".join(f"{load:.2f}" for load in os.getloadavg()) + " (1, 5, 15 minutes)",
         "system": f"{_system()}, Linux {platform.release()}",
-        "Docker engine": _said(["docker", "version", "--format", "{{.Server.Version}}"])
-        + ", "
-        + _said(["docker", "info", "--format", "{{.Driver}} on {{.DockerRootDir}}"]),
+        "Docker engine": _said(["docker", "info", "--format", "{{.ServerVersion}}, {{.Driver}} on {{.DockerRootDir}}"]),
+        "networks' addresses": _said(["docker", "info", "--format", _POOLS]) or "Docker's default ranges",
         "docker compose": compose,
         "Pulumi": f"{_said(['pulumi', 'version'])}, Python {platform.python_version()}",
         "images": ", ".join(f"`{name}` ({_image(name)})" for name in candidates() if _image(name)),

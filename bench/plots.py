@@ -11,7 +11,7 @@ import matplotlib as mpl
 mpl.use("Agg")  # no display
 import matplotlib.pyplot as plt
 
-from bench.results import Row, fit, median, values
+from bench.results import Row, fit, median, points, values
 
 _SIZE: Final = (9.0, 4.2)
 _DPI: Final = 120
@@ -57,22 +57,17 @@ def _before(bar: Mapping[str, float], phase: str) -> float:
     return before
 
 
-def containers_of(row: Row) -> int:
-    """The number in "25 containers"."""
-    return int(row.parameter.partition(" ")[0])
-
-
 def no_op(rows: Sequence[Row], path: Path) -> None:
-    """Every run over the number of containers, with the lines."""
+    """Every run over the number of nodes, with the lines."""
     figure, axes = _new()
     for measure, colour in zip(("no-op up", "no-op preview"), _COLOURS, strict=False):
-        points = [(float(containers_of(row)), row.value) for row in rows if row.measure == measure]
-        line = fit(points)
-        axes.scatter(*zip(*points, strict=True), color=colour, s=16, alpha=0.7)
-        ends = (0.0, max(x for x, _ in points))
-        label = f"{measure}: {line.slope * 1000:.1f} ms per container, R² {line.r_squared:.3f}"
+        seen = points(rows, measure)
+        line = fit(seen)
+        axes.scatter(*zip(*seen, strict=True), color=colour, s=16, alpha=0.7)
+        ends = (0.0, max(x for x, _ in seen))
+        label = f"{measure}: {line.slope * 1000:.1f} ms per node, R² {line.r_squared:.3f}"
         axes.plot(ends, [line.base + line.slope * x for x in ends], color=colour, label=label)
-    axes.set(xlabel="containers", ylabel="seconds", xlim=(0, None), ylim=(0, None), title="Nothing to do")
+    axes.set(xlabel="nodes, all but the first with a forwarder", ylabel="seconds", xlim=(0, None), ylim=(0, None), title="Nothing to do")
     axes.grid(alpha=0.3)
     axes.legend()
     _save(figure, path)

@@ -85,6 +85,11 @@ def p95(known: Sequence[float]) -> float:
     return ordered[-(-len(ordered) * 95 // 100) - 1] if ordered else float("nan")
 
 
+def points(rows: Iterable[Row], measure: str) -> list[tuple[float, float]]:
+    """What was measured at the number that the parameter begins with ("25 nodes"): number and value."""
+    return [(float(row.parameter.partition(" ")[0]), row.value) for row in rows if row.measure == measure]
+
+
 @dataclass(frozen=True)
 class Fit:
     """A straight line through points: value = base + slope * x."""
