@@ -15,14 +15,8 @@ from bench.session import BenchError, Session
 _WAY: Final = {"network-db": "", "db-container": "db", "db-roles": "db-roles", "server-container": "server"}
 
 
-def measure(session: Session, runs: int, compose: list[str]) -> None:
-    """Deploy, again with nothing to do, preview, remove; in turns, each time with a new stack and new volumes.
-
-    Args:
-        session: the run of the bench.
-        runs: how often.
-        compose: docker compose.
-    """
+def measure(session: Session, runs: int) -> None:
+    """Deploy, again with nothing to do, preview, remove; in turns, each time with a new stack and new volumes."""
     results = session.results("deploy")
     program = copy_program(session.folder / "deploy")
     empty = PulumiStack(session, empty_program(session.folder / "empty"))
@@ -35,7 +29,7 @@ def measure(session: Session, runs: int, compose: list[str]) -> None:
             if turn == "pulumi":
                 _pulumi(stack, empty, results, run)
             else:
-                _compose(stack, compose, results, run)
+                _compose(stack, results, run)
     empty.destroy()
 
 
@@ -55,10 +49,9 @@ def _pulumi(stack: PulumiStack, empty: PulumiStack, results: Results, run: int) 
         results.add(Row(f"no-op {operation}", system, "", run, seconds, "s"))
 
 
-def _compose(stack: PulumiStack, command: list[str], results: Results, run: int) -> None:
-    project = compose_of(stack, command)
+def _compose(stack: PulumiStack, results: Results, run: int) -> None:
+    project = compose_of(stack)
     try:
-        started = time.time()
         with docker_events() as docker:
             started = time.time()
             first = project.up()

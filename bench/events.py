@@ -18,23 +18,25 @@ from bench.session import BenchError
 _SETTLE_SECONDS = 0.3
 
 
-class Output:
-    """Runs a command and notes when each line of its output came.
+def timed(command: Sequence[str], cwd: Path, env: Mapping[str, str]) -> Timed:
+    """Run a pulumi command and note when each line of its output came.
 
     Pulumi's --event-log would say more, but with it the engine also writes its debugging messages, thousands of them, and a first up
     takes twice as long.
-    """
 
-    def __init__(self, command: Sequence[str], cwd: Path, env: Mapping[str, str]) -> None:
-        self.lines: list[tuple[float, str]] = []
-        self.started = time.time()
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        with subprocess.Popen(command, cwd=cwd, env=env, text=True, errors="replace", **pipes) as process:  # type: ignore[call-overload]
-            assert process.stdout
-            for line in process.stdout:
-                self.lines.append((time.time(), line.rstrip()))
-        self.ended = time.time()
-        self.status = process.returncode
+    Raises:
+        BenchError: it failed; with the end of what it said.
+    """
+    started = time.time()
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, cwd=cwd, env=env, text=True, errors="replace", **pipes) as process:  # type: ignore[call-overload]
+        assert process.stdout
+        lines = [(time.time(), line.rstrip()) for line in process.stdout]
+    ended = time.time()
+    if process.returncode != 0:
+        said = "\n".join(line for _, line in lines)[-4000:]
+        raise BenchError(f"`{' '.join(command[:3])}` failed:\n{said}")
+    return Timed(started, ended, lines)
 
 
 #: " +  docker:index:Container db-container creating (0s)", and "created" with the seconds, rounded.

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import yaml
 
-from bench.events import Output, Timed
+from bench.events import Timed, timed
 from bench.session import BenchError, Session, run
 from configs.loader import parse
 from configs.names import PROJECT, prefix
@@ -166,10 +166,10 @@ class PulumiStack:
         Raises:
             BenchError: it had something to do.
         """
-        timed = self.up() if operation == "up" else self._timed(operation)
-        if not timed.is_no_op:
-            raise BenchError(f"`pulumi {operation}` of {self.name} should have nothing to do, but: {timed.changes}")
-        return timed.seconds
+        done = self.up() if operation == "up" else self._timed(operation)
+        if not done.is_no_op:
+            raise BenchError(f"`pulumi {operation}` of {self.name} should have nothing to do, but: {done.changes}")
+        return done.seconds
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -206,9 +206,4 @@ class PulumiStack:
         return run(command, cwd=self.program, env=self.env)
 
     def _timed(self, *arguments: str) -> Timed:
-        command = ["pulumi", *arguments, "--non-interactive", "--color=never", f"--stack={self.name}"]
-        done = Output(command, self.program, self.env)
-        if done.status != 0:
-            said = "\n".join(line for _, line in done.lines)[-4000:]
-            raise BenchError(f"`{' '.join(command[:3])}` failed:\n{said}")
-        return Timed(done.started, done.ended, done.lines)
+        return timed(["pulumi", *arguments, "--non-interactive", "--color=never", f"--stack={self.name}"], self.program, self.env)

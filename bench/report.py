@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +15,7 @@ END: Final = "<!-- end of what is generated -->"
 #: From where on points count as a straight line.
 _LINEAR: Final = 0.98
 _MACHINE: Final = "machine.json"
-#: What costs something: what it is called, the system that has it, the one that has it not, and how much of that one's speed is wanted.
+#: What costs something: its name, the system with it, the system without it, and the ratio of their rates that is wanted.
 _COSTS: Final = (("TLS", "TLS", "project", 0.8), ("hardening", "project", "not hardened", 0.95))
 
 
@@ -29,21 +29,13 @@ def keep_machine(described: dict[str, str], suites: Sequence[str], folder: Path 
 
 def write(folder: Path = FOLDER) -> None:
     """Write the page and the plots from whatever rows there are."""
+    goals: list[list[str]] = []
     sections: list[str] = []
-    goals: list[str] = []
-    for suite, title, make in (
-        ("deploy", "Deploying", _deploy),
-        ("scale", "Growing", _scale),
-        ("dicom", "DICOM transfers", _dicom),
-        ("ingest", "HTTP ingest", _ingest),
-        ("forward", "Forwarding", _forward),
-        ("backlog", "Backlogs", _backlog),
-        ("security", "TLS and hardening", _security),
-    ):
+    for suite, (title, goals_of, section) in _SUITES.items():
         if rows := read(suite, folder):
-            goals += list(_GOALS[suite](rows))
-            sections.append("\n".join([f"## {title}", "", *make(rows, folder)]))
-    body = ["## Goals", "", *_table(("goal", "seen", ""), [line.split("|") for line in goals]), "", *sections, *_machine(folder)]
+            goals += goals_of(rows)
+            sections += [f"## {title}", "", *section(rows, folder), ""]
+    body = ["## Goals", "", *_table(("goal", "seen", ""), goals), "", *sections, *_machine(folder)]
     page = folder / "README.md"
     before, after = _around(page if page.exists() else FOLDER / "README.md")
     page.write_text(f"{before}{BEGIN}\n\n" + "\n".join(body).rstrip() + f"\n\n{END}{after}", encoding="utf-8")
@@ -73,20 +65,23 @@ def _measured(rows: Sequence[Row], measures: Sequence[str], digits: int) -> list
     return _table(("", "", "unit", "median", "p95", "min", "max", "n"), lines)
 
 
-def _goal(name: str, seen: float, shown: str, limit: float, *, at_most: bool) -> str:
+def _goal(name: str, seen: float, shown: str, limit: float, *, at_most: bool) -> list[str]:
     """A line of the goals; met only by the figure as it was seen, not as it is shown."""
-    met = seen <= limit if at_most else seen >= limit
-    return f"{name}|{shown}|{'met' if met else '**not met**'}"
+    return [name, shown, "met" if (seen <= limit if at_most else seen >= limit) else "**not met**"]
 
 
-def _deploy_goals(rows: Sequence[Row]) -> list[str]:
-    up, compose = median(values(rows, "first up", "pulumi")), median(values(rows, "first up", "compose"))
-    preview, empty = median(values(rows, "no-op preview", "pulumi")), median(values(rows, "no-op preview", "empty program"))
-    previews = f"{preview / empty:.2f}x ({preview:.2f} s, {empty:.2f} s)"
-    return [
-        _goal("first `up` ≤ 1.4x compose", up / compose, f"{up / compose:.2f}x ({up:.2f} s, {compose:.2f} s)", 1.4, at_most=True),
-        _goal("no-op preview ≤ 1.7x the empty program", preview / empty, previews, 1.7, at_most=True),
-    ]
+def _ratio(name: str, seen: float, beside: float, limit: float, unit: str = "images/s", *, at_most: bool = False) -> list[str]:
+    """A goal for how much one figure is of another one."""
+    digits = 1 if unit == "images/s" else 2
+    shown = f"{seen / beside:.2f}x ({seen:.{digits}f} and {beside:.{digits}f} {unit})"
+    return _goal(name, seen / beside, shown, limit, at_most=at_most)
+
+
+def _deploy_goals(rows: Sequence[Row]) -> Iterator[list[str]]:
+    up, compose = (median(values(rows, "first up", system)) for system in ("pulumi", "compose"))
+    yield _ratio("first `up` ≤ 1.4x compose", up, compose, 1.4, "s", at_most=True)
+    preview, empty = (median(values(rows, "no-op preview", system)) for system in ("pulumi", "empty program"))
+    yield _ratio("no-op preview ≤ 1.7x the empty program", preview, empty, 1.7, "s", at_most=True)
 
 
 def _deploy(rows: Sequence[Row], folder: Path) -> list[str]:
@@ -102,15 +97,14 @@ def _deploy(rows: Sequence[Row], folder: Path) -> list[str]:
         "What a first `up` waits for, one after the other (medians, seconds; of a container: until its probe has passed, or it has ended):",
         "",
         *_table(("", *phases), shown),
-        "",
     ]
 
 
-def _scale_goals(rows: Sequence[Row]) -> list[str]:
+def _scale_goals(rows: Sequence[Row]) -> Iterator[list[str]]:
     line = fit(points(rows, "no-op preview"))
     seen = line.slope * 1000 if line.r_squared >= _LINEAR else float("inf")
     shown = f"{line.slope * 1000:.1f} ms per node, R² {line.r_squared:.4f}"
-    return [_goal(f"no-op preview ≤ 90 ms per node with its forwarder, linear (R² ≥ {_LINEAR})", seen, shown, 90, at_most=True)]
+    yield _goal(f"no-op preview ≤ 90 ms per node with its forwarder, linear (R² ≥ {_LINEAR})", seen, shown, 90, at_most=True)
 
 
 def _scale(rows: Sequence[Row], folder: Path) -> list[str]:
@@ -126,43 +120,40 @@ def _scale(rows: Sequence[Row], folder: Path) -> list[str]:
         *_table(("", "ms per node", "s with no node", "R²"), shown),
         "",
         "![no-op by nodes](no-op.png)",
-        "",
     ]
 
 
-def _dicom_goals(rows: Sequence[Row]) -> list[str]:
-    return list(_dicom_ratios(rows))
-
-
-def _dicom_ratios(rows: Sequence[Row]) -> Iterator[str]:
-    for parameter in dict.fromkeys(row.parameter for row in rows if row.parameter.startswith("client to server")):
-        ours, seed = (median(values(rows, "C-STORE", system, parameter)) for system in ("project", "seed"))
-        shown = f"{ours / seed:.2f}x ({ours:.1f} and {seed:.1f} images/s)"
-        yield _goal(f"C-STORE {parameter}: ≥ 5x the seed's", ours / seed, shown, 5, at_most=False)
+def _dicom_goals(rows: Sequence[Row]) -> Iterator[list[str]]:
+    for way in dict.fromkeys(row.parameter for row in rows if row.parameter.startswith("client to server")):
+        ours, seed = (median(values(rows, "C-STORE", system, way)) for system in ("project", "seed"))
+        yield _ratio(f"C-STORE {way}: ≥ 5x the seed's", ours, seed, 5)
 
 
 def _dicom(rows: Sequence[Row], folder: Path) -> list[str]:
     plots.c_store(rows, folder / "c-store.png")
-    return [*_measured(rows, ("C-STORE",), 1), "", "![C-STORE](c-store.png)", ""]
+    return [*_measured(rows, ("C-STORE",), 1), "", "![C-STORE](c-store.png)"]
 
 
-def _ingest_goals(rows: Sequence[Row]) -> list[str]:
+def _ingest_goals(rows: Sequence[Row]) -> Iterator[list[str]]:
     chosen = rows[0].system
-    errors = [row for row in rows if row.measure == "ingest errors" and row.system == chosen and "16 clients" in row.parameter]
-    sent = sum(int(row.unit.rpartition(" ")[2]) for row in errors)
-    wrong = sum(row.value for row in errors)
-    return [_goal(f"0 errors at 16 clients (with {chosen} to the index)", wrong, f"{wrong:.0f} of {sent}", 0, at_most=True)]
+    counts = [count for (system, parameter), count in _ingest_errors(rows).items() if system == chosen and "16 clients" in parameter]
+    wrong, sent = (sum(column) for column in zip(*counts, strict=True))
+    yield _goal(f"0 errors at 16 clients (with {chosen} to the index)", wrong, f"{wrong:.0f} of {sent:.0f}", 0, at_most=True)
+
+
+def _ingest_errors(rows: Sequence[Row]) -> dict[tuple[str, str], tuple[float, float]]:
+    """By system and parameter: how many uploads failed, of how many."""
+    found: dict[tuple[str, str], tuple[float, float]] = {}
+    for row in rows:
+        if row.measure == "ingest errors":
+            wrong, sent = found.get((row.system, row.parameter), (0, 0))
+            found[row.system, row.parameter] = (wrong + row.value, sent + float(row.unit.removeprefix("of ")))
+    return found
 
 
 def _ingest(rows: Sequence[Row], folder: Path) -> list[str]:
     plots.connections(rows, folder / "connections.png")
-    found: dict[tuple[str, str], list[float]] = {}
-    for row in rows:
-        if row.measure == "ingest errors":
-            counts = found.setdefault((row.system, row.parameter), [0, 0])
-            counts[0] += row.value
-            counts[1] += float(row.unit.rpartition(" ")[2])
-    errors = [[system, parameter, f"{wrong:.0f}", f"{sent:.0f}"] for (system, parameter), (wrong, sent) in found.items()]
+    errors = [[*where, f"{wrong:.0f}", f"{sent:.0f}"] for where, (wrong, sent) in _ingest_errors(rows).items()]
     bodies = sorted({body for row in rows if row.measure == "ingest errors" and row.note for body in row.note.split(" | ")})
     return [
         f"To the server, whose index is in PostgreSQL. `IndexConnectionsCount` was {rows[0].system.partition(' ')[0]} in the project when "
@@ -173,26 +164,23 @@ def _ingest(rows: Sequence[Row], folder: Path) -> list[str]:
         "![ingest by connections](connections.png)",
         "",
         *_table(("", "", "errors", "sent"), errors),
-        "",
-        *([*("What the errors said:", ""), *(f"- `{body[:300]}`" for body in bodies[:10]), ""] if bodies else []),
+        *(["", "What the errors said:", "", *(f"- `{body[:300]}`" for body in bodies[:10])] if bodies else []),
     ]
 
 
-def _forward_goals(rows: Sequence[Row]) -> Iterator[str]:
+def _forward_goals(rows: Sequence[Row]) -> Iterator[list[str]]:
     if latency := values(rows, "latency"):
         shown = f"{p95(latency):.2f} s (median {median(latency):.2f} s, {len(latency)} series)"
         yield _goal("last image received to confirmed, CT series of 100: p95 ≤ 3 s", p95(latency), shown, 3, at_most=True)
-    ours, seed = median(values(rows, "backlog", "forwarder")), median(values(rows, "backlog", "seed, by hand"))
-    hand = median(values(rows, "backlog", "by hand", "2 jobs"))
-    beside = f"{ours / hand:.2f}x ({ours:.1f} and {hand:.1f} images/s)"
-    yield _goal("backlog ≥ 0.9x of the same by hand with 2 jobs", ours / hand, beside, 0.9, at_most=False)
-    yield _goal("backlog ≥ 5x the seed's", ours / seed, f"{ours / seed:.2f}x ({ours:.1f} and {seed:.1f} images/s)", 5, at_most=False)
-    cpu, memory = median(values(rows, "idle", "forwarder", "CPU")), median(values(rows, "idle", "forwarder", "memory"))
+    ours, seed, hand = (median(values(rows, "backlog", *of)) for of in (("forwarder",), ("seed, by hand",), ("by hand", "2 jobs")))
+    yield _ratio("backlog ≥ 0.9x of the same by hand with 2 jobs", ours, hand, 0.9)
+    yield _ratio("backlog ≥ 5x the seed's", ours, seed, 5)
+    cpu, memory = (median(values(rows, "idle", "forwarder", of)) for of in ("CPU", "memory"))
     yield _goal("idle forwarder ≤ 1 % of a core", cpu, f"{cpu:.2f} %", 1, at_most=True)
     yield _goal("idle forwarder ≤ 60 MB", memory * 1.048576, f"{memory:.1f} MiB", 60, at_most=True)
 
 
-def _backlog_goals(rows: Sequence[Row]) -> Iterator[str]:
+def _backlog_goals(rows: Sequence[Row]) -> Iterator[list[str]]:
     if len(sizes := [row for row in rows if row.measure == "backlog, size"]) > 1:
         small, large = sizes[0], sizes[-1]
         shown = f"{large.value:.1f} ms ({large.parameter}), {small.value:.1f} ms ({small.parameter})"
@@ -205,7 +193,6 @@ def _forward(rows: Sequence[Row], _folder: Path) -> list[str]:
         "the start of its container to the last confirmation; by hand, to the end of the last job, without a confirmation.",
         "",
         *_measured(rows, ("latency", "backlog", "idle"), 2),
-        "",
     ]
 
 
@@ -215,12 +202,11 @@ def _backlog(rows: Sequence[Row], _folder: Path) -> list[str]:
         "the seconds after which each tenth of them had been confirmed.",
         "",
         *_measured(rows, ("backlog, size", "backlog, memory", "backlog, part"), 1),
-        "",
     ]
 
 
 def _security_costs(rows: Sequence[Row]) -> Iterator[tuple[str, list[float], list[float], float | None]]:
-    """What is compared: its name, what it carries, what it carries without that, and how much of it that should be; None for no goal."""
+    """For each comparison: its name, the rates with what costs something, those without, and the ratio that is wanted; None for no goal."""
     for name, system, beside, wanted in _COSTS:
         for measure, way in dict.fromkeys((row.measure, row.parameter) for row in rows if row.unit == "images/s"):
             known, without = values(rows, measure, system, way), values(rows, measure, beside, way)
@@ -228,12 +214,10 @@ def _security_costs(rows: Sequence[Row]) -> Iterator[tuple[str, list[float], lis
                 yield f"{name}: {measure}, {way}", known, without, None if measure == "upload" else wanted
 
 
-def _security_goals(rows: Sequence[Row]) -> Iterator[str]:
+def _security_goals(rows: Sequence[Row]) -> Iterator[list[str]]:
     for name, known, without, wanted in _security_costs(rows):
         if wanted is not None:
-            ratio = median(known) / median(without)
-            shown = f"{ratio:.2f}x ({median(known):.1f} and {median(without):.1f} images/s)"
-            yield _goal(f"{name} ≥ {wanted}x", ratio, shown, wanted, at_most=False)
+            yield _ratio(f"{name} ≥ {wanted}x", median(known), median(without), wanted)
 
 
 def _security(rows: Sequence[Row], _folder: Path) -> list[str]:
@@ -242,8 +226,8 @@ def _security(rows: Sequence[Row], _folder: Path) -> list[str]:
         ratio = median(known) / median(without)
         # Two runs that followed each other: what the machine did meanwhile, it did to both.
         by_run = [one / other for one, other in zip(known, without, strict=False)]
-        goal, _, met = ("", "", "") if wanted is None else _goal(f"≥ {wanted}x", ratio, "", wanted, at_most=False).split("|")
-        lines.append([name, _spread(known, 1), _spread(without, 1), f"{ratio:.2f}x", f"{min(by_run):.2f} to {max(by_run):.2f}", goal, met])
+        goal, _, met = ("", "", "") if wanted is None else _goal(f"≥ {wanted}x", ratio, "", wanted, at_most=False)
+        lines.append([name, _spread(known), _spread(without), f"{ratio:.2f}x", f"{min(by_run):.2f} to {max(by_run):.2f}", goal, met])
     return [
         "Three stacks like dev that run at the same time and are measured in turns: the project's own; **TLS**, the same with `tls: "
         "true` at its nodes, its database and its device; **not hardened**, the same with all of Docker's usual capabilities and new "
@@ -255,12 +239,11 @@ def _security(rows: Sequence[Row], _folder: Path) -> list[str]:
         *_table(("", "with", "without", "ratio", "by run", "goal", ""), lines),
         "",
         *_measured(rows, ("backlog", "C-STORE", "upload", "CPU"), 1),
-        "",
     ]
 
 
-def _spread(known: Sequence[float], digits: int) -> str:
-    return f"{median(known):.{digits}f} ({min(known):.{digits}f} to {max(known):.{digits}f})"
+def _spread(known: Sequence[float]) -> str:
+    return f"{median(known):.1f} ({min(known):.1f} to {max(known):.1f})"
 
 
 def _machine(folder: Path) -> list[str]:
@@ -275,12 +258,13 @@ def _machine(folder: Path) -> list[str]:
     return lines
 
 
-_GOALS: Final[dict[str, Callable[[Sequence[Row]], Iterable[str]]]] = {
-    "deploy": _deploy_goals,
-    "scale": _scale_goals,
-    "dicom": _dicom_goals,
-    "ingest": _ingest_goals,
-    "forward": _forward_goals,
-    "backlog": _backlog_goals,
-    "security": _security_goals,
+#: By suite: the title of its section, its goals, and the rest of the section.
+_SUITES: Final[dict[str, tuple[str, Callable[[Sequence[Row]], Iterator[list[str]]], Callable[[Sequence[Row], Path], list[str]]]]] = {
+    "deploy": ("Deploying", _deploy_goals, _deploy),
+    "scale": ("Growing", _scale_goals, _scale),
+    "dicom": ("DICOM transfers", _dicom_goals, _dicom),
+    "ingest": ("HTTP ingest", _ingest_goals, _ingest),
+    "forward": ("Forwarding", _forward_goals, _forward),
+    "backlog": ("Backlogs", _backlog_goals, _backlog),
+    "security": ("TLS and hardening", _security_goals, _security),
 }

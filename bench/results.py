@@ -12,7 +12,6 @@ from typing import Final
 from ops.setup.console import ROOT
 
 FOLDER: Final = ROOT / "docs" / "bench"
-SUITES: Final = ("deploy", "scale", "dicom", "ingest", "forward", "backlog", "security")
 
 
 @dataclass(frozen=True)

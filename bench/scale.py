@@ -9,21 +9,16 @@ from bench.results import Row
 from bench.session import Session
 
 NODES: Final = (2, 10, 25, 50)
-_ARCHIVE: Final = "archive"
 
 
 def measure(session: Session, runs: int) -> None:
-    """Deploy more and more nodes by editing only the stack file, and measure at each step.
-
-    An archive, and clients that forward to it: each further node brings its forwarder with it. Each index is in SQLite, so that nothing
-    else grows.
-    """
+    """Deploy more and more nodes by editing only the stack file, and measure at each step."""
     results, steps = session.results("scale"), session.size(NODES, (2, 3))
-    nodes = [_node(session, number) for number in range(max(steps))]
-    settings = {"environment": "dev", "images": {"source": "auto"}}
-    stack = PulumiStack(session, copy_program(session.folder / "scale"), {**settings, "nodes": nodes[: steps[0]]})
+    whole = star(session, max(steps))
+    settings = {count: {**whole, "nodes": whole["nodes"][:count]} for count in steps}
+    stack = PulumiStack(session, copy_program(session.folder / "scale"), settings[steps[0]])
     for count in steps:
-        stack.settings = {**settings, "nodes": nodes[:count]}
+        stack.settings = settings[count]
         stack.write()
         grown = stack.up()
         results.add(Row("growing up", "pulumi", f"{count} nodes", 1, grown.seconds, "s", str(grown.changes)))
@@ -34,13 +29,24 @@ def measure(session: Session, runs: int) -> None:
     stack.destroy()
 
 
-def _node(session: Session, number: int) -> dict[str, Any]:
-    """The archive, for number 0, or a client of it."""
+def star(session: Session, count: int) -> dict[str, Any]:
+    """Settings of so many nodes: an archive, and clients that forward to it, so that each further node brings its forwarder with it.
+
+    Each index is in SQLite, so that nothing else grows with the nodes.
+    """
+    names = ["archive", *(f"client-{number}" for number in range(1, count))]
     return {
-        "name": f"client-{number}" if number else _ARCHIVE,
-        "aet": f"CLIENT_{number}" if number else _ARCHIVE.upper(),
-        "httpPort": session.free_port(),
-        "dicomPort": session.free_port(),
-        "index": "sqlite",
-        "forwardTo": [_ARCHIVE] if number else [],
+        "environment": "dev",
+        "images": {"source": "auto"},
+        "nodes": [
+            {
+                "name": name,
+                "aet": name.upper(),
+                "httpPort": session.free_port(),
+                "dicomPort": session.free_port(),
+                "index": "sqlite",
+                "forwardTo": [] if name == "archive" else ["archive"],
+            }
+            for name in names
+        ],
     }
