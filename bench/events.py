@@ -72,8 +72,8 @@ class Timed:
 
     @property
     def is_no_op(self) -> bool:
-        """Whether nothing changed; a program without resources prints no count at all."""
-        return set(self.changes) <= {"unchanged"}
+        """Whether nothing changed: even a program without resources has its stack, unchanged."""
+        return set(self.changes) == {"unchanged"}
 
     def resource(self, name: str) -> tuple[float, float]:
         """When the engine began to create a resource, and when it was done; by its logical name."""
