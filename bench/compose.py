@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -169,48 +168,32 @@ def _escaped(texts: Sequence[str]) -> list[str]:
     return [text.replace("$", "$$") for text in texts]
 
 
-def _recorded(stack: PulumiStack) -> Run:
-    """What the program asks of Docker for a stack."""
-    held = frozenset(run(["docker", "images", "--format", "{{.Repository}}:{{.Tag}}"]).split())
-    return run_mocked(stack.settings or {}, stack.secrets, stack.name, Engine(images=held), root=stack.program)
-
-
-@dataclass(frozen=True)
 class Compose:
-    """A compose project.
+    """The compose project that deploys what a stack file asks for."""
 
-    Attributes:
-        command: docker compose.
-        file: the compose file.
-        services: those that stay up; the others run once.
-    """
-
-    command: Sequence[str]
-    file: Path
-    services: Sequence[str]
+    def __init__(self, stack: PulumiStack) -> None:
+        held = frozenset(run(["docker", "images", "--format", "{{.Repository}}:{{.Tag}}"]).split())
+        program = run_mocked(stack.settings or {}, stack.secrets, stack.name, Engine(images=held), root=stack.program)
+        rendered = render(program, stack.prefix)
+        self._file = stack.session.folder / f"compose-{stack.name}.yaml"
+        self._file.write_text(yaml.safe_dump(rendered, sort_keys=False), encoding="utf-8")
+        #: Those that stay up; the others run once.
+        self._services = [name for name, service in rendered["services"].items() if "healthcheck" in service]
 
     def up(self, *, wait: bool = True) -> float:
         """`up -d --wait` until all are healthy, or `up -d`; the seconds that it took."""
         started = time.monotonic()
         # Named, because --wait takes a container that ended, as the one that makes the roles does, for a failure. It is run all the same,
         # and again with each up: the server depends on its success.
-        self._run("up", "--detach", *(["--wait"] if wait else []), *self.services)
+        self._run("up", "--detach", *(["--wait"] if wait else []), *self._services)
         return time.monotonic() - started
 
     def down(self) -> None:
         """Remove everything, volumes as well."""
         self._run("down", "--volumes", "--timeout", "5")
 
-    def _run(self, *arguments: str) -> str:
-        return run([*self.command, "--file", str(self.file), *arguments])
-
-
-def compose_of(stack: PulumiStack) -> Compose:
-    """The compose project that deploys what a stack file asks for."""
-    rendered = render(_recorded(stack), stack.prefix)
-    file = stack.session.folder / f"compose-{stack.name}.yaml"
-    file.write_text(yaml.safe_dump(rendered, sort_keys=False), encoding="utf-8")
-    return Compose(find_compose()[0], file, [name for name, service in rendered["services"].items() if "healthcheck" in service])
+    def _run(self, *arguments: str) -> None:
+        run([*find_compose()[0], "--file", str(self._file), *arguments])
 
 
 @functools.cache

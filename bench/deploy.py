@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from bench.compose import compose_of
+from bench.compose import Compose
 from bench.events import DockerEvents, docker_events
 from bench.pulumi_stack import PulumiStack, copy_program, dev_settings, empty_program
 from bench.results import Results, Row
@@ -50,7 +50,7 @@ def _pulumi(stack: PulumiStack, empty: PulumiStack, results: Results, run: int) 
 
 
 def _compose(stack: PulumiStack, results: Results, run: int) -> None:
-    project = compose_of(stack)
+    project = Compose(stack)
     try:
         with docker_events() as docker:
             started = time.time()

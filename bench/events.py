@@ -119,7 +119,7 @@ class Timed:
 
 
 class DockerEvents:
-    """What the Docker engine said of containers."""
+    """What the Docker engine said of containers: when, of which, what happened."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[float, str, str]] = []
@@ -128,12 +128,6 @@ class DockerEvents:
         """When a container was healthy for the first time, or, where it has no health check, when it had ended."""
         actions = {action: seen for seen, name, action in reversed(self.seen) if name == container}
         return actions.get("health_status: healthy", actions.get("die"))
-
-    def note(self, line: str) -> None:
-        """Keep one event, as the docker command prints it."""
-        event = json.loads(line)
-        action = str(event["Action"])
-        self.seen.append((event["timeNano"] / 1e9, event["Actor"]["Attributes"].get("name", ""), action))
 
 
 @contextmanager
@@ -146,7 +140,8 @@ def docker_events() -> Iterator[DockerEvents]:
     def read() -> None:
         assert process.stdout
         for line in process.stdout:
-            found.note(line)
+            event = json.loads(line)
+            found.seen.append((event["timeNano"] / 1e9, event["Actor"]["Attributes"].get("name", ""), str(event["Action"])))
 
     thread = threading.Thread(target=read, daemon=True)
     thread.start()

@@ -10,9 +10,8 @@ from bench.orthanc import Node, upload
 from bench.phantom import CT, SMALL, Phantom
 from bench.pulumi_stack import PulumiStack
 from bench.results import Row
-from bench.session import BenchError, Session
+from bench.session import Session
 from bench.stack import running
-from configs.loader import parse
 from configs.orthanc_options import index_connections
 
 #: What is sent in one run: enough that an error in a thousand is seen. All clients send from the same series at a time, as a modality with
@@ -30,10 +29,10 @@ def measure(session: Session, runs: int) -> None:
     phantoms = {kind: Phantom(kind) for kind in COUNTS}
     new_series = itertools.count(0, max(COUNTS.values()))
     with running(session, "ingest") as stack:
-        chosen = _connections(stack.project)
+        chosen = _connections(stack)
         others = [count for count in session.size(CONNECTIONS, CONNECTIONS[-1:]) if count != chosen]
         for count in (chosen, *others):
-            _set_connections(stack.project, count)
+            _set_connections(stack, count)
             own = count == chosen
             for run in range(1, (runs if own else min(runs, _RUNS_OF_OTHERS)) + 1):
                 for kind, clients in itertools.product(COUNTS, CLIENTS) if own else [(SMALL, CLIENTS[-1])]:
@@ -56,9 +55,7 @@ def _rows(server: Node, files: Sequence[bytes], clients: int, *, system: str, pa
 
 def _connections(stack: PulumiStack) -> int:
     """What the project's own settings say for the server."""
-    settings, _, problems = parse(stack.settings or {})
-    if settings is None:
-        raise BenchError(str(problems))
+    settings = stack.parsed()
     return index_connections(next(node for node in settings.nodes if node.name == "server"), settings)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,15 +44,14 @@ def describe(compose: str) -> dict[str, str]:
 def _said(command: Sequence[str]) -> str:
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
-        return done.stdout.strip().splitlines()[0] if done.returncode == 0 and done.stdout.strip() else ""
+        return done.stdout.strip().partition("\n")[0] if done.returncode == 0 else ""
     return ""
 
 
 def _cpu() -> str:
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        if found := re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE):
+            return found[1]
     return platform.processor() or platform.machine()
 
 

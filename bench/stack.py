@@ -7,11 +7,10 @@ import json
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bench.orthanc import Node, nodes_of
+from bench.orthanc import nodes_of
 from bench.pulumi_stack import PulumiStack, copy_program, dev_settings
 from bench.session import BenchError, Session, run
 
@@ -31,37 +30,29 @@ _CPU_FILES: Final = (
 _OPENER: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-@dataclass(frozen=True)
-class Stack:
+class Stack(PulumiStack):
     """A running stack like dev, whose forwarder is reached from here.
 
     Attributes:
-        project: the stack.
         client: the node that forwards.
         server: its destination.
-        status_url: where the forwarder says how it is.
+        forwarder: the forwarder's container.
         workstation: with TLS, the certificate and the key of its device; else None.
     """
 
-    project: PulumiStack
-    client: Node
-    server: Node
-    status_url: str
-    workstation: Path | None = None
-
-    @property
-    def prefix(self) -> str:
-        """What the names of its containers begin with."""
-        return self.project.prefix
-
-    @property
-    def forwarder(self) -> str:
-        """The forwarder's container."""
-        return f"{self.prefix}-client-forwarder"
+    def __init__(self, session: Session, program: Path, settings: dict[str, Any]) -> None:
+        super().__init__(session, program, settings)
+        self.up()
+        outputs = self.outputs()
+        nodes = nodes_of(outputs)
+        self.client, self.server = nodes["client"], nodes["server"]
+        self.forwarder = f"{self.prefix}-client-forwarder"
+        self.workstation = self.identity("workstation")
+        self._status_url = outputs["nodes"]["client"]["metricsUrl"].replace("/metrics", "/status")
 
     def status(self) -> dict[str, Any]:
         """How its only link is."""
-        with _OPENER.open(self.status_url, timeout=60) as answer:
+        with _OPENER.open(self._status_url, timeout=60) as answer:
             link: dict[str, Any] = json.load(answer)["links"][0]
         return link
 
@@ -136,28 +127,19 @@ def running(
     stack.start()
     yield stack
     if session.size(whole=True, short=False):
-        stack.project.destroy()
+        stack.destroy()
     else:
         _KEPT[kind] = stack
 
 
 def _make(session: Session, folder: str, *, tls: bool, seed: bool, replace: Mapping[str, Mapping[str, str]]) -> Stack:
     settings = dev_settings(session, tls=tls)
-    for node in settings["nodes"] if seed else ():
-        node["orthanc"] = _SEED_OPTIONS | (_SEED_SERVER if node["name"] == "server" else {})
-    next(node for node in settings["nodes"] if node["name"] == "client")["metricsPort"] = session.free_port()
-    program = copy_program(session.folder / folder, replace=_SEED_PROGRAM if seed else replace)
-    project = PulumiStack(session, program, settings)
-    project.up()
-    outputs = project.outputs()
-    nodes = nodes_of(outputs)
-    return Stack(
-        project=project,
-        client=nodes["client"],
-        server=nodes["server"],
-        status_url=outputs["nodes"]["client"]["metricsUrl"].replace("/metrics", "/status"),
-        workstation=project.identity("workstation") if tls else None,
-    )
+    for node in settings["nodes"]:
+        if node["name"] == "client":
+            node["metricsPort"] = session.free_port()
+        if seed:
+            node["orthanc"] = _SEED_OPTIONS | (_SEED_SERVER if node["name"] == "server" else {})
+    return Stack(session, copy_program(session.folder / folder, replace=_SEED_PROGRAM if seed else replace), settings)
 
 
 def cpu_seconds(container: str) -> float:
