@@ -8,11 +8,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 from bench import backlog, deploy, dicom, forward, ingest, machine, report, scale, security
 from bench.compose import find_compose
-from bench.results import FOLDER, SUITES
+from bench.results import FOLDER
 from bench.session import BenchError, Session, session
 from configs.loader import load_stack_file
 from configs.problems import SettingsError
@@ -22,17 +24,27 @@ from ops.prepare import Tools
 from ops.setup.console import SetupError
 from ops.setup.state import State
 
+_SUITES: Final[dict[str, Callable[[Session, int], None]]] = {
+    "deploy": deploy.measure,
+    "scale": scale.measure,
+    "dicom": dicom.measure,
+    "ingest": ingest.measure,
+    "forward": forward.measure,
+    "backlog": backlog.measure,
+    "security": security.measure,
+}
+
 
 def main() -> int:
     """Run what the command line asks for; the exit status."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("what", nargs="*", default="all", choices=[*SUITES, "report", "all"], help="all when left out")
+    parser.add_argument("what", nargs="*", default="all", choices=[*_SUITES, "report", "all"], help="all when left out")
     parser.add_argument("--runs", type=int, default=5, help="repetitions of each measurement (5)")
     parser.add_argument("--short", type=Path, metavar="FOLDER", help="only see that all of it runs: little of everything, into this folder")
     arguments = parser.parse_args()
     if arguments.runs < 1:
         parser.error("--runs is at least 1")
-    suites = SUITES if "all" in arguments.what else tuple(suite for suite in SUITES if suite in arguments.what)
+    suites = [suite for suite in _SUITES if suite in arguments.what or "all" in arguments.what]
     folder = arguments.short or FOLDER
     try:
         if suites:
@@ -48,35 +60,18 @@ def main() -> int:
     return 0
 
 
-def _measure(suites: tuple[str, ...], runs: int, short: Path | None) -> None:
+def _measure(suites: Sequence[str], runs: int, short: Path | None) -> None:
     ensure_images(load_stack_file("dev"), Tools(Path("pulumi"), State("", ""), ("docker",)), docker_runner(("docker",)))
     with session(short) as this:
-        compose, version = find_compose()
+        _, version = find_compose()
         print(f"  docker compose {version}", flush=True)
         described = machine.describe(version)
         for suite in suites:
             print(f"\n  {suite}", flush=True)
             started = time.monotonic()
-            _run(suite, this, runs, compose)
+            _SUITES[suite](this, runs)
             report.keep_machine(described, [suite], short or FOLDER)
             print(f"  {suite} took {time.monotonic() - started:.0f} s", flush=True)
-
-
-def _run(suite: str, this: Session, runs: int, compose: list[str]) -> None:
-    if suite == "deploy":
-        deploy.measure(this, runs, compose)
-    elif suite == "scale":
-        scale.measure(this, runs)
-    elif suite == "dicom":
-        dicom.measure(this, runs)
-    elif suite == "forward":
-        forward.measure(this, runs)
-    elif suite == "backlog":
-        backlog.measure(this)
-    elif suite == "security":
-        security.measure(this, runs)
-    else:
-        ingest.measure(this, runs)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import functools
 import json
 import os
 import re
@@ -9,7 +11,6 @@ import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,7 +72,7 @@ def _done(inputs: Mapping[str, Any]) -> str:
 
 
 def _all_translated(kind: str, rest: Mapping[str, Any]) -> None:
-    """Whoever translates takes from the inputs what it knows: what is left stops the bench, so that nothing is left out in silence."""
+    """Stop the bench at inputs that were not translated: compose would leave them out in silence."""
     if rest:
         raise BenchError(f"the program says {', '.join(sorted(rest))} of a {kind}: bench/compose.py does not translate it; add it there")
 
@@ -150,64 +151,52 @@ def _service(inputs: dict[str, Any], configs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _config(service: str, file: Mapping[str, Any], configs: dict[str, Any]) -> dict[str, Any]:
-    name = re.sub(r"[^a-z0-9]+", "-", f"{service}{file['file']}".lower())
-    configs[name] = {"content": _escape(str(file["content"]))}
-    return {"source": name, "target": file["file"], "mode": int(str(file["permissions"]), 8)}
-
-
-def _escape(text: str) -> str:
-    """compose replaces $NAME."""
-    return text.replace("$", "$$")
+    rest = dict(file)
+    target, mode = rest.pop("file"), int(rest.pop("permissions"), 8)
+    name = re.sub(r"[^a-z0-9]+", "-", f"{service}{target}".lower())
+    if "contentBase64" in rest:
+        # Bytes, which YAML can hold, and compose writes as they are.
+        configs[name] = {"content": base64.b64decode(rest.pop("contentBase64")).replace(b"$", b"$$")}
+    else:
+        configs[name] = {"content": _escaped([rest.pop("content")])[0]}
+    _all_translated("file", rest)
+    return {"source": name, "target": target, "mode": mode}
 
 
 def _escaped(texts: Sequence[str]) -> list[str]:
-    return [_escape(text) for text in texts]
+    """compose replaces $NAME."""
+    return [text.replace("$", "$$") for text in texts]
 
 
-def _recorded(stack: PulumiStack) -> Run:
-    """What the program asks of Docker for a stack."""
-    held = frozenset(run(["docker", "images", "--format", "{{.Repository}}:{{.Tag}}"]).split())
-    return run_mocked(stack.settings or {}, stack.secrets, stack.name, Engine(images=held), root=stack.program)
-
-
-@dataclass(frozen=True)
 class Compose:
-    """A compose project.
+    """The compose project that deploys what a stack file asks for."""
 
-    Attributes:
-        command: docker compose.
-        file: the compose file.
-        services: those that stay up; the others run once.
-    """
-
-    command: Sequence[str]
-    file: Path
-    services: Sequence[str]
+    def __init__(self, stack: PulumiStack) -> None:
+        held = frozenset(run(["docker", "images", "--format", "{{.Repository}}:{{.Tag}}"]).split())
+        program = run_mocked(stack.settings or {}, stack.secrets, stack.name, Engine(images=held), root=stack.program)
+        rendered = render(program, stack.prefix)
+        self._file = stack.session.folder / f"compose-{stack.name}.yaml"
+        self._file.write_text(yaml.safe_dump(rendered, sort_keys=False), encoding="utf-8")
+        #: Those that stay up; the others run once.
+        self._services = [name for name, service in rendered["services"].items() if "healthcheck" in service]
 
     def up(self, *, wait: bool = True) -> float:
         """`up -d --wait` until all are healthy, or `up -d`; the seconds that it took."""
         started = time.monotonic()
         # Named, because --wait takes a container that ended, as the one that makes the roles does, for a failure. It is run all the same,
         # and again with each up: the server depends on its success.
-        self._run("up", "--detach", *(["--wait"] if wait else []), *self.services)
+        self._run("up", "--detach", *(["--wait"] if wait else []), *self._services)
         return time.monotonic() - started
 
     def down(self) -> None:
         """Remove everything, volumes as well."""
         self._run("down", "--volumes", "--timeout", "5")
 
-    def _run(self, *arguments: str) -> str:
-        return run([*self.command, "--file", str(self.file), *arguments])
+    def _run(self, *arguments: str) -> None:
+        run([*find_compose()[0], "--file", str(self._file), *arguments])
 
 
-def compose_of(stack: PulumiStack, command: Sequence[str]) -> Compose:
-    """The compose project that deploys what a stack file asks for."""
-    rendered = render(_recorded(stack), stack.prefix)
-    file = stack.session.folder / f"compose-{stack.name}.yaml"
-    file.write_text(yaml.safe_dump(rendered, sort_keys=False), encoding="utf-8")
-    return Compose(command, file, [name for name, service in rendered["services"].items() if "healthcheck" in service])
-
-
+@functools.cache
 def find_compose() -> tuple[list[str], str]:
     """docker compose v2: the plugin, the command, or Debian's package unpacked into the cache.
 

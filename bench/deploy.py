@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Final
 
-from bench.compose import compose_of
-from bench.events import DockerEvents, Timed, docker_events
+from bench.compose import Compose
+from bench.events import DockerEvents, docker_events
 from bench.pulumi_stack import PulumiStack, copy_program, dev_settings, empty_program
 from bench.results import Results, Row
 from bench.session import BenchError, Session
 
 #: What a first up of the dev topology waits for, one after the other: logical name -> container.
-_WAY: Final = {"network-db": "", "db-container": "db", "db-roles": "db-roles", "server-container": "server"}
+_WAY: Final = {"index": "", "db-container": "db", "db-roles": "db-roles", "server-container": "server"}
 
 
-def measure(session: Session, runs: int, compose: list[str]) -> None:
-    """Deploy, again with nothing to do, preview, remove; in turns, each time with a new stack and new volumes.
-
-    Args:
-        session: the run of the bench.
-        runs: how often.
-        compose: docker compose.
-    """
+def measure(session: Session, runs: int) -> None:
+    """Deploy, again with nothing to do, preview, remove; in turns, each time with a new stack and new volumes."""
     results = session.results("deploy")
     program = copy_program(session.folder / "deploy")
     empty = PulumiStack(session, empty_program(session.folder / "empty"))
@@ -36,41 +29,29 @@ def measure(session: Session, runs: int, compose: list[str]) -> None:
             if turn == "pulumi":
                 _pulumi(stack, empty, results, run)
             else:
-                _compose(stack, compose, results, run)
+                _compose(stack, results, run)
     empty.destroy()
 
 
 def _pulumi(stack: PulumiStack, empty: PulumiStack, results: Results, run: int) -> None:
     with docker_events() as docker:
         first = stack.up()
-    again, preview = _no_op(stack.up), _no_op(stack.preview)
-    empty_up, empty_preview = _no_op(empty.up), _no_op(empty.preview)
+    with stack.paused():
+        systems = {"pulumi": stack, "empty program": empty}
+        no_ops = {(system, operation): one.no_op(operation) for system, one in systems.items() for operation in ("up", "preview")}
     stack.destroy()
     if not run:
         return
     results.add(Row("first up", "pulumi", "", run, first.seconds, "s"))
     for phase, seconds in first.phases(_WAY, docker, stack.prefix).items():
         results.add(Row("first up, phase", "pulumi", phase, run, seconds, "s"))
-    for measure_, system, timed in (
-        ("no-op up", "pulumi", again),
-        ("no-op preview", "pulumi", preview),
-        ("no-op up", "empty program", empty_up),
-        ("no-op preview", "empty program", empty_preview),
-    ):
-        results.add(Row(measure_, system, "", run, timed.seconds, "s"))
+    for (system, operation), seconds in no_ops.items():
+        results.add(Row(f"no-op {operation}", system, "", run, seconds, "s"))
 
 
-def _no_op(operation: Callable[[], Timed]) -> Timed:
-    timed = operation()
-    if not timed.is_no_op:
-        raise BenchError(f"there should be nothing to do, but: {timed.changes}")
-    return timed
-
-
-def _compose(stack: PulumiStack, command: list[str], results: Results, run: int) -> None:
-    project = compose_of(stack, command)
+def _compose(stack: PulumiStack, results: Results, run: int) -> None:
+    project = Compose(stack)
     try:
-        started = time.time()
         with docker_events() as docker:
             started = time.time()
             first = project.up()

@@ -9,17 +9,17 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pydicom
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE
 
-from bench.orthanc import Node, store_side_by_side, upload
-from bench.phantom import CT, Phantom
+from bench.orthanc import Node, send_by_jobs, store
+from bench.phantom import CT, Phantom, write
 from bench.results import Row
 from bench.session import BenchError, Session
 from bench.stack import running
@@ -35,12 +35,8 @@ _DCMTK_STORESCU: Final = shutil.which(
 def measure(session: Session, runs: int) -> None:
     """Send the series in turns through both stacks, which run at the same time; the server is empty before each."""
     results, images = session.results("dicom"), session.size(IMAGES, 8)
-    phantom = Phantom(CT)
-    files = [phantom.file(0, i) for i in range(images)]
-    folder = session.folder / "series"
-    folder.mkdir()
-    for i, file in enumerate(files):
-        (folder / f"{i:04}.dcm").write_bytes(file)
+    files = list(Phantom(CT).files(images, per_series=images))
+    folder = write(files, session.folder / "series")
     with running(session, "dicom") as project, running(session, "dicom", "seed") as seed:
         # What is measured is the transfer, asked for by hand.
         project.stop()
@@ -50,10 +46,11 @@ def measure(session: Session, runs: int) -> None:
                 client, server = stack.client, stack.server
                 for sender, seconds in _outside(client, folder, images):
                     results.add(Row("C-STORE", system, f"{sender} to client", number, images / seconds, "images/s"))
-                identifiers = _fill(client, files)
+                client.empty()
+                identifiers = store(client, files).identifiers
                 for jobs in JOBS:
                     server.empty()
-                    seconds = _forward(client, identifiers, jobs)
+                    seconds = send_by_jobs(client, [[identifiers[i::jobs]] for i in range(jobs)])
                     if (held := server.instances()) != images:
                         raise BenchError(f"{system}: {held} of {images} images arrived")
                     way = f"client to server, {jobs} {'job' if jobs == 1 else 'jobs'}"
@@ -61,23 +58,9 @@ def measure(session: Session, runs: int) -> None:
                 server.empty()
 
 
-def _fill(client: Node, files: Sequence[bytes]) -> list[str]:
-    """The client holds exactly these; Orthanc's identifiers of them."""
-    client.empty()
-    done = upload(client, files, 4)
-    if done.errors:
-        raise BenchError(f"the client refused an upload: {done.errors[0]}")
-    return done.identifiers
-
-
-def _forward(client: Node, identifiers: Sequence[str], jobs: int) -> float:
-    """The images split over so many jobs at once; the seconds until the last has ended."""
-    return store_side_by_side(client, [[identifiers[i::jobs]] for i in range(jobs)])
-
-
 def _outside(client: Node, folder: Path, images: int) -> Iterator[tuple[str, float]]:
     """Sender and seconds: one association from this machine to the client's DICOM port, by pynetdicom and, if it is here, DCMTK."""
-    senders: dict[str, Any] = {"pynetdicom": _pynetdicom}
+    senders: dict[str, Callable[[Node, Path], float]] = {"pynetdicom": _pynetdicom}
     if _DCMTK_STORESCU:
         senders |= {"storescu": _storescu, "storescu with TCP_NODELAY": _storescu_no_delay}
     for sender, send in senders.items():

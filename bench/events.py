@@ -18,23 +18,25 @@ from bench.session import BenchError
 _SETTLE_SECONDS = 0.3
 
 
-class Output:
-    """Runs a command and notes when each line of its output came.
+def timed(command: Sequence[str], cwd: Path, env: Mapping[str, str]) -> Timed:
+    """Run a pulumi command and note when each line of its output came.
 
     Pulumi's --event-log would say more, but with it the engine also writes its debugging messages, thousands of them, and a first up
     takes twice as long.
-    """
 
-    def __init__(self, command: Sequence[str], cwd: Path, env: Mapping[str, str]) -> None:
-        self.lines: list[tuple[float, str]] = []
-        self.started = time.time()
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        with subprocess.Popen(command, cwd=cwd, env=env, text=True, errors="replace", **pipes) as process:  # type: ignore[call-overload]
-            assert process.stdout
-            for line in process.stdout:
-                self.lines.append((time.time(), line.rstrip()))
-        self.ended = time.time()
-        self.status = process.returncode
+    Raises:
+        BenchError: it failed; with the end of what it said.
+    """
+    started = time.time()
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, cwd=cwd, env=env, text=True, errors="replace", **pipes) as process:  # type: ignore[call-overload]
+        assert process.stdout
+        lines = [(time.time(), line.rstrip()) for line in process.stdout]
+    ended = time.time()
+    if process.returncode != 0:
+        said = "\n".join(line for _, line in lines)[-4000:]
+        raise BenchError(f"`{' '.join(command[:3])}` failed:\n{said}")
+    return Timed(started, ended, lines)
 
 
 #: " +  docker:index:Container db-container creating (0s)", and "created" with the seconds, rounded.
@@ -70,8 +72,8 @@ class Timed:
 
     @property
     def is_no_op(self) -> bool:
-        """Whether nothing changed; a program without resources prints no count at all."""
-        return set(self.changes) <= {"unchanged"}
+        """Whether nothing changed: even a program without resources has its stack, unchanged."""
+        return set(self.changes) == {"unchanged"}
 
     def resource(self, name: str) -> tuple[float, float]:
         """When the engine began to create a resource, and when it was done; by its logical name."""
@@ -117,7 +119,7 @@ class Timed:
 
 
 class DockerEvents:
-    """What the Docker engine said of containers."""
+    """What the Docker engine said of containers: when, of which, what happened."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[float, str, str]] = []
@@ -126,12 +128,6 @@ class DockerEvents:
         """When a container was healthy for the first time, or, where it has no health check, when it had ended."""
         actions = {action: seen for seen, name, action in reversed(self.seen) if name == container}
         return actions.get("health_status: healthy", actions.get("die"))
-
-    def note(self, line: str) -> None:
-        """Keep one event, as the docker command prints it."""
-        event = json.loads(line)
-        action = str(event["Action"])
-        self.seen.append((event["timeNano"] / 1e9, event["Actor"]["Attributes"].get("name", ""), action))
 
 
 @contextmanager
@@ -144,7 +140,8 @@ def docker_events() -> Iterator[DockerEvents]:
     def read() -> None:
         assert process.stdout
         for line in process.stdout:
-            found.note(line)
+            event = json.loads(line)
+            found.seen.append((event["timeNano"] / 1e9, event["Actor"]["Attributes"].get("name", ""), str(event["Action"])))
 
     thread = threading.Thread(target=read, daemon=True)
     thread.start()

@@ -6,11 +6,11 @@ import time
 from typing import Final
 
 from bench.dicom import send
-from bench.orthanc import Node, store_side_by_side
-from bench.phantom import CT, Phantom
+from bench.orthanc import Node, send_by_jobs, store
+from bench.phantom import CT, PER_SERIES, Phantom, write
 from bench.results import Results, Row
 from bench.session import Session
-from bench.stack import PER_SERIES, Stack, cpu_seconds, empty, fill, memory_of, running, until
+from bench.stack import Stack, cpu_seconds, memory_of, running
 
 #: Series that are sent one after another, for the 95th percentile of their latency.
 SERIES: Final = 20
@@ -59,43 +59,37 @@ def _latency(session: Session, stack: Stack, results: Results) -> None:
     phantom = Phantom(CT)
     count, images = session.size((SERIES, PER_SERIES), (2, 5))
     for series in range(count):
-        folder = session.folder / f"latency-{series}"
-        folder.mkdir()
-        for image in range(images):
-            (folder / f"{image:04}.dcm").write_bytes(phantom.file(series, series * PER_SERIES + image))
+        folder = write(phantom.files(images, series), session.folder / f"latency-{series}")
         wanted = stack.status()["delivered"] + images
         send(stack.client, folder)
         sent = time.monotonic()
-        until(stack, wanted, every=0.03)
+        stack.await_delivery(wanted, every=0.03)
         results.add(Row("latency", "forwarder", f"CT series of {images}", series + 1, time.monotonic() - sent, "s"))
         time.sleep(1)
-    empty(stack)
+    stack.empty()
 
 
 def _beside_hand(stack: Stack, images: int, results: Results, number: int) -> None:
     """The same series, to an empty archive: sent by hand with as many jobs as the forwarder has associations, and by the forwarder."""
     stack.stop()
-    empty(stack)
-    fill(stack.client, Phantom(CT), images, 0)
+    stack.empty()
+    store(stack.client, Phantom(CT).files(images))
     for jobs in (1, 2):
         stack.server.empty()
         seconds = _by_hand(stack.client, jobs)
         results.add(Row("backlog", "by hand", f"{jobs} job{'s' * (jobs > 1)}", number, images / seconds, "images/s"))
     stack.server.empty()
-    started = time.monotonic()
-    stack.start()
-    until(stack, images)
-    results.add(Row("backlog", "forwarder", "2 associations", number, images / (time.monotonic() - started), "images/s"))
+    results.add(Row("backlog", "forwarder", "2 associations", number, images / stack.deliver(images), "images/s"))
 
 
 def _seeds(seed: Stack, images: int, results: Results, number: int) -> None:
     """The transfer by hand with the seed's settings."""
-    empty(seed)
-    fill(seed.client, Phantom(CT), images, 0)
+    seed.empty()
+    store(seed.client, Phantom(CT).files(images))
     results.add(Row("backlog", "seed, by hand", "1 job", number, images / _by_hand(seed.client, 1), "images/s"))
 
 
 def _by_hand(client: Node, jobs: int) -> float:
     """Each series by a job, so many at once; the seconds until the last has ended."""
     series = sorted(client.call("GET", "/series"))
-    return store_side_by_side(client, [[[one] for one in series[i::jobs]] for i in range(jobs)])
+    return send_by_jobs(client, [[[one] for one in series[i::jobs]] for i in range(jobs)])

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Final
 from images import candidates
 from ops.setup.console import ROOT
 
+_POOLS: Final = "{{range .DefaultAddressPools}}{{.Base}} in /{{.Size}} {{end}}"
 _PACKAGES: Final = {"orthanc": ("orthanc", "orthanc-postgresql"), "postgres": ("postgresql-17",)}
 
 
@@ -30,9 +32,8 @@ def describe(compose: str) -> dict[str, str]:
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB",
         "load before": " ".join(f"{load:.2f}" for load in os.getloadavg()) + " (1, 5, 15 minutes)",
         "system": f"{_system()}, Linux {platform.release()}",
-        "Docker engine": _said(["docker", "version", "--format", "{{.Server.Version}}"])
-        + ", "
-        + _said(["docker", "info", "--format", "{{.Driver}} on {{.DockerRootDir}}"]),
+        "Docker engine": _said(["docker", "info", "--format", "{{.ServerVersion}}, {{.Driver}} on {{.DockerRootDir}}"]),
+        "networks' addresses": _said(["docker", "info", "--format", _POOLS]) or "Docker's default ranges",
         "docker compose": compose,
         "Pulumi": f"{_said(['pulumi', 'version'])}, Python {platform.python_version()}",
         "images": ", ".join(f"`{name}` ({_image(name)})" for name in candidates() if _image(name)),
@@ -43,15 +44,14 @@ def describe(compose: str) -> dict[str, str]:
 def _said(command: Sequence[str]) -> str:
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
-        return done.stdout.strip().splitlines()[0] if done.returncode == 0 and done.stdout.strip() else ""
+        return done.stdout.strip().partition("\n")[0] if done.returncode == 0 else ""
     return ""
 
 
 def _cpu() -> str:
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        if found := re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE):
+            return found[1]
     return platform.processor() or platform.machine()
 
 

@@ -9,7 +9,8 @@ import json
 import ssl
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,7 +30,7 @@ class Node:
         url: its web interface.
         dicom: where its DICOM port is on this machine.
         login: a user and the password.
-        trust: what its certificate is known by, as PEM; empty for one without TLS.
+        trust: the certificate that it is trusted by, as PEM; empty for one without TLS.
     """
 
     name: str
@@ -82,7 +83,7 @@ class Node:
 
 @functools.cache
 def context_of(trust: str) -> ssl.SSLContext:
-    """What knows a node by its certificate, which is for the address that it is reached at here, too."""
+    """TLS that trusts a node's certificate, which also names the address that it is reached at from here."""
     return ssl.create_default_context(cadata=trust)
 
 
@@ -116,22 +117,22 @@ class Upload:
     errors: list[str] = field(default_factory=list)
 
 
-def upload(node: Node, files: Sequence[bytes], clients: int) -> Upload:
-    """POST files from as many clients at once, each on a connection that stays open; they take the files one after the other from one list.
+def upload(node: Node, files: Iterable[bytes], clients: int) -> Upload:
+    """POST files from as many clients at once, each on a connection that stays open; each takes the next file that none has taken.
 
     Nothing is sent a second time: each error is kept.
     """
-    result, positions, lock = Upload(), iter(range(len(files))), threading.Lock()
+    result, waiting, lock = Upload(), iter(files), threading.Lock()
 
     def client() -> None:
         connection = node.connect()
         while True:
             with lock:
-                position = next(positions, None)
-            if position is None:
+                file = next(waiting, None)
+            if file is None:
                 break
             try:
-                status, body = node.ask(connection, "POST", "/instances", files[position])
+                status, body = node.ask(connection, "POST", "/instances", file)
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 status, body = 0, repr(error).encode()
@@ -141,17 +142,23 @@ def upload(node: Node, files: Sequence[bytes], clients: int) -> Upload:
                 result.errors.append(f"{status} {' '.join(body.decode(errors='replace').split())}")
         connection.close()
 
-    threads = [threading.Thread(target=client) for _ in range(clients)]
-    started = time.monotonic()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    result.seconds = time.monotonic() - started
+    result.seconds = _at_once([client] * clients)
     return result
 
 
-def store_side_by_side(client: Node, shares: Sequence[Sequence[Sequence[str]]]) -> float:
+def store(node: Node, files: Iterable[bytes], clients: int = 4) -> Upload:
+    """Upload files.
+
+    Raises:
+        BenchError: the node refused one.
+    """
+    done = upload(node, files, clients)
+    if done.errors:
+        raise BenchError(f"{node.name} refused an upload: {done.errors[0]}")
+    return done
+
+
+def send_by_jobs(client: Node, shares: Sequence[Sequence[Sequence[str]]]) -> float:
     """POST /modalities/server/store of a node, job after job, for several shares of the work at once.
 
     Args:
@@ -164,21 +171,23 @@ def store_side_by_side(client: Node, shares: Sequence[Sequence[Sequence[str]]]) 
     Raises:
         BenchError: a job failed.
     """
-    failures: list[BaseException] = []
 
     def work(jobs: Sequence[Sequence[str]]) -> None:
-        try:
-            for resources in jobs:
-                client.call("POST", "/modalities/server/store", {"Resources": list(resources), "Synchronous": True})
-        except (BenchError, OSError) as error:
-            failures.append(error)
+        for resources in jobs:
+            client.call("POST", "/modalities/server/store", {"Resources": list(resources), "Synchronous": True})
 
-    threads = [threading.Thread(target=work, args=(jobs,)) for jobs in shares]
+    try:
+        return _at_once([functools.partial(work, jobs) for jobs in shares])
+    except (BenchError, OSError) as error:
+        raise BenchError(f"a job failed: {error}") from error
+
+
+def _at_once(works: Sequence[Callable[[], None]]) -> float:
+    """Run each in a thread; the seconds until the last has ended."""
     started = time.monotonic()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise BenchError(f"a job failed: {failures[0]}")
-    return time.monotonic() - started
+    with ThreadPoolExecutor(len(works)) as threads:
+        running = [threads.submit(work) for work in works]
+    seconds = time.monotonic() - started
+    for one in running:
+        one.result()
+    return seconds

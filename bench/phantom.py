@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pydicom
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
+PER_SERIES: Final = 100
 #: A root of its own for generated identifiers (PS3.5 B.2: 2.25 and a number).
 _ROOT = "2.25.3141592653589793238462643383279"
 _STUDY, _SERIES, _INSTANCE = (f"{_ROOT}.{kind}.{'0' * 9}".replace(".000000000", ".100000000") for kind in (1, 2, 3))
@@ -43,11 +47,6 @@ class Phantom:
             if text.encode() not in self._template:
                 raise AssertionError(text)
 
-    @property
-    def size(self) -> int:
-        """Bytes of a file."""
-        return len(self._template)
-
     def file(self, series: int, instance: int) -> bytes:
         """The file of one image. A study of one patient has one series.
 
@@ -63,10 +62,17 @@ class Phantom:
             .replace(_PATIENT.encode(), f"BENCH-{series_number}".encode())
         )
 
+    def files(self, images: int, first_series: int = 0, per_series: int = PER_SERIES) -> Iterator[bytes]:
+        """The files of one series after the other."""
+        return (self.file(first_series + i // per_series, first_series * per_series + i) for i in range(images))
 
-def study_uid(series: int) -> str:
-    """The StudyInstanceUID that file() gives to a series."""
-    return f"{_ROOT}.1.1{series:08d}"
+
+def write(files: Iterable[bytes], folder: Path) -> Path:
+    """Write files into a new folder."""
+    folder.mkdir()
+    for i, file in enumerate(files):
+        (folder / f"{i:05}.dcm").write_bytes(file)
+    return folder
 
 
 def _file(size: int) -> bytes:

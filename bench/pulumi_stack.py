@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import secrets as randomness
 import shutil
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from bench.events import Output, Timed
+from bench.events import Timed, timed
 from bench.session import BenchError, Session, run
 from configs.loader import parse
 from configs.names import PROJECT, prefix
 from configs.secrets import certificate_key, is_setting, private_key_key, secret_keys
+from configs.settings import StackSettings
 from ops.authority import make
 from ops.setup.console import ROOT
 
@@ -88,38 +89,31 @@ def dev_settings(session: Session, *, tls: bool = False) -> dict[str, Any]:
     return settings
 
 
-@dataclass
 class PulumiStack:
     """A stack.
 
-    Attributes:
+    Args:
         session: the run of the bench that it belongs to.
         program: the folder of its program.
-        settings: what its stack file says, less the secrets; None for a program that has none. Edit it, then call write().
-        name: the stack's name.
-        secrets: its secrets in clear.
-        certificates: its certificates.
+        settings: what its stack file says, less the secrets; None for a program that has none. Edit them, then call write().
     """
 
-    session: Session
-    program: Path
-    settings: dict[str, Any] | None = None
-    name: str = ""
-    secrets: dict[str, str] = field(default_factory=dict)
-    certificates: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.name = self.name or self.session.stack_name()
-        self.settings = copy.deepcopy(self.settings)
-        state = self.session.folder / "state"
+    def __init__(self, session: Session, program: Path, settings: dict[str, Any] | None = None) -> None:
+        self.session, self.program, self.settings = session, program, copy.deepcopy(settings)
+        self.name = session.stack_name()
+        self._file = program / f"Pulumi.{self.name}.yaml"
+        #: In clear.
+        self.secrets: dict[str, str] = {}
+        self._certificates: dict[str, str] = {}
+        state = session.folder / "state"
         state.mkdir(exist_ok=True)
-        self.env = os.environ | {
+        self._env = os.environ | {
             "PULUMI_BACKEND_URL": f"file://{state}",
-            "PULUMI_CONFIG_PASSPHRASE": self.session.passphrase,
+            "PULUMI_CONFIG_PASSPHRASE": session.passphrase,
             "PULUMI_SKIP_UPDATE_CHECK": "true",
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         }
-        self.env.pop("PULUMI_CONFIG_PASSPHRASE_FILE", None)
+        self._env.pop("PULUMI_CONFIG_PASSPHRASE_FILE", None)
         self._pulumi("stack", "init", self.name)
         self.write()
 
@@ -128,49 +122,72 @@ class PulumiStack:
         """What the names of its containers begin with."""
         return prefix(self.name)
 
-    @property
-    def file(self) -> Path:
-        """Its stack file."""
-        return self.program / f"Pulumi.{self.name}.yaml"
-
     def write(self) -> None:
         """The stack file from the settings, with a secret for each key that has none; Pulumi encrypts them."""
         if self.settings is None:
             # One value, as every stack has; language hosts differ in what they make of none.
-            self.file.write_text(f"config:\n  {PROJECT}:environment: dev\n", encoding="utf-8")
+            self._file.write_text(f"config:\n  {PROJECT}:environment: dev\n", encoding="utf-8")
             return
-        settings, _, problems = parse(self.settings)
-        if settings is None:
-            raise BenchError(f"the bench's own settings are refused: {problems}")
+        settings = self.parsed()
         missing = [key for key in secret_keys(settings) if key not in self.secrets]
         self.secrets |= {key: f"pw{randomness.token_hex(12)}" for key in missing}
-        made = make(settings, self.certificates | self.secrets, datetime.now(UTC))
-        self.certificates |= made.plain
+        made = make(settings, self._certificates | self.secrets, datetime.now(UTC))
+        self._certificates |= made.plain
         self.secrets |= made.secret
-        content = yaml.safe_load(self.file.read_text(encoding="utf-8")) or {}
+        content = yaml.safe_load(self._file.read_text(encoding="utf-8")) or {}
         held = {key: value for key, value in (content.get("config") or {}).items() if isinstance(value, dict) and "secure" in value}
-        plain = {f"{PROJECT}:{key}": value for key, value in (self.settings | self.certificates).items()}
-        self.file.write_text(yaml.safe_dump(content | {"config": plain | held}, sort_keys=False), encoding="utf-8")
+        plain = {f"{PROJECT}:{key}": value for key, value in (self.settings | self._certificates).items()}
+        self._file.write_text(yaml.safe_dump(content | {"config": plain | held}, sort_keys=False), encoding="utf-8")
         if secret := [*missing, *made.secret]:
             self._pulumi("config", "set-all", *(f"--secret={key}={self.secrets[key]}" for key in secret))
+
+    def parsed(self) -> StackSettings:
+        """The settings, as the program reads them."""
+        settings, _, problems = parse(self.settings or {})
+        if settings is None:
+            raise BenchError(f"the bench's own settings are refused: {problems}")
+        return settings
 
     def up(self) -> Timed:
         """pulumi up without a preview before it, timed as a user sees it: from the command to its end."""
         return self._timed("up", "--yes", "--skip-preview")
 
-    def preview(self) -> Timed:
-        """pulumi preview."""
-        return self._timed("preview")
+    def no_op(self, operation: str) -> float:
+        """Seconds of an "up", or of a "preview", that has nothing to do.
+
+        Raises:
+            BenchError: it had something to do.
+        """
+        done = self.up() if operation == "up" else self._timed(operation)
+        if not done.is_no_op:
+            raise BenchError(f"`pulumi {operation}` of {self.name} should have nothing to do, but: {done.changes}")
+        return done.seconds
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Its containers do nothing meanwhile: the health checks of a hundred would take the CPU time that Pulumi runs on.
+
+        Paused, not stopped: for the engine and the program's checks they still run and hold their ports, and no later `up` has to wait for
+        their start.
+        """
+        containers = run(["docker", "ps", "--quiet", f"--filter=name=^/?{self.prefix}-", "--filter=status=running"]).split()
+        run(["docker", "pause", *containers])
+        try:
+            yield
+        finally:
+            run(["docker", "unpause", *containers])
 
     def destroy(self) -> None:
         """Remove what it made, its state and its stack file."""
         self._pulumi("destroy", "--yes", "--skip-preview")
         self._pulumi("stack", "rm", "--yes", "--force")
 
-    def identity(self, party: str) -> Path:
-        """A file with the certificate of a device and its key, as the device has it."""
-        file = self.session.folder / f"{self.name}-{party}.pem"
-        file.write_text(self.certificates[certificate_key(party)] + self.secrets[private_key_key(party)], encoding="utf-8")
+    def identity(self, device: str) -> Path | None:
+        """A file with the certificate of a device and its key, as the device has it; None without TLS."""
+        if certificate_key(device) not in self._certificates:
+            return None
+        file = self.session.folder / f"{self.name}-{device}.pem"
+        file.write_text(self._certificates[certificate_key(device)] + self.secrets[private_key_key(device)], encoding="utf-8")
         return file
 
     def outputs(self) -> dict[str, Any]:
@@ -180,12 +197,7 @@ class PulumiStack:
 
     def _pulumi(self, *arguments: str) -> str:
         command = ["pulumi", *arguments, "--non-interactive", "--color=never", *([] if "init" in arguments else ["--stack", self.name])]
-        return run(command, cwd=self.program, env=self.env)
+        return run(command, cwd=self.program, env=self._env)
 
     def _timed(self, *arguments: str) -> Timed:
-        command = ["pulumi", *arguments, "--non-interactive", "--color=never", f"--stack={self.name}"]
-        done = Output(command, self.program, self.env)
-        if done.status != 0:
-            said = "\n".join(line for _, line in done.lines)[-4000:]
-            raise BenchError(f"`{' '.join(command[:3])}` failed:\n{said}")
-        return Timed(done.started, done.ended, done.lines)
+        return timed(["pulumi", *arguments, "--non-interactive", "--color=never", f"--stack={self.name}"], self.program, self._env)

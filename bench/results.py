@@ -12,7 +12,6 @@ from typing import Final
 from ops.setup.console import ROOT
 
 FOLDER: Final = ROOT / "docs" / "bench"
-SUITES: Final = ("deploy", "scale", "dicom", "ingest", "forward", "backlog", "security")
 
 
 @dataclass(frozen=True)
@@ -83,6 +82,11 @@ def p95(known: Sequence[float]) -> float:
     """The 95th percentile, nearest rank: with less than 20 values that is the largest one."""
     ordered = sorted(known)
     return ordered[-(-len(ordered) * 95 // 100) - 1] if ordered else float("nan")
+
+
+def points(rows: Iterable[Row], measure: str) -> list[tuple[float, float]]:
+    """What was measured at the number that the parameter begins with ("25 nodes"): number and value."""
+    return [(float(row.parameter.partition(" ")[0]), row.value) for row in rows if row.measure == measure]
 
 
 @dataclass(frozen=True)

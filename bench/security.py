@@ -4,17 +4,15 @@ with TLS everywhere, and of one the program has the hardening taken out."""
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from bench.dicom import send
-from bench.orthanc import Node, store_side_by_side, upload
-from bench.phantom import CT, SMALL, Phantom
+from bench.orthanc import Node, send_by_jobs, store
+from bench.phantom import CT, SMALL, Phantom, write
 from bench.results import Row
 from bench.session import BenchError, Session
-from bench.stack import PER_SERIES, Stack, cpu_seconds, empty, running, until
+from bench.stack import Stack, cpu_seconds, running
 
 #: CT images of a run: so many that 5 % of the shortest transfer is longer than a process takes to start.
 IMAGES: Final = 2_000
@@ -25,19 +23,19 @@ _CLIENTS: Final = 4
 PROJECT, TLS, BARE = "project", "TLS", "not hardened"
 
 _CAPABILITIES: Final = """        capabilities=docker.ContainerCapabilitiesArgs(
-            adds=[f"CAP_{name}" for name in sorted(spec.capabilities)] or None,
+            adds=[f"CAP_{capability}" for capability in sorted(capabilities)] or None,
             drops=["ALL"],
         ),
 """
 _CALLERS: Final = ("Echo", "Store", "Find", "FindWorklist", "Get", "Move")
 #: What takes the hardening out of a copy of the program: texts by file, each with what stands there instead.
 WITHOUT_HARDENING: Final = {
-    "components/base.py": {
+    "components/container.py": {
         _CAPABILITIES: "",
         "        security_opts=list(_SECURITY_OPTS),\n": "",
-        "        memory=spec.limits.memory,\n": "",
-        "        memory_swap=spec.limits.memory,\n": "",
-        "        cpu_shares=spec.limits.shares,\n": "",
+        "        memory=limits.memory,\n": "",
+        "        memory_swap=limits.memory,\n": "",
+        "        cpu_shares=limits.shares,\n": "",
     },
     "components/orthanc_node.py": {
         '            "LuaScripts": [_ROLES_SCRIPT],\n': "",
@@ -71,75 +69,37 @@ def in_turn(systems: Sequence[str], run: int) -> list[str]:
     return [*systems[first:], *systems[:first]]
 
 
-@dataclass(frozen=True)
-class _Way:
-    """A way that images go.
-
-    Attributes:
-        measure: what the rows call its kind.
-        name: what they call it.
-        to: the node that holds the images afterwards.
-        images: how many.
-        send: sends them; the seconds that it took.
-    """
-
-    measure: str
-    name: str
-    to: Node
-    images: int
-    send: Callable[[], float]
-
-
 class _Sender:
     """Sends the same images by each way."""
 
     def __init__(self, session: Session) -> None:
         self._results = session.results("security")
         self._images, uploads = session.size((IMAGES, UPLOADS), (10, 10))
-        self._small = list(_files(Phantom(SMALL), uploads))
-        self._folder = session.folder / "security"
-        self._folder.mkdir()
-        for i, file in enumerate(_files(Phantom(CT), self._images)):
-            (self._folder / f"{i:05}.dcm").write_bytes(file)
+        self._small = list(Phantom(SMALL).files(uploads))
+        self._folder = write(Phantom(CT).files(self._images), session.folder / "security")
 
     def send(self, system: str, stack: Stack, run: int) -> None:
-        """Each way once; the nodes are empty before and after. Images in a second, and what each cost both nodes and the database."""
+        """Images in a second by each way, and what each image cost both nodes and the database; the nodes are empty before and after.
+
+        From outside to the client, and from there to the server, by hand and by the forwarder, which runs for that alone.
+        """
+        client, server, images = stack.client, stack.server, self._images
         parts = [f"{stack.prefix}-{part}" for part in ("client", "server", "db")]
-        for way in self._ways(stack):
+        #: Kind, way, the node that holds the images afterwards and is emptied before, how many they are, and what sends them.
+        ways: tuple[tuple[str, str, Node, int, Callable[[], float]], ...] = (
+            ("upload", f"{SMALL.name}, {_CLIENTS} clients", client, len(self._small), lambda: store(client, self._small, _CLIENTS).seconds),
+            ("C-STORE", "workstation to client", client, images, lambda: send(client, self._folder, stack.workstation)),
+            ("C-STORE", "client to server, 1 job", server, images, lambda: send_by_jobs(client, [[client.call("GET", "/series")]])),
+            ("backlog", "forwarder, 2 associations", server, images, lambda: stack.deliver(images)),
+        )
+        for kind, way, to, sent, transfer in ways:
+            to.empty()
             before = sum(map(cpu_seconds, parts))
-            seconds = way.send()
+            seconds = transfer()
             cpu = sum(map(cpu_seconds, parts)) - before
-            if (held := way.to.instances()) != way.images:
-                raise BenchError(f"{system}, {way.name}: {held} of {way.images} images arrived")
-            self._results.add(Row(way.measure, system, way.name, run, way.images / seconds, "images/s"))
-            self._results.add(Row("CPU", system, f"{way.measure}, {way.name}", run, 1000 * cpu / way.images, "ms per image"))
-
-    def _ways(self, stack: Stack) -> Iterator[_Way]:
-        """From outside to the client, and from there to the server, by hand and by the forwarder, which runs for that alone."""
-        client, server, folder = stack.client, stack.server, self._folder
-        empty(stack)
-        yield _Way("upload", f"{SMALL.name}, {_CLIENTS} clients", client, len(self._small), lambda: self._upload(client))
-        empty(stack)
-        yield _Way("C-STORE", "workstation to client", client, self._images, lambda: send(client, folder, stack.workstation))
-        series = client.call("GET", "/series")
-        yield _Way("C-STORE", "client to server, 1 job", server, self._images, lambda: store_side_by_side(client, [[series]]))
-        server.empty()
-        yield _Way("backlog", "forwarder, 2 associations", server, self._images, lambda: self._forward(stack))
+            if (held := to.instances()) != sent:
+                raise BenchError(f"{system}, {way}: {held} of {sent} images arrived")
+            self._results.add(Row(kind, system, way, run, sent / seconds, "images/s"))
+            self._results.add(Row("CPU", system, f"{kind}, {way}", run, 1000 * cpu / sent, "ms per image"))
         stack.stop()
-        empty(stack)
-
-    def _upload(self, client: Node) -> float:
-        done = upload(client, self._small, _CLIENTS)
-        if done.errors:
-            raise BenchError(f"{client.name} refused an upload: {done.errors[0]}")
-        return done.seconds
-
-    def _forward(self, stack: Stack) -> float:
-        started = time.monotonic()
-        stack.start()
-        until(stack, self._images)
-        return time.monotonic() - started
-
-
-def _files(phantom: Phantom, count: int) -> Iterator[bytes]:
-    return (phantom.file(i // PER_SERIES, i) for i in range(count))
+        stack.empty()

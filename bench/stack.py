@@ -7,22 +7,20 @@ import json
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bench.orthanc import Node, nodes_of, upload
-from bench.phantom import Phantom
+from bench.orthanc import nodes_of
 from bench.pulumi_stack import PulumiStack, copy_program, dev_settings
 from bench.session import BenchError, Session, run
 
-PER_SERIES: Final = 100
 _PATIENCE_SECONDS: Final = 7200
 #: The stack that this project replaces had none of these settings: Orthanc's defaults, and two connections to its index.
 _SEED_OPTIONS: Final = {"MaximumPduLength": 16384}
 _SEED_SERVER: Final = {"PostgreSQL": {"IndexConnectionsCount": 2}}
-_TRANSPORT: Final = '_TRANSPORT = {"TCP_BUFFER_LENGTH": "1048576", "TCP_NODELAY": "1"}'
-_WITHOUT: Final = "_TRANSPORT: dict[str, str] = {}"
+_SEED_PROGRAM: Final = {
+    "components/orthanc_node.py": {'_TRANSPORT = {"TCP_BUFFER_LENGTH": "1048576", "TCP_NODELAY": "1"}': "_TRANSPORT: dict[str, str] = {}"},
+}
 #: Where a container's processor time is, and its units in a second: control groups of version 2 with and without systemd, of version 1.
 _CPU_FILES: Final = (
     ("system.slice/docker-{}.scope/cpu.stat", 1e6),
@@ -32,37 +30,29 @@ _CPU_FILES: Final = (
 _OPENER: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-@dataclass(frozen=True)
-class Stack:
+class Stack(PulumiStack):
     """A running stack like dev, whose forwarder is reached from here.
 
     Attributes:
-        project: the stack.
         client: the node that forwards.
         server: its destination.
-        status_url: where the forwarder says how it is.
+        forwarder: the forwarder's container.
         workstation: with TLS, the certificate and the key of its device; else None.
     """
 
-    project: PulumiStack
-    client: Node
-    server: Node
-    status_url: str
-    workstation: Path | None = None
-
-    @property
-    def prefix(self) -> str:
-        """What the names of its containers begin with."""
-        return self.project.prefix
-
-    @property
-    def forwarder(self) -> str:
-        """The forwarder's container."""
-        return f"{self.prefix}-client-forwarder"
+    def __init__(self, session: Session, program: Path, settings: dict[str, Any]) -> None:
+        super().__init__(session, program, settings)
+        self.up()
+        outputs = self.outputs()
+        nodes = nodes_of(outputs)
+        self.client, self.server = nodes["client"], nodes["server"]
+        self.forwarder = f"{self.prefix}-client-forwarder"
+        self.workstation = self.identity("workstation")
+        self._status_url = outputs["nodes"]["client"]["metricsUrl"].replace("/metrics", "/status")
 
     def status(self) -> dict[str, Any]:
         """How its only link is."""
-        with _OPENER.open(self.status_url, timeout=60) as answer:
+        with _OPENER.open(self._status_url, timeout=60) as answer:
             link: dict[str, Any] = json.load(answer)["links"][0]
         return link
 
@@ -81,6 +71,37 @@ class Stack:
     def stop(self) -> None:
         """Stop the forwarder."""
         run(["docker", "stop", self.forwarder])
+
+    def empty(self) -> None:
+        """Delete everything at both nodes."""
+        self.client.empty()
+        self.server.empty()
+
+    def progress(self, images: int, every: float = 0.2) -> Iterator[int]:
+        """How many images the forwarder has delivered, until it has delivered so many.
+
+        Args:
+            images: so many.
+            every: seconds between two questions, which cost the forwarder something.
+        """
+        end = time.monotonic() + _PATIENCE_SECONDS
+        while (said := self.status())["delivered"] < images:
+            if time.monotonic() > end:
+                raise BenchError(f"not delivered: {said}")
+            yield said["delivered"]
+            time.sleep(every)
+
+    def await_delivery(self, images: int, every: float = 0.2) -> None:
+        """Wait until the forwarder has delivered so many images."""
+        for _ in self.progress(images, every):
+            pass
+
+    def deliver(self, images: int) -> float:
+        """Start the forwarder; the seconds until it has delivered so many images."""
+        started = time.monotonic()
+        self.start()
+        self.await_delivery(images)
+        return time.monotonic() - started
 
 
 #: Stacks that are kept, by kind.
@@ -101,34 +122,24 @@ def running(
         tls: with TLS everywhere.
         replace: texts of its program to replace, by file.
     """
-    stack = _KEPT.pop(kind, None) or _make(session, f"{suite}-{kind}", tls=tls, seed=kind == "seed", replace=replace)
-    empty(stack)
+    stack = _KEPT.pop(kind, None) or _make(session, f"{suite}-{kind}", tls=tls, seed=kind == "seed", replace=replace or {})
+    stack.empty()
     stack.start()
     yield stack
     if session.size(whole=True, short=False):
-        stack.project.destroy()
+        stack.destroy()
     else:
         _KEPT[kind] = stack
 
 
-def _make(session: Session, folder: str, *, tls: bool, seed: bool, replace: Mapping[str, Mapping[str, str]] | None) -> Stack:
+def _make(session: Session, folder: str, *, tls: bool, seed: bool, replace: Mapping[str, Mapping[str, str]]) -> Stack:
     settings = dev_settings(session, tls=tls)
-    for node in settings["nodes"] if seed else ():
-        node["orthanc"] = _SEED_OPTIONS | (_SEED_SERVER if node["name"] == "server" else {})
-    next(node for node in settings["nodes"] if node["name"] == "client")["metricsPort"] = session.free_port()
-    if seed:
-        replace = {"components/orthanc_node.py": {_TRANSPORT: _WITHOUT}}
-    project = PulumiStack(session, copy_program(session.folder / folder, replace=replace), settings)
-    project.up()
-    outputs = project.outputs()
-    nodes = nodes_of(outputs)
-    return Stack(
-        project=project,
-        client=nodes["client"],
-        server=nodes["server"],
-        status_url=outputs["nodes"]["client"]["metricsUrl"].replace("/metrics", "/status"),
-        workstation=project.identity("workstation") if tls else None,
-    )
+    for node in settings["nodes"]:
+        if node["name"] == "client":
+            node["metricsPort"] = session.free_port()
+        if seed:
+            node["orthanc"] = _SEED_OPTIONS | (_SEED_SERVER if node["name"] == "server" else {})
+    return Stack(session, copy_program(session.folder / folder, replace=_SEED_PROGRAM if seed else replace), settings)
 
 
 def cpu_seconds(container: str) -> float:
@@ -146,28 +157,3 @@ def memory_of(container: str) -> float:
     pid = run(["docker", "inspect", "--format", "{{.State.Pid}}", container]).strip()
     status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
     return int(status["VmRSS"].split()[0]) / 1024
-
-
-def until(stack: Stack, delivered: int, every: float = 0.2) -> dict[str, Any]:
-    """Ask the forwarder until it has delivered so many images, with so many seconds between two questions, which cost it something."""
-    end = time.monotonic() + _PATIENCE_SECONDS
-    while (said := stack.status())["delivered"] < delivered:
-        if time.monotonic() > end:
-            raise BenchError(f"not delivered: {said}")
-        time.sleep(every)
-    return said
-
-
-def empty(stack: Stack) -> None:
-    """Delete everything at both nodes."""
-    stack.client.empty()
-    stack.server.empty()
-
-
-def fill(client: Node, phantom: Phantom, images: int, first_series: int) -> None:
-    """Put series into a node by HTTP, some thousand images at a time."""
-    for start in range(0, images, 2000):
-        numbers = range(start, min(images, start + 2000))
-        done = upload(client, [phantom.file(first_series + i // PER_SERIES, first_series * PER_SERIES + i) for i in numbers], 4)
-        if done.errors:
-            raise BenchError(f"the client refused an upload: {done.errors[0]}")

@@ -1,9 +1,10 @@
 """The bench deploys by docker compose what the program says (bench/compose.py); the stacks that it holds against each other
-(bench/security.py) differ in what they are said to differ in, and in nothing else."""
+(bench/security.py) differ in what they are said to differ in, and in nothing else; and a stack grows (bench/scale.py) by nodes."""
 
 from __future__ import annotations
 
 import ast
+import base64
 import inspect
 import json
 import os
@@ -11,19 +12,28 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from bench.compose import render
 from bench.pulumi_stack import copy_program, dev_settings
+from bench.scale import star
 from bench.security import WITHOUT_HARDENING
 from bench.session import BenchError, Session
 from components import container as component
 from configs.secrets import secret_keys
 from tests.program.harness import ROOT, Run, raw_stack_file, run_program
 from tests.unit.stacks import settings_of
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bench")
+
 
 # --- compose ---
 
@@ -72,14 +82,39 @@ def test_limits_and_rights_are_the_same(services: dict[str, Any]) -> None:
     assert db["entrypoint"][2].endswith('"$$@"')
 
 
+def test_a_file_that_is_not_text_reaches_compose_as_it_is(everything: Run) -> None:
+    archive = bytes(range(256)) + b"$HOME"
+    (urn,) = (urn for urn, resource in everything.resources.items() if resource.name == "adminer-container")
+    upload = {"file": "/a.zip", "permissions": "0444", "contentBase64": base64.b64encode(archive).decode()}
+
+    def rendered(**more: str) -> dict[str, Any]:
+        adminer = everything.resources[urn]
+        adminer = replace(adminer, inputs={**adminer.inputs, "uploads": [upload | more]})
+        return render(replace(everything, resources=everything.resources | {urn: adminer}), "x")
+
+    file = rendered()
+    (config,) = file["services"]["adminer"]["configs"]
+    assert (config["target"], config["mode"]) == ("/a.zip", 0o444)
+    assert yaml.safe_load(yaml.safe_dump(file))["configs"][config["source"]] == {"content": archive.replace(b"$", b"$$")}
+    with pytest.raises(BenchError, match="executable of a file"):
+        rendered(executable="true")
+
+
+# --- scale ---
+
+
+def test_each_further_node_brings_its_forwarder_and_nothing_else(folder: Path) -> None:
+    settings = star(Session(folder), 5)
+    small, large = (run_program({**settings, "nodes": settings["nodes"][:count]}, "x").of_type("Container") for count in (2, 5))
+    assert {container.name for container in large} - {container.name for container in small} == {
+        f"client-{number}{part}-container" for number in (2, 3, 4) for part in ("", "-forwarder")
+    }
+    assert {container.name for container in small} == {"archive-container", "client-1-container", "client-1-forwarder-container"}
+
+
 # --- security ---
 
 _HARDENED = ("capabilities", "cpuShares", "memory", "memorySwap", "securityOpts")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("bench")
 
 
 @pytest.fixture(scope="module")

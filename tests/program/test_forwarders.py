@@ -111,7 +111,9 @@ def test_the_whole_program_is_in_the_container(chain: Run) -> None:
     program = files["/usr/local/lib/orthanc-stack/forwarder.zip.bz2"]
     with zipfile.ZipFile(io.BytesIO(bz2.decompress(base64.b64decode(program["contentBase64"])))) as archive:
         packed = {entry.filename: archive.read(entry).decode() for entry in archive.infolist()}
-        assert {(entry.date_time, entry.create_system, entry.compress_type) for entry in archive.infolist()} == {((1980, 1, 1, 0, 0, 0), 3, 0)}
+        assert {(entry.date_time, entry.create_system, entry.compress_type) for entry in archive.infolist()} == {
+            ((1980, 1, 1, 0, 0, 0), 3, 0)
+        }
     assert packed == {f"forwarder/{file.name}": file.read_text() for file in (ROOT / "forwarder").glob("*.py")}
     assert list(packed) == sorted(packed)
     assert {"forwarder/__init__.py", "forwarder/__main__.py", "forwarder/config.py"} <= set(packed)
