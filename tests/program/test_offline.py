@@ -93,7 +93,7 @@ def test_a_node_more_and_one_less_and_an_option_of_orthancs_by_its_path(checkout
 def test_a_changed_program_is_compared_with_the_one_before(checkout: Path, base_of: Any) -> None:
     """Each runs on its own modules: the base's are not those of this change."""
     base_of.cache_clear()
-    base = checkout / "components" / "base.py"
+    base = checkout / "components" / "container.py"
     text = base.read_text()
     assert "START_SECONDS = 120" in text
     base.write_text(text.replace("START_SECONDS = 120", "START_SECONDS = 121"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,10 +127,11 @@ def test_a_node_is_removed(reviewed: Reviewed) -> None:
 
 def test_a_volume_is_renamed(reviewed: Reviewed) -> None:
     """No stack file can: an edit of the program can."""
-    base = reviewed.stack.program / "components" / "base.py"
+    base = reviewed.stack.program / "components" / "container.py"
     text = base.read_text()
     # A node with its index in PostgreSQL would not start on it: its database knows the volume.
-    edited = re.sub(r"(?s)(def volume\(.*?name=name)", r'\1 + ("-images" if name.endswith("-gateway") else "")', text)
+    made = 'name=name or f"{stack.prefix}-{logical_name}",'
+    edited = text.replace(made, 'name=name + ("-images" if name.endswith("-gateway") else ""),')
     edited = edited.replace('ignore_changes=["labels", "name"]', 'ignore_changes=["labels"]')
     assert edited.count("-images") == 1
     base.write_text(edited)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-SOURCE = Path(__file__).resolve().parents[2] / "components" / "commitment.py"
+SOURCE = Path(__file__).resolve().parents[2] / "components" / "payload" / "commitment.py"
 SUCCESS, FAILURE, MISSING = 0, 0x0110, 0x0112
 
 

@@ -43,7 +43,7 @@ def read_file(folder: Path, content: bytes) -> Any:
 
 def read_config(config: dict[str, str]) -> Any:
     """By the second way: as Pulumi hands it over, with all the secrets that it could need."""
-    return load(config | SECRETS, SECRETS, "x")
+    return load(config | SECRETS, SECRETS, "x").settings
 
 
 def assert_refused(read: Callable[[], Any], file: HostileFile) -> None:
@@ -72,7 +72,7 @@ def assert_refused(read: Callable[[], Any], file: HostileFile) -> None:
 def test_what_they_are_made_from_is_valid(folder: Path) -> None:
     assert read_file(folder, as_yaml(valid())).nodes[1].name == "ct"
     assert read_file(folder, b"\xef\xbb\xbf" + as_yaml(valid())).nodes[1].name == "ct", "a byte order mark is no mistake"
-    assert read_config(as_config(valid()) or {})[0].nodes[1].name == "ct"
+    assert read_config(as_config(valid()) or {}).nodes[1].name == "ct"
 
 
 def test_there_are_enough_of_them() -> None:
@@ -163,6 +163,6 @@ def test_any_value_at_any_path_loads_or_is_refused(where: tuple[str | int, ...],
         taken.append(read_file(folder, as_yaml(raw)))
     if (config := as_config(raw)) is not None:
         with contextlib.suppress(SettingsError):
-            taken.append(read_config(config)[0])
+            taken.append(read_config(config))
     for found in taken:  # what is taken can be written into a configuration file
         json.dumps(found.model_dump(mode="json"), allow_nan=False).encode()

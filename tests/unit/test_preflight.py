@@ -209,12 +209,14 @@ def test_the_engine_is_asked_for_what_the_state_holds(tmp_path: Path, monkeypatc
     monkeypatch.setattr(preflight, "_read_state", lambda: state(containers=containers, volumes={"a-data": "v"}))
     monkeypatch.setattr(preflight, "docker_command", lambda _: docker)
     monkeypatch.setattr(preflight, "check", lambda *_: [])
+    monkeypatch.setattr("pulumi.get_stack", lambda: "x")
+    monkeypatch.setattr("pulumi.get_project", lambda: "orthanc-stack")
     preflight.look(Loaded(settings_of(raw), parts), {})
     lines = [line.split() for line in (tmp_path / "asked").read_text().splitlines()]
     (asked,) = [line for line in lines if line[0] == "inspect"]
     assert [one for one in asked if one.startswith("id-")] == ["id-a", "id-f", "id-ad"]
     (volumes,) = [line[2:] for line in lines if line[:2] == ["volume", "inspect"]]
-    assert sorted(volumes) == ["project-stack-b", "project-stack-db", "theirs", "v"]
+    assert sorted(volumes) == ["orthanc-stack-x-b", "orthanc-stack-x-db", "theirs", "v"]
 
 
 # --- where the engine is ---
