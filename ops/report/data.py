@@ -34,13 +34,13 @@ def _risk(change: Change, step: Step) -> DataAtRisk:
 
 
 def _holds(change: Change, step: Step) -> Words:
-    old = step.old or step.state
-    if old.parent == names.DB_HOST:
+    part = step.name.removesuffix("-data")
+    if part == names.DB_HOST:
         nodes = sorted(change.old.databases)
         return say("the indexes of ", listed(nodes)) if nodes else say("the index database")
-    node = change.old.nodes.get(old.parent)
+    node = change.old.nodes.get(part)
     if node is None:
-        return say("a volume of ", Code(old.parent or step.name))
+        return say("a volume of ", Code(part))
     return say("the images of ", Code(node.name), "" if node.indexed else " and their index")
 
 

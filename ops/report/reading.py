@@ -137,7 +137,6 @@ def _state(raw: Mapping[str, Any] | None) -> State | None:
     return State(
         inputs=_plain(raw.get("inputs") or {}),
         outputs=_plain(raw.get("outputs") or {}),
-        parent=str(raw.get("parent") or "").rpartition("::")[2],
         protect=bool(raw.get("protect")),
         retain=bool(raw.get("retainOnDelete")),
     )

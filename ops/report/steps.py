@@ -21,14 +21,12 @@ class State:
     Attributes:
         inputs: what the program asks for; secrets are SECRET, what is not known yet is UNKNOWN.
         outputs: what the provider gave back.
-        parent: the parent's logical name.
         protect: whether Pulumi refuses to delete it.
         retain: whether it stays on the engine when Pulumi forgets it.
     """
 
     inputs: Mapping[str, Any]
     outputs: Mapping[str, Any] = field(default_factory=dict)
-    parent: str = ""
     protect: bool = False
     retain: bool = False
 

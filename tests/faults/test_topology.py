@@ -7,7 +7,7 @@ from itertools import permutations
 import pytest
 
 from tests.faults.world import World
-from tests.stack.dicom import as_file, ct_series
+from tests.stack.dicom import as_file, ct_series, echo
 from tests.stack.forwarding import await_delivery
 from tests.stack.harness import docker
 from tests.stack.reach import expected, reached
@@ -29,14 +29,23 @@ def test_every_link_echoes_both_ways_and_nothing_else_does(world: World) -> None
 
 
 def test_who_reaches_whom(world: World) -> None:
-    """Two that forward to the same node do not reach each other, and nobody reaches one that nobody knows."""
+    """Nodes and forwarders share a network; the database is on another one, with the nodes whose index it holds."""
     found = reached(world.stack)
     assert found == expected(world.stack)
-    assert found["lonely"] == set()
-    assert {name for name, _ in found["second"]} == {"server", "db", "second-forwarder"}
-    second = f"{world.stack.prefix}-second"
-    assert docker("exec", second, "getent", "hosts", "client", check=False) == ""
-    assert docker("exec", second, "getent", "hosts", "server") != ""
+    assert {name for name, _ in found["lonely"]} == found.keys() - {"lonely", "db"}
+    assert "db" in {name for name, _ in found["second"]}
+    assert "db" not in {name for name, _ in found["second-forwarder"]}
+
+
+def test_a_node_refuses_those_that_it_is_not_linked_with(world: World) -> None:
+    """Under their own AE titles, by the name of the network that they share; and by HTTP without a login."""
+    nodes = world.stack.nodes()
+    served = {(caller, called) for caller, called in permutations(NODES, 2) if echo(nodes[called], nodes[caller].aet)}
+    assert served == {link for link in permutations(NODES, 2) if link in LINKS or link[::-1] in LINKS}
+    asked = "import sys, urllib.request as u\ntry: print(u.urlopen(sys.argv[1]).status)\nexcept OSError as error: print(error)"
+    for path in ("/patients", "/system", "/tools/execute-script"):
+        answer = docker("exec", f"{world.stack.prefix}-lonely", "python3", "-c", asked, f"http://server:8042{path}")
+        assert "401" in answer, (path, answer)
 
 
 def test_an_image_goes_from_node_to_node(world: World) -> None:

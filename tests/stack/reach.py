@@ -99,13 +99,11 @@ def role_of(container: dict[str, Any]) -> str:
 
 
 def may_reach(stack: Stack, name: str) -> set[str]:
-    """The containers that one may reach, as the stack file says it."""
+    """The containers that one may reach: those that it shares a network with, as the stack file says it."""
     nodes = stack.settings["nodes"]
-    links = {(node["name"], target) for node in nodes for target in node.get("forwardTo", ())}
-    links |= {(f"{node['name']}-forwarder", node["name"]) for node in nodes if node.get("forwardTo")}
-    links |= {("db", node["name"]) for node in nodes if node.get("index") == "postgresql"}
-    links |= {("adminer", "db")} if stack.settings.get("adminer") else set()
-    return {b for a, b in links if a == name} | {a for a, b in links if b == name}
+    dicom = {node["name"] for node in nodes} | {f"{node['name']}-forwarder" for node in nodes if node.get("forwardTo")}
+    index = {"db", "adminer", *(node["name"] for node in nodes if node.get("index", "postgresql") == "postgresql")}
+    return {other for network in (dicom, index) if name in network for other in network - {name}}
 
 
 def reached(stack: Stack) -> dict[str, set[tuple[str, int]]]:
@@ -124,7 +122,7 @@ def reached(stack: Stack) -> dict[str, set[tuple[str, int]]]:
 def expected(stack: Stack) -> dict[str, set[tuple[str, int]]]:
     """The same, as the stack file says it."""
     roles = {name: role_of(shown) for name, shown in _running(stack).items()}
-    return {name: {(other, port) for other in may_reach(stack, name) for port in LISTENING[roles[other]]} for name in roles}
+    return {name: {(other, port) for other in may_reach(stack, name) & roles.keys() for port in LISTENING[roles[other]]} for name in roles}
 
 
 def _running(stack: Stack) -> dict[str, dict[str, Any]]:

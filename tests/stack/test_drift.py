@@ -33,34 +33,34 @@ Steps = Sequence[tuple[str, set[Key]]]
 #: Nothing of the nodes is removed, and all but one goes on.
 EDITS: Steps = [
     ("cp {edited} {p}-client:/etc/orthanc/orthanc.json", {("node", "client", "file")}),
-    ("network connect {p}-db {p}-client", {("node", "client", "on-network")}),
+    ("network connect {p}-index {p}-client", {("node", "client", "on-network")}),
     ("stop {p}-client-forwarder", {("node", "client", "stopped")}),
     ("update --memory 1g --memory-swap 1g {p}-server", {("node", "server", "memory")}),
     ("update --restart no {p}-server", {("node", "server", "restart-policy")}),
     ("update --cpus 1.5 {p}-db", {("database", "", "cpus")}),
     ("update --pids-limit 500 {p}-db", {("database", "", "limit")}),
-    ("network disconnect {p}-adminer {p}-adminer", {("adminer", "", "off-network")}),
-    ("network rm {p}-adminer", {("network", "adminer", "recreated")}),
-    ("network create {p}-adminer", {("network", "adminer", "options")}),
-    ("network connect {p}-adminer {p}-adminer", set()),
+    ("network disconnect {p}-admin {p}-adminer", {("adminer", "", "off-network")}),
+    ("network rm {p}-admin", {("network", "admin", "recreated")}),
+    ("network create {p}-admin", {("network", "admin", "options")}),
+    ("network connect {p}-admin {p}-adminer", set()),
     ("rename {p}-adminer {p}-page", {("adminer", "", "renamed")}),
     (
-        "run --name {p}-stranger --network {p}-link.client.server {sleeping} {postgres} infinity",
-        {("network", "link.client.server", "stranger")},
+        "run --name {p}-stranger --network {p}-dicom {sleeping} {postgres} infinity",
+        {("network", "dicom", "stranger")},
     ),
 ]
 #: A node is removed with its network and its data, another made again otherwise; a tag is moved.
 LOSSES: Steps = [
     ("rm --force {p}-client {p}-client-forwarder", {("node", "client", "removed")}),
-    ("network rm {p}-node.client", {("network", "node.client", "removed")}),
     ("volume rm {p}-client", {("node", "client", "volume-removed")}),
     ("rm --force {p}-server", {("node", "server", "recreated")}),
+    ("network rm {p}-dicom", {("network", "dicom", "removed")}),
     (
         "run --name {p}-server --memory 2g --memory-swap 2g --cpu-shares 1024 --restart unless-stopped --hostname server "
         "--volume {p}-server:/var/lib/orthanc/db --publish 127.0.0.1:{port}:4242 --env SPY=let-me-in {sleeping} {orthanc} infinity",
         {("node", "server", change) for change in ("port", "environment", "command", "off-network", "on-network", "other", "file")},
     ),
-    ("network disconnect {p}-db.server {p}-db", {("database", "", "off-network")}),
+    ("network disconnect {p}-index {p}-db", {("database", "", "off-network")}),
     ("commit {p}-adminer {adminer}", {("image", "{adminer}", "moved")}),
     ("pause {p}-adminer", {("adminer", "", "paused")}),
 ]

@@ -143,8 +143,8 @@ def test_the_session_of_a_node_that_is_cut_off_ends(lone: Stack) -> None:
     eventually("the node serves again", lambda: lone.node("lone").ask("/statistics")[0] == 200)
 
 
-def test_without_a_docker_command_no_volume_is_made(program: Path, tmp_path: Path) -> None:
-    """S7: nobody can see whether it is there, and whose it is."""
+def test_without_a_docker_command_nothing_is_made(program: Path, tmp_path: Path) -> None:
+    """S7: nobody can see whether a volume is there, and whose it is."""
     stack = Stack(program, "dev")
     for folder in filter(os.path.isdir, os.environ["PATH"].split(os.pathsep)):
         for command in Path(folder).iterdir():
@@ -154,7 +154,7 @@ def test_without_a_docker_command_no_volume_is_made(program: Path, tmp_path: Pat
     try:
         done = stack.try_up()
         assert not done.ok
-        assert "needs a data volume that this stack does not hold yet. There is no docker command" in done.text
+        assert "there is no docker command on PATH. Install Docker's command-line client" in done.text
         assert (stack.containers(), stack.volumes(), stack.networks()) == ({}, set(), [])
     finally:
         stack.wipe()

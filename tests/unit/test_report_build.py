@@ -18,7 +18,7 @@ from tests.unit.reports import Event, changed, events_of, recorded, replaced, re
 #: How much there is to worry about in each, and the containers that are stopped.
 PREVIEWS = {
     "nothing": (Level.NOTHING, set()),
-    "node-added": (Level.DOWNTIME, {"client", "client-forwarder", "db", "db-roles"}),
+    "node-added": (Level.DOWNTIME, {"client", "client-forwarder", "db-roles"}),
     "node-removed": (Level.DATA, {"client", "client-forwarder", "server"}),
     "node-renamed": (Level.DATA, {"client", "client-forwarder", "server"}),
     "aet-changed": (Level.DOWNTIME, {"client", "client-forwarder", "server"}),
@@ -29,7 +29,7 @@ PREVIEWS = {
     "prod-image-changed": (Level.DOWNTIME, {"client", "client-forwarder", "server"}),
     "policy-broken": (Level.FAILED, {"adminer"}),
     "postgresql-major": (Level.FAILED, set()),
-    "prod-node-removed": (Level.FAILED, {"client", "client-forwarder", "db", "db-roles", "server"}),
+    "prod-node-removed": (Level.FAILED, {"client", "client-forwarder", "db-roles", "server"}),
 }
 EXAMPLES = ROOT / "docs" / "examples"
 
@@ -108,7 +108,11 @@ def test_a_node_that_comes() -> None:
     added = [(link.begin, link.end) for link in report.links if link.fate is Fate.ADDED and link.label == "C-STORE"]
     assert added == [("client", "research")]
     assert report.new_secrets == ("dbPassword.research", "userPassword.research.orthanc")
-    # The database's new container stops no node; the one whose index it holds waits.
+
+
+def test_a_new_container_of_the_database_stops_no_node_and_the_one_whose_index_it_holds_waits() -> None:
+    report = report_of("nothing", lambda events: replaced(events, "db-container", "command"))
+    assert report.downtime == ()
     assert "server can neither store nor answer (503)" in " ".join(map(str, report.waits))
 
 
