@@ -200,7 +200,7 @@ def container(
     )
     return docker.Container(
         logical_name,
-        name=f"{stack.prefix}-{name}",
+        name=stack.physical(name),
         hostname=name,
         image=image,
         entrypoints=list(entrypoint) if entrypoint else None,
@@ -282,7 +282,7 @@ def data_volume(
     )
     return docker.Volume(
         logical_name,
-        name=name or f"{stack.prefix}-{logical_name}",
+        name=name or stack.physical(logical_name),
         labels=[docker.VolumeLabelArgs(label=label, value=value) for label, value in labels],
         opts=pulumi.ResourceOptions.merge(opts, own),
     )

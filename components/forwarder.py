@@ -26,13 +26,15 @@ from configs.settings import LinkSettings
 _SOURCE = Path(__file__).resolve().parents[1] / "forwarder"
 #: The program in the container: a zip file, as bzip2.
 _PROGRAM = "/usr/local/lib/orthanc-stack/forwarder.zip.bz2"
-#: Python imports from a zip file. The container's root is not the forwarder's to write; /tmp is.
+#: The same, unpacked at each start, where the forwarder may write. Python imports from it.
+_UNPACKED = "/tmp/forwarder.zip"
+#: -S, -B: nothing of the image's but Python itself, and no compiled files.
+_PYTHON = ("python3", "-SB")
 _START = f"""
-import bz2, runpy, sys
-with bz2.open("{_PROGRAM}") as packed, open("/tmp/forwarder.zip", "wb") as program:
+import bz2, os
+with bz2.open("{_PROGRAM}") as packed, open("{_UNPACKED}", "wb") as program:
     program.write(packed.read())
-sys.path.insert(0, program.name)
-runpy.run_module("forwarder", run_name="__main__", alter_sys=True)
+os.execvp("{_PYTHON[0]}", [*{_PYTHON}, "-m", "forwarder"])
 """
 
 _TRUSTED = "/etc/forwarder-trusted.pem"
@@ -110,9 +112,8 @@ class Forwarder(pulumi.ComponentResource):
             networks=[args.network],
             limits=_LIMITS,
             user=_USER,
-            # -S, -B: nothing of the image's but Python itself, and no compiled files, which it cannot write.
-            entrypoint=["python3", "-SB", "-c", _START],
-            environment={"PYTHONUNBUFFERED": "1"},
+            entrypoint=[*_PYTHON, "-c", _START],
+            environment={"PYTHONPATH": _UNPACKED, "PYTHONUNBUFFERED": "1"},
             files=[
                 File(path=_PROGRAM, content=program, base64=True),
                 File(path="/etc/forwarder.json", content=configuration.apply(_as_file)),

@@ -158,7 +158,7 @@ class OrthancIndexDb(pulumi.ComponentResource):
         self.host, self.port, self._args = name, names.DB_PORT, args
         data_format = names.postgresql_format(args.major_version, alpine=args.alpine)
         own = pulumi.ResourceOptions(parent=self)
-        data = args.data or data_volume(f"{name}-data", data_format=data_format, stack=args.stack, name=f"{name}", opts=own)
+        data = args.data or data_volume(f"{name}-data", data_format=data_format, stack=args.stack, opts=own)
         password = pulumi.Output.secret(args.password)
         server = container(
             f"{name}-container",

@@ -50,7 +50,7 @@ def private_network(
     no_way_out = None if internal or way_out else {"com.docker.network.bridge.enable_ip_masquerade": "false"}
     return docker.Network(
         name,
-        name=f"{stack.prefix}-{name}",
+        name=stack.physical(name),
         driver="bridge",
         internal=internal,
         options=no_way_out,

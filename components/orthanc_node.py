@@ -169,7 +169,7 @@ class OrthancNode(pulumi.ComponentResource):
         configuration = _public(name, args)
         super().__init__("orthanc-stack:index:OrthancNode", name, _inputs(args, configuration), opts)
         own = pulumi.ResourceOptions(parent=self)
-        data = args.data or data_volume(f"{name}-data", data_format=data_format, stack=args.stack, name=_physical(name, args), opts=own)
+        data = args.data or data_volume(f"{name}-data", data_format=data_format, stack=args.stack, opts=own)
         self.name, self.endpoint = name, DicomEndpoint(args.aet, reached_on(args.network, name))
         self.tls_certificate = args.tls.certificate if args.tls and args.tls.serves else None
         # Not by output of the container, nor of anything else: what reads it is not replaced with this node, keeps nothing of this
@@ -214,11 +214,6 @@ class OrthancNode(pulumi.ComponentResource):
         self.register_outputs({"dicomHost": self.dicom_host, "dicomPort": self.dicom_port, "httpUrl": self.http_url})
 
 
-def _physical(name: str, args: OrthancNodeArgs) -> str:
-    """The physical name of a node: of its container, and of a data volume of its own."""
-    return f"{(args.stack or Ownership()).prefix}-{name}"
-
-
 def _inputs(args: OrthancNodeArgs, configuration: pulumi.Output[dict[str, Any]]) -> dict[str, Any]:
     """What a preview shows of a node besides its container."""
     roles = {name: user.role for name, user in sorted(args.users.items())}
@@ -244,7 +239,7 @@ def _public(name: str, args: OrthancNodeArgs) -> pulumi.Output[dict[str, Any]]:
             "DicomPort": names.DICOM_PORT,
             "HttpPort": names.HTTP_PORT,
             "StorageDirectory": _STORAGE,
-            "DatabaseServerIdentifier": args.server_id or _physical(name, args),
+            "DatabaseServerIdentifier": args.server_id or (args.stack or Ownership()).physical(name),
             "LuaScripts": [_ROLES_SCRIPT],
             "DicomModalities": {peer: args.peers[peer].modality(hosts[peer]) for peer in sorted(args.peers)},
         }

@@ -25,6 +25,10 @@ class Ownership:
     prefix: str = field(default_factory=lambda: names.prefix(pulumi.get_stack(), pulumi.get_project()))
     owner: pulumi.Input[str] | None = None
 
+    def physical(self, name: str) -> str:
+        """The name on the engine of a part with this name."""
+        return f"{self.prefix}-{name}"
+
     def labels(self, more: Mapping[str, pulumi.Input[str]] | None = None) -> list[tuple[str, pulumi.Input[str]]]:
         """The labels of a resource, in a fixed order: its stack, its owner, and others."""
         owner = {} if self.owner is None else {names.LABEL_OWNER: self.owner}

@@ -115,6 +115,7 @@ def run_mocked(
     engine: Engine | None = None,
     *,
     root: Path,
+    main: str = "__main__.py",
     preview: bool = False,
     run: Run | None = None,
     state: Mapping[str, Any] | None = None,
@@ -126,7 +127,8 @@ def run_mocked(
         secrets: the secrets' values, by key.
         stack: the stack's name.
         engine: what the Docker engine holds; by default, nothing, and it is not this machine's.
-        root: the checkout whose __main__.py is run; its modules must be those that are imported.
+        root: the checkout whose program is run; its modules must be those that are imported.
+        main: the program's file.
         preview: run as in a preview.
         run: where to record what it did, for a program that ends with an error.
         state: what the stack's state holds: type and outputs of each resource, by URN; by default, an owner alone.
@@ -149,7 +151,7 @@ def run_mocked(
         mocks.set_mocks(docker, project=PROJECT, stack=stack, preview=preview, monitor=_Monitor(run, docker))
         pulumi_config.set_all_config({f"{PROJECT}:{key}": value for key, value in values.items()}, [f"{PROJECT}:{key}" for key in secrets])
         try:
-            loop.run_until_complete(run_pulumi_func(lambda: _execute(run, root)))
+            loop.run_until_complete(run_pulumi_func(lambda: _execute(run, root / main)))
         finally:
             pulumi_config.set_all_config({}, [])
             loop.close()
@@ -172,10 +174,10 @@ def _registered(_: pulumi.ErrorHook) -> asyncio.Future[None]:
     return future
 
 
-async def _execute(run: Run, root: Path) -> None:
+async def _execute(run: Run, program: Path) -> None:
     # Pulumi makes one root for all programs of a process: an output that this one has not would be the last one's.
     cast("Stack", get_root_resource()).outputs.clear()
-    runpy.run_path(str(root / "__main__.py"), run_name="__main__")
+    runpy.run_path(str(program), run_name="__main__")
     for name, value in cast("Stack", get_root_resource()).outputs.items():
         output = pulumi.Output.from_input(value)
         run.outputs[name] = await output.future()

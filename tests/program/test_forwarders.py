@@ -86,7 +86,7 @@ def test_the_container(chain: Run) -> None:
     assert inputs["networksAdvanced"] == [{"name": "orthanc-stack-chain-dicom", "aliases": ["ct-forwarder"]}]
     assert inputs["image"] == chain.one("ct-container").inputs["image"]
     assert inputs["entrypoints"][:3] == ["python3", "-SB", "-c"]
-    assert inputs["envs"] == ["PYTHONUNBUFFERED=1"]
+    assert inputs["envs"] == ["PYTHONPATH=/tmp/forwarder.zip", "PYTHONUNBUFFERED=1"]
     assert {"label": "orthanc-stack.role", "value": "forwarder"} in inputs["labels"]
     assert inputs["destroyGraceSeconds"] == 30
     assert "find /tmp/forwarder-alive" in inputs["healthcheck"]["tests"][1]

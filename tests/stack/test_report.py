@@ -130,7 +130,7 @@ def test_a_volume_is_renamed(reviewed: Reviewed) -> None:
     base = reviewed.stack.program / "components" / "container.py"
     text = base.read_text()
     # A node with its index in PostgreSQL would not start on it: its database knows the volume.
-    made = 'name=name or f"{stack.prefix}-{logical_name}",'
+    made = "name=name or stack.physical(logical_name),"
     edited = text.replace(made, 'name=name + ("-images" if name.endswith("-gateway") else ""),')
     edited = edited.replace('ignore_changes=["labels", "name"]', 'ignore_changes=["labels"]')
     assert edited.count("-images") == 1
