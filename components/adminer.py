@@ -44,7 +44,7 @@ class AdminerArgs:
 
 
 class Adminer(pulumi.ComponentResource):
-    """Adminer, which reaches the database and no node. Holds no password: a person who logs in gives that of a database role.
+    """Adminer. Holds no password: a person who logs in gives that of a database role.
 
     Attributes:
         url: its web page, from the host.

@@ -21,10 +21,10 @@ LABEL_VOLUME: Final = f"{PROJECT}.volume"
 #: On every container: what it is (db, db-roles, node, forwarder, adminer).
 LABEL_ROLE: Final = f"{PROJECT}.role"
 #: On a data volume, written when it is made and never changed: what the data in it was made by ("postgresql-17", "sqlite").
-#: preflight.py compares it with the stack file.
+#: components/preflight.py compares it with the stack file.
 LABEL_FORMAT: Final = f"{PROJECT}.data-format"
 
-#: The index database's alias on its clients' networks, and its port there.
+#: The index database's alias on the network `index`; its port is DB_PORT.
 DB_HOST: Final = "db"
 #: The container that runs once and makes the roles.
 DB_ROLES: Final = "db-roles"
@@ -78,7 +78,7 @@ def database_of(node: str) -> str:
 
 
 def forwarder_of(node: str) -> str:
-    """The forwarder of a node: its component, and its alias on the node's network."""
+    """The forwarder of a node: its component, and its alias on the network `dicom`."""
     return f"{node}-forwarder"
 
 

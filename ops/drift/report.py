@@ -103,6 +103,6 @@ def repair(stack: str, findings: Sequence[Finding]) -> list[str]:
     gone = {finding.urn for finding in findings if finding.change in ("removed", "recreated")}
     replaced = sorted({finding.urn for finding in findings if finding.replace} - gone)
     told = "".join(f" \\\n  --replace {shlex.quote(urn)}" for urn in replaced)
-    # A volume that is lost is refused (configs/preflight.py) until the state forgets it.
+    # A volume that is lost is refused (components/preflight.py) until the state forgets it.
     forget = ["pulumi refresh"] if any(finding.data for finding in findings) else []
     return [*by_hand, f'eval "$(make -s env STACK={shlex.quote(stack)})"', *forget, f"pulumi up --refresh --run-program{told}"]
