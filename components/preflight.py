@@ -183,6 +183,10 @@ def _owners(situation: Situation, docker: Sequence[str]) -> Iterator[Problem]:
     if adopted and (users := engines.users_of(adopted, docker, situation.held.containers.values())):
         said = f"takes over {', '.join(adopted)}, which {', '.join(users)} still uses. Remove that first: docker rm -f"
         yield Problem("adopt", said, list(adopted))
+    own = {situation.volume_of(part) for part in _data_parts(situation)}
+    if unknown := sorted(set(adopted) - own):
+        said = f"names a volume that no part of this stack has: {', '.join(unknown)}. Theirs are {', '.join(sorted(own))}. Leave it out."
+        yield Problem("adopt", said, unknown)
     for part, (path, _) in sorted(_data_parts(situation).items()):
         place = f"{path.partition('.')[0]}.name" if part != names.DB_HOST else "indexDb"
         if situation.volume_of(part) not in adopted and (said := _objection(part, situation)):

@@ -166,11 +166,7 @@ def _keep(delete_after: int | None) -> str:
 def _database(change: Change) -> Part:
     told: list[Told] = []
     for path, before, after in differences(dict(change.old.databases), dict(change.new.databases), "databases"):
-        note = (
-            say("made by db-roles; the server has to be put on the new node's network")
-            if before is ABSENT
-            else say("it stays on the server")
-        )
+        note = say("made by db-roles" if before is ABSENT else "it stays on the server")
         told.append(Told(path, shown(before), shown(after), note))
     if bool(change.old.db_certificate) != bool(change.new.db_certificate) and change.old.databases and change.new.databases:
         told += _told("indexDb.tls", bool(change.old.db_certificate), bool(change.new.db_certificate))

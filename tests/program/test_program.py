@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -318,6 +319,26 @@ MR_TO_RESEARCH = ["mr-room-container", "mr-room-forwarder-container", "research-
 def test_whom_a_change_concerns(five: Run, where: Path, value: Any, of: Callable[[Run], dict[str, Any]], changed: list[str]) -> None:
     before, after = of(five), of(run_program(put(FIVE, where, value), "five"))
     assert [name for name, said in before.items() if after[name] != said] == changed
+
+
+ADDED = {"a linked node": node("new", 5, forwardTo=["archive"]), "one that is linked to none": node("new", 5)}
+
+
+@pytest.mark.parametrize(("how", "concerned"), [("a linked node", {"archive-container"}), ("one that is linked to none", set())])
+def test_a_node_more_or_less_restarts_no_node_that_is_not_linked_to_it_and_never_the_database(
+    five: Run, how: str, concerned: set[str]
+) -> None:
+    """Docker removes and adds networks only where a stack file adds the first of a kind."""
+    more = run_program({**FIVE, "nodes": [*FIVE["nodes"], ADDED[how]]}, "five")
+    before, after = containers(five), containers(more)
+    changed = {name for name, inputs in before.items() if _less_secrets(after[name]) != _less_secrets(inputs)}
+    assert changed == concerned | {"db-roles"}, "the roles are made again, for the new node's"
+    assert [network.inputs for network in five.of_type("Network")] == [network.inputs for network in more.of_type("Network")]
+
+
+def _less_secrets(inputs: dict[str, Any]) -> str:
+    """With one more node, the tests number other secrets otherwise."""
+    return re.sub(rf"{SECRET}\d+", SECRET, json.dumps(inputs))
 
 
 # --- secrets ---

@@ -144,6 +144,16 @@ def test_what_is_in_use_cannot_be_adopted(tmp_path: Path) -> None:
     assert (problem.path, "which theirs still uses" in problem.message) == ("adopt", True)
 
 
+def test_what_no_part_has_cannot_be_adopted() -> None:
+    raw = stack(node("a"), adopt=["orthanc-stack-y-a", "gone"])
+    problem = only(checked(raw, Engine(volumes={"orthanc-stack-y-a": ANOTHERS})))
+    assert (problem.path, problem.value, "orthanc-stack-x-a, orthanc-stack-x-db" in problem.message) == (
+        "adopt",
+        ["orthanc-stack-y-a"],
+        True,
+    )
+
+
 def test_each_stack_has_volumes_of_its_own_and_keeps_them() -> None:
     assert situation(ONE, stack="ct").volume_of("room-archive") != situation(ONE, stack="ct-room").volume_of("archive")
     assert len({names.prefix(stack) for stack in ("a-b", "a_b", "a.b", "a.ub", "a..b", "ab")}) == 6

@@ -38,9 +38,8 @@ def test_a_node_and_a_device_are_added(dev: Dev, reviewed: Reviewed, study: Stud
     scanner = {"name": "scanner", "aet": "SCANNER", "host": "host.docker.internal", "port": 11113, "nodes": ["client"]}
     dev.stack.settings["modalities"].append(scanner)
     report = reviewed.update("a node and a device added")
-    # The server's wiring changed: it forwards to the new node. The client knows the scanner; for its forwarder nothing has changed. The
-    # database is on one more network, the new node's.
-    assert report.restarted == {"client", "db", "db-roles", "server"}
+    # The server's wiring changed: it forwards to the new node. The client knows the scanner; for its forwarder nothing has changed.
+    assert report.restarted == {"client", "db-roles", "server"}
     assert "New: backup." in str(report.verdict)
     assert "dbPassword.backup" in report.new_secrets
     assert dev.server.echoes("backup")
