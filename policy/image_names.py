@@ -106,8 +106,8 @@ _ADMINER = Product("Adminer", 3, {5: (5, 5, 1)}, "GHSA-q4f2-39gr-45jh (5.4.2) an
 _POSTGRESQL = Product(
     "PostgreSQL",
     2,
-    {14: (14, 22), 15: (15, 17), 16: (16, 13), 17: (17, 9), 18: (18, 3)},
-    "CVE-2026-2005 and 2006, and what broke when these were mended (releases of February 2026)",
+    {14: (14, 23), 15: (15, 18), 16: (16, 14), 17: (17, 10), 18: (18, 4)},
+    "CVE-2026-2005 and 2006 (February 2026) and CVE-2026-6473 (memory errors, May 2026)",
 )
 #: By the last part of an image's repository.
 _PRODUCTS: Mapping[str, Product] = {

@@ -29,7 +29,7 @@ FOLDER = ROOT / "tests" / "unit" / "previews"
 
 #: The recorded stacks' images: the ones built here, under names that the policy pack takes for a registry's. Nobody resolves the name.
 _REGISTRY = "registry.invalid"
-BEFORE: Mapping[str, str] = {"orthanc": "orthancteam/orthanc:26.8.1", "postgres": "postgres:17.9", "adminer": "adminer:5.5.1"}
+BEFORE: Mapping[str, str] = {"orthanc": "orthancteam/orthanc:26.8.1", "postgres": "postgres:17.11", "adminer": "adminer:5.5.1"}
 AFTER: Mapping[str, str] = {"orthanc": "orthancteam/orthanc:26.8.2"}
 
 Change = Callable[[Stack], None]
@@ -104,7 +104,7 @@ def rotate_secret(stack: Stack) -> None:
 def new_major_version(stack: Stack) -> None:
     """Another PostgreSQL than the one that wrote the volume."""
     stack.settings["indexDb"] = {"majorVersion": 16}
-    stack.settings["images"] |= {"postgres": f"{_REGISTRY}/postgres:16.13"}
+    stack.settings["images"] |= {"postgres": f"{_REGISTRY}/postgres:16.14"}
 
 
 def turn_tls_on(stack: Stack) -> None:

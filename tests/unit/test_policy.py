@@ -70,18 +70,22 @@ def broken(resource: Resource, *, prod: bool = True) -> set[str]:
 
 #: Rule, what breaks it and no other, what the message says. A rule that is not here fails the test below.
 BROKEN = [
-    ("no-floating-image-tag", image("postgres:17"), "postgres:17 has the tag '17', which moves on.*postgres:17.9"),
+    ("no-floating-image-tag", image("postgres:17"), "postgres:17 has the tag '17', which moves on.*postgres:17.10"),
     ("no-floating-image-tag", image("adminer"), "has no tag, which means 'latest'.*adminer:5.5.1"),
     ("no-floating-image-tag", container(image="busybox:latest"), "orthanc-stack-dev-server: the image busybox:latest"),
     ("version-floor", image("adminer:5.5.0"), "older than Adminer 5.5.1, .*GHSA-fr74-9mf9-gf44.*Take adminer:5.5.1 or newer"),
     ("version-floor", image("orthancteam/orthanc:26.7.0"), "older than Orthanc 26.8.1, .*CVE-2026-10528"),
-    ("version-floor", image("mirror.example:5000/library/postgres:16.12"), "Take mirror.example:5000/library/postgres:16.13"),
+    (
+        "version-floor",
+        image("mirror.example:5000/library/postgres:16.13"),
+        "CVE-2026-6473.*Take mirror.example:5000/library/postgres:16.14",
+    ),
     ("version-floor", container(image="adminer:4.8.1"), "orthanc-stack-dev-server: the image adminer:4.8.1 is older"),
     ("no-published-database", container(labels=DB, ports=PORT), r"orthanc-stack-dev-server: publishes .* 127.0.0.1:15432\. Leave"),
     ("no-published-database", container(ports=[{"internal": 5432.0}]), "on 0.0.0.0:a random port"),
     ("no-published-database", container(labels=DB, ports=[{"internal": 5433.0, "external": 5433.0}]), "on 0.0.0.0:5433"),
     ("no-published-database", container(labels=None, envs=["POSTGRES_USER=x"], ports=None, networkMode="host"), "network_mode: host"),
-    ("no-published-database", container(image="postgres:17.9", labels=None, ports=None, publishAllPorts=True), "publish_all_ports"),
+    ("no-published-database", container(image="postgres:17.11", labels=None, ports=None, publishAllPorts=True), "publish_all_ports"),
     ("no-adminer-in-prod", image("adminer:5.5.1"), "images-role: Adminer is for environment: dev only"),
     ("no-adminer-in-prod", image(local_image("adminer")), "dev only"),
     ("no-adminer-in-prod", container(labels=ADMINER), "orthanc-stack-dev-server: Adminer is"),
@@ -161,19 +165,19 @@ FLOATING = """
     postgres:18rc1 postgres:17-trixie nginx:1 nginx:stable orthanc-stack/orthanc:local
 """
 FIXED = f"""
-    adminer:5.5.1 adminer:5.5.1-standalone mirror.example:5000/orthancteam/orthanc:26.8.1 postgres:17.9-trixie nginx:1.29
+    adminer:5.5.1 adminer:5.5.1-standalone mirror.example:5000/orthancteam/orthanc:26.8.1 postgres:17.10-trixie nginx:1.29
     nginx:stable{DIGEST} someone/tool:sha-0123456789ab orthanc-stack/orthanc:local-0123456789ab
 """
 # A digest alone, or with a tag that says no version: nobody can see which one it is.
 TOO_OLD = f"""
     jodogne/orthanc-plugins:1.12.11 osimis/orthanc:24.1.2 orthancteam/orthanc:26.8.0 orthancteam/orthanc{DIGEST}
-    orthancteam/orthanc:latest{DIGEST} adminer:4.8.1{DIGEST} postgres:13.22 postgres:14.21 postgres:18.2
+    orthancteam/orthanc:latest{DIGEST} adminer:4.8.1{DIGEST} postgres:13.22 postgres:14.22 postgres:18.3
     someone/orthanc:local-0123456789ab
 """
 # What is built here has Debian's version, with Debian's fixes.
 NEW_ENOUGH = f"""
-    jodogne/orthanc-plugins:1.13.0 orthancteam/orthanc:26.10.0 orthancteam/orthanc:26.8.1{DIGEST} adminer:6.0.0 postgres:14.22
-    postgres:17.10 bitnami/postgresql:18.3.0 postgres:19.0 orthanc-stack/orthanc:local-0123456789ab nginx:0.1
+    jodogne/orthanc-plugins:1.13.0 orthancteam/orthanc:26.10.0 orthancteam/orthanc:26.8.1{DIGEST} adminer:6.0.0 postgres:14.23
+    postgres:17.10 bitnami/postgresql:18.4.0 postgres:19.0 orthanc-stack/orthanc:local-0123456789ab nginx:0.1
 """
 DEFAULTS = " ".join(getattr(ImageSettings(), role) for role in ROLES)
 PASSWORDS = """
