@@ -1,1 +1,1 @@
-"""The policy pack: what must hold for any stack that uses these components. docs/policy.md lists the rules."""
+"""The policy pack: what must hold for any stack that uses these components. docs/policy.md lists the rules, rules.py has them."""

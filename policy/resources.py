@@ -1,12 +1,9 @@
 """A resource as the rules see it: plain values, with a mark where one is secret or not known yet. Pulumi is not needed."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from configs.names import LABEL_ROLE
+from policy.images import ImageName
 
 CONTAINER: Final = "docker:index/container:Container"
 IMAGE: Final = "docker:index/remoteImage:RemoteImage"
@@ -14,74 +11,50 @@ VOLUME: Final = "docker:index/volume:Volume"
 
 
 class SecretText(str):
-    """Text that Pulumi keeps secret. A list that holds one such value comes with all its values marked."""
-
-    __slots__ = ()
+    """Text that Pulumi keeps secret. One secret in a list marks the whole list."""
 
 
 class _Unknown:
-    def __repr__(self) -> str:
-        return "UNKNOWN"
-
     def __bool__(self) -> bool:
         return False
 
 
-#: Stands for a value that a preview does not know, such as the ID of an image that is not pulled yet. Rules pass over it:
-#: the update, which runs the pack as well, knows it.
+#: What a preview does not know yet, such as the ID of an image to pull. Rules pass over it, and see it in the update, which knows it.
 UNKNOWN: Final = _Unknown()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resource:
-    """What a program wants of one resource.
-
-    Attributes:
-        type: its type, as Pulumi writes it.
-        name: its logical name.
-        inputs: its inputs, by the names that the provider has for them (camelCase).
-        protected: whether Pulumi refuses to delete it.
-    """
+    """What a program wants of one resource, by its logical name. The inputs have the names of the provider (camelCase)."""
 
     type: str
     name: str
-    inputs: Mapping[str, Any]
+    inputs: dict[str, Any]
     protected: bool = False
 
     def __str__(self) -> str:
-        """What users know it by: a container's name on the engine; of an image, which is named in each message, Pulumi's."""
-        return self.name if self.type == IMAGE else self.text("name") or self.name
+        """What users know it by: its name on the engine; an image's logical one, as the messages name the image as well."""
+        return self.name if self.type == IMAGE else self.at("name") or self.name
 
-    def text(self, key: str) -> str:
-        """A text among the inputs; empty where there is none, or none that is known."""
-        value = self.inputs.get(key)
-        return value if isinstance(value, str) else ""
+    def at(self, *path: str) -> Any:
+        """The input at a path of keys; None where there is none, UNKNOWN where it, or what it is in, is not known."""
+        value: Any = self.inputs
+        for key in path:
+            if value is not UNKNOWN:
+                value = value.get(key) if isinstance(value, dict) else None
+        return value
 
-    def items(self, key: str) -> list[Any]:
-        """A list among the inputs, less what is not known; empty where there is none."""
-        value = self.inputs.get(key)
-        return [item for item in value if item is not UNKNOWN] if isinstance(value, list) else []
+    def each(self, *path: str) -> list[Any]:
+        """What is known of the list at a path; empty where there is none."""
+        items = self.at(*path)
+        return [item for item in items if item not in (None, UNKNOWN)] if isinstance(items, list) else []
 
-    def mappings(self, key: str) -> list[Mapping[str, Any]]:
-        """The mappings in a list among the inputs."""
-        return [item for item in self.items(key) if isinstance(item, Mapping)]
-
-    def mapping(self, key: str) -> Mapping[str, Any]:
-        """A mapping among the inputs; empty where there is none."""
-        value = self.inputs.get(key)
-        return value if isinstance(value, Mapping) else {}
-
-    def lacks(self, key: str) -> bool:
-        """Whether an input is not given; one that is not known yet is given."""
-        return self.inputs.get(key) is None
+    def mounts(self, kind: str) -> list[Any]:
+        """A container's volumes, which may be of any kind, and its mounts of one kind."""
+        return self.each("volumes") + [mount for mount in self.each("mounts") if mount.get("type") == kind]
 
     @property
-    def role(self) -> str:
-        """What a container is, by the label that the components give it: db, node, adminer …"""
-        return next((str(label.get("value")) for label in self.mappings("labels") if label.get("label") == LABEL_ROLE), "")
-
-    def variables(self) -> Iterator[tuple[str, str]]:
-        """A container's environment variables: name and value."""
-        for variable in self.items("envs"):
-            name, _, value = str(variable).partition("=")
-            yield name, value
+    def image(self) -> ImageName | None:
+        """The image that it names; None where it has an ID, which is judged where that comes from, or nothing that is known."""
+        text = self.at("name" if self.type == IMAGE else "image")
+        return ImageName(text) if text and not text.startswith("sha256:") else None

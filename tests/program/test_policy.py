@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import subprocess
+import sys
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
+import grpc  # type: ignore[import-untyped]
 import pytest
-from pulumi.runtime.proto import analyzer_pb2
+from pulumi.runtime.proto import analyzer_pb2, analyzer_pb2_grpc
 from pulumi_policy import ResourceValidationArgs, deserialize
-from pulumi_policy import policy as upstream
 from pulumi_policy.proxy import UNKNOWN_STRING_VALUE, unknown_checking_proxy
 
 from components.engine import Engine
 from images import candidates
-from policy import engine
-from policy.resources import CONTAINER, UNKNOWN, Resource, SecretText
+from policy import engine, rules
+from policy.resources import CONTAINER, UNKNOWN, VOLUME, Resource, SecretText
 from policy.rules import violations
-from tests.program.harness import Run, raw_stack_file, run_program
+from tests.program.harness import ROOT, Run, raw_stack_file, run_program
 
-SECRET = {deserialize.SPECIAL_SIG_KEY: deserialize.SPECIAL_SECRET_SIG}
+_UNKNOWN = UNKNOWN_STRING_VALUE
+_SECRET = {deserialize.SPECIAL_SIG_KEY: deserialize.SPECIAL_SECRET_SIG}
 
 
 def resources(run: Run) -> list[Resource]:
@@ -68,46 +72,77 @@ def test_images_of_the_stack_file_are_judged_where_they_are_pulled() -> None:
     }
 
 
-def asked(inputs: Mapping[str, Any], *, protect: bool = False) -> Resource:
-    """What the rules get for inputs as the engine sends them."""
-    proxied = unknown_checking_proxy(engine._deserialize_properties(dict(inputs)))
-    args = ResourceValidationArgs(CONTAINER, proxied, "urn", "db", SimpleNamespace(protect=protect), None)  # type: ignore[arg-type]
-    return engine.resource_of(args)
+def seen(monkeypatch: pytest.MonkeyPatch, inputs: dict[str, Any], *, protect: bool = False) -> Resource:
+    """What a rule gets for inputs as the engine sends them."""
+    got: list[Resource] = []
+    monkeypatch.setattr(rules, "RULES", [])
+
+    @rules.Rule(CONTAINER)
+    def a_rule(resource: Resource) -> Iterator[str]:
+        """A rule."""
+        got.append(resource)
+        yield from ()
+
+    options: Any = SimpleNamespace(protect=protect)
+    args = ResourceValidationArgs(CONTAINER, unknown_checking_proxy(inputs), "urn", "db", options, None)
+    engine.policy_of(rules.RULES[0]).validate(args, Mock())
+    return got[0]
 
 
-def test_unknown_values_arrive_as_unknown_at_any_depth_and_secrets_with_their_mark() -> None:
-    unknown = UNKNOWN_STRING_VALUE
-    resource = asked({"image": unknown, "ports": [{"internal": unknown}], "envs": ["A=b", unknown]})
+def test_unknown_values_arrive_as_unknown_at_any_depth_and_secrets_with_their_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = seen(monkeypatch, {"image": _UNKNOWN, "ports": [{"internal": _UNKNOWN}], "envs": ["A=b", _UNKNOWN]})
     assert resource.inputs == {"image": UNKNOWN, "ports": [{"internal": UNKNOWN}], "envs": ["A=b", UNKNOWN]}
-    resource = asked({"envs": {**SECRET, "value": ["A=b", unknown]}, "name": "db", "image": {**SECRET, "value": "x"}})
+    resource = seen(monkeypatch, {"envs": {**_SECRET, "value": ["A=b", _UNKNOWN]}, "name": "db", "image": {**_SECRET, "value": "x"}})
     assert resource.inputs == {"envs": ["A=b", UNKNOWN], "name": "db", "image": "x"}
     marks = [resource.inputs["envs"][0], resource.inputs["image"], resource.inputs["name"]]
     assert [isinstance(value, SecretText) for value in marks] == [True, True, False]
-    assert [asked({}, protect=protect).protected for protect in (True, False)] == [True, False]
+    assert [seen(monkeypatch, {}, protect=protect).protected for protect in (True, False)] == [True, False]
 
 
-@pytest.fixture
-def listening(monkeypatch: pytest.MonkeyPatch) -> type:
-    """pulumi-policy's server, as the pack starts it."""
-    monkeypatch.setattr(upstream, "_PolicyAnalyzerServicer", upstream._PolicyAnalyzerServicer)
-    monkeypatch.setattr(upstream, "deserialize_properties", deserialize.deserialize_properties)
-    monkeypatch.setattr(engine._Stack, "environment", None)
-    engine.listen()
-    return upstream._PolicyAnalyzerServicer
+class Pack:
+    """The pack in a process of its own, as Pulumi starts it: it writes the port that it is asked at."""
+
+    def __init__(self, port: int) -> None:
+        self._engine = analyzer_pb2_grpc.AnalyzerStub(grpc.insecure_channel(f"127.0.0.1:{port}"))
+
+    def configure(self, config: dict[str, str]) -> None:
+        self._engine.ConfigureStack(analyzer_pb2.AnalyzerStackConfigureRequest(project="mine", stack="dev", config=config))
+
+    def judge(self, kind: str, inputs: dict[str, Any], *, protect: bool = False) -> dict[str, str]:
+        """The rules that a resource breaks, with what the user reads."""
+        options = analyzer_pb2.AnalyzerResourceOptions(protect=protect)
+        answer = self._engine.Analyze(analyzer_pb2.AnalyzeRequest(type=kind, name="own", properties=inputs, options=options))
+        assert {(one.policyPackName, one.enforcementLevel) for one in answer.diagnostics} <= {("orthanc-stack", analyzer_pb2.MANDATORY)}
+        return {one.policyName: one.message for one in answer.diagnostics}
 
 
-@pytest.mark.parametrize(
-    ("config", "prod"),
-    [
-        ({"mine:environment": "dev"}, False),
-        ({"mine:environment": "prod"}, True),
-        ({"mine:environment": "Dev"}, True),
-        ({"other:environment": "dev"}, True),
-        ({}, True),
-    ],
-)
-def test_a_stack_is_prod_unless_its_configuration_says_dev(listening: type, config: dict[str, str], prod: bool) -> None:
-    assert engine.is_prod(), "an engine that says nothing"
-    server = listening("pack", "1.0.0", [SimpleNamespace()], upstream.EnforcementLevel.MANDATORY)
-    server.ConfigureStack(analyzer_pb2.AnalyzerStackConfigureRequest(project="mine", stack="dev", config=config), None)
-    assert engine.is_prod() == prod
+@pytest.fixture(scope="module")
+def pack() -> Iterator[Pack]:
+    command = (sys.executable, "-u", "-m", "pulumi.policy", "127.0.0.1:1", ".")
+    with subprocess.Popen(command, cwd=ROOT / "policy", stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout
+            yield Pack(int(process.stdout.readline()))
+        finally:
+            process.terminate()
+
+
+def test_the_pack_tells_the_engine_what_is_known_and_wrong(pack: Pack) -> None:
+    good = {"destroyGraceSeconds": 10, "logOpts": {"max-size": "1m", "max-file": "1"}, "healthcheck": {"tests": ["CMD", "true"]}}
+    assert pack.judge(CONTAINER, {**good, "image": _UNKNOWN, "ports": [{"internal": _UNKNOWN}]}) == {}
+    told = pack.judge(CONTAINER, {**good, "image": "busybox:1.37", "envs": {**_SECRET, "value": ["GREETING=hunter2", _UNKNOWN]}})
+    ((rule, message),) = told.items()
+    assert rule == "no-password-in-environment"
+    assert message.startswith("Passwords are in files, not in environment variables.\nown: one of its environment variables is a secret")
+    assert "hunter2" not in message
+
+
+def test_a_stack_is_prod_unless_its_configuration_says_dev(pack: Pack) -> None:
+    in_prod = {"no-unprotected-data-volume-in-prod"}
+    assert set(pack.judge(VOLUME, {}, protect=True)) == set()
+    assert set(pack.judge(VOLUME, {})) == in_prod, "an engine that says nothing"
+    for key, value in (("mine:environment", "prod"), ("mine:environment", "Dev"), ("other:environment", "dev"), ("mine:x", "dev")):
+        pack.configure({"mine:environment": "dev"})
+        assert set(pack.judge(VOLUME, {})) == set()
+        pack.configure({key: value})
+        assert set(pack.judge(VOLUME, {})) == in_prod, (key, value)

@@ -104,7 +104,7 @@ def rotate_secret(stack: Stack) -> None:
 def new_major_version(stack: Stack) -> None:
     """Another PostgreSQL than the one that wrote the volume."""
     stack.settings["indexDb"] = {"majorVersion": 16}
-    stack.settings["images"] |= {"postgres": f"{_REGISTRY}/postgres:16.13"}
+    stack.settings["images"] |= {"postgres": f"{_REGISTRY}/postgres:16.14"}
 
 
 def turn_tls_on(stack: Stack) -> None:

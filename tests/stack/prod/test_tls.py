@@ -102,7 +102,7 @@ def node_calls_database(secured: Secured, case: str) -> bool:
     pem = docker("exec", f"{prefix}-server", "cat", trusted[1])
     docker("exec", f"{prefix}-db", "sh", "-c", f"echo '{pem}' > /tmp/trusted.pem")
     context = None if case == "plain" else serving(secured.shown(case, "db"), old=case == "old protocol")
-    address = gateway(f"{prefix}-db.server")
+    address = gateway(f"{prefix}-index")
     with FakeDatabase(address, context) as fake:
         told = uri.replace(trusted[1], "/tmp/trusted.pem").replace("@db:5432", f"@db:{fake.port}")
         docker("exec", f"{prefix}-db", "psql", f"{told}&hostaddr={address}&connect_timeout=5", "-c", "select 1", check=False)
@@ -112,7 +112,7 @@ def node_calls_database(secured: Secured, case: str) -> bool:
 def somebody_calls_database(secured: Secured, case: str) -> bool:
     """Whether the database talks with somebody who has the password."""
     address = json.loads(docker("inspect", f"{secured.stack.prefix}-db"))[0]["NetworkSettings"]["Networks"]
-    host = next(one["IPAddress"] for name, one in address.items() if name.endswith("-db.server"))
+    host = next(one["IPAddress"] for name, one in address.items() if name.endswith("-index"))
     if case in ("plain", "good"):
         mode = "disable" if case == "plain" else "verify-full"
         login = f"user=orthanc_server password={secured.stack.secrets['dbPassword.server']} dbname=orthanc_server"
