@@ -23,7 +23,7 @@ postgres_image = orthanc.image("postgres", config.get("postgresImage") or local_
 class Trial(pulumi.ComponentResource):
     """An archive with a database of its own."""
 
-    def __init__(self, name: str, *, aet: str, network: pulumi.Output[str], peers: dict[str, orthanc.Peer], port: int) -> None:
+    def __init__(self, name: str, *, aet: str, network: pulumi.Output[str], peers: dict[str, orthanc.Peer], ports: list[int]) -> None:
         super().__init__("own-program:index:Trial", name)
         opts, kept = pulumi.ResourceOptions(parent=self), pulumi.ResourceOptions(parent=self, protect=config.get_bool("protect"))
         index = orthanc.private_network(f"{name}-index", internal=True, opts=opts).name
@@ -41,8 +41,8 @@ class Trial(pulumi.ComponentResource):
                 image=server_image,
                 network=network,
                 users={"physicist": orthanc.User("admin", PASSWORD)},
-                http_port=port,
-                dicom_port=port + 1,
+                http_port=ports[0],
+                dicom_port=ports[1],
                 peers=peers,
                 index=db.index_of(name),
                 data=data,
@@ -52,15 +52,16 @@ class Trial(pulumi.ComponentResource):
         self.register_outputs({})
 
 
-first_port = config.get_int("firstPort") or 18100
+#: The host's ports: of each node, for HTTP and for DICOM.
+ports: list[int] = config.get_object("ports") or [*range(18100, 18106)]
 # One network for each trial: the archives do not reach each other.
 network_a, network_b = (orthanc.private_network(f"{name}-dicom").name for name in ("trial-a", "trial-b"))
 
 # The gateway and the archive know each other by endpoints, whose hosts are outputs of the network that both are on.
 gateway_at = orthanc.DicomEndpoint("GATEWAY", orthanc.reached_on(network_a, "gateway"))
 sender = orthanc.Peer(gateway_at, frozenset({"AllowEcho", "AllowStore", "AllowNAction"}))
-trial_a = Trial("trial-a", aet="TRIAL_A", network=network_a, peers={"gateway": sender}, port=first_port)
-trial_b = Trial("trial-b", aet="TRIAL_B", network=network_b, peers={}, port=first_port + 2)
+trial_a = Trial("trial-a", aet="TRIAL_A", network=network_a, peers={"gateway": sender}, ports=ports[:2])
+trial_b = Trial("trial-b", aet="TRIAL_B", network=network_b, peers={}, ports=ports[2:4])
 
 gateway = orthanc.OrthancNode(
     "gateway",
@@ -69,8 +70,8 @@ gateway = orthanc.OrthancNode(
         image=server_image,
         network=network_a,
         users={"physicist": orthanc.User("admin", PASSWORD), "forwarder": orthanc.User("forwarder", PASSWORD)},
-        http_port=first_port + 4,
-        dicom_port=first_port + 5,
+        http_port=ports[4],
+        dicom_port=ports[5],
         peers={"trial-a": orthanc.Peer(trial_a.archive.endpoint, frozenset({"AllowEcho", "AllowEventReport"}))},
     ),
 )

@@ -43,10 +43,10 @@ ROOT = Path(__file__).resolve().parents[2]
 _PROGRAM = ("__main__.py", "Pulumi.yaml", "Pulumi.dev.yaml", "Pulumi.prod.yaml", "components", "configs", "forwarder", "images", "policy")
 
 
-def copy_program(folder: Path) -> Path:
-    """Copy the program into an empty folder, so that stack files of the tests' own lie beside it and nobody edits it meanwhile."""
+def copy_program(folder: Path, root: Path = ROOT) -> Path:
+    """Copy the program of a checkout into an empty folder, so that stack files of tests lie beside it and nobody edits it meanwhile."""
     for part in _PROGRAM:
-        source = ROOT / part
+        source = root / part
         if source.is_dir():
             shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
         else:
