@@ -1,5 +1,6 @@
 """The program that `pulumi up` runs: stack file -> settings -> plan -> components -> outputs."""
 
+import gc
 import importlib
 import threading
 
@@ -11,7 +12,10 @@ from configs import loader
 from configs.plan import plan_of
 from configs.problems import SettingsError
 
-# pulumi_docker takes a tenth of a second to import. Meanwhile the state is read, and the engine answers.
+# For speed: nothing is collected that soon ends; the SDK does not wait for the engine with each of 120 debug lines, which only `--debug`
+# shows (pulumi#7292); and pulumi_docker, which takes a tenth of a second, is imported while the state is read and the engine answers.
+gc.disable()
+vars(pulumi.log).update(debug=lambda *_, **__: None)
 threading.Thread(target=importlib.import_module, args=["components.stack"]).start()
 
 # pulumi.Config reads keys that it is told; only the whole configuration shows a key that is misspelt.
