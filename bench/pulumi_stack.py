@@ -7,6 +7,7 @@ import copy
 import os
 import secrets as randomness
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -24,6 +25,8 @@ from configs.settings import StackSettings
 from ops.authority import make
 from ops.setup.console import ROOT
 
+#: How often it is tried to pause containers.
+_PAUSES: Final = 10
 _PROGRAM: Final = ("__main__.py", "Pulumi.yaml", "components", "configs", "forwarder", "images")
 
 #: The program that does nothing: what Pulumi itself costs on this machine.
@@ -170,12 +173,21 @@ class PulumiStack:
         Paused, not stopped: for the engine and the program's checks they still run and hold their ports, and no later `up` has to wait for
         their start.
         """
-        containers = run(["docker", "ps", "--quiet", f"--filter=name=^/?{self.prefix}-", "--filter=status=running"]).split()
-        run(["docker", "pause", *containers])
+        for _ in range(_PAUSES):
+            if not (running := self._containers("running")):
+                break
+            # On a busy machine, some cannot be frozen at once.
+            subprocess.run(["docker", "pause", *running], capture_output=True, check=False)
+        else:
+            raise BenchError(f"not paused: {', '.join(running)}")
         try:
             yield
         finally:
-            run(["docker", "unpause", *containers])
+            run(["docker", "unpause", *self._containers("paused")])
+
+    def _containers(self, status: str) -> list[str]:
+        """Its containers that are in some status."""
+        return run(["docker", "ps", "--quiet", f"--filter=name=^/?{self.prefix}-", f"--filter=status={status}"]).split()
 
     def destroy(self) -> None:
         """Remove what it made, its state and its stack file."""

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from configs import names
 
 _ANY_ADDRESS = frozenset({"0.0.0.0", "::"})
-_TIMEOUT_SECONDS = 20
+_TIMEOUT_SECONDS = 60
 #: A container's name, and whether it runs, its probe has neither passed nor failed for good, and it has not ended and been started again.
 _STATE = "{{.Name}} {{.State.Status}} {{with .State.Health}}{{.Status}}{{end}} {{.RestartCount}}"
 
