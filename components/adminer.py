@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pulumi
 
-from components.container import Limits, PublishedArgs, container, eager_probe
+from components.container import Limits, PublishedArgs, container
 
 _PORT = 8080
 
@@ -47,7 +47,7 @@ class Adminer(pulumi.ComponentResource):
             environment={"ADMINER_DEFAULT_SERVER": args.database_host},
             ports={_PORT: args.port},
             address=args.address,
-            healthcheck=eager_probe(_PROBE, seconds_to_start=30),
+            probe=_PROBE,
             grace_seconds=10,
         )
         self.url = made.name.apply(lambda _: args.url(args.port))

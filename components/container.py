@@ -32,6 +32,8 @@ _CPU_PERIOD_MICROSECONDS = 100_000
 
 #: Seconds between two runs of a health check once the container was healthy.
 _PROBE_EVERY_SECONDS = 15
+#: How many seconds after a start its failures do not count.
+_QUIET_SECONDS = 30
 #: Marks, inside a container, that its check has passed once since the start: the name holds when process 1 began (proc(5), stat).
 _PROBE_MARK = "/tmp/.healthy-$(cut -d' ' -f22 /proc/1/stat)"
 
@@ -94,33 +96,25 @@ def shown(output: pulumi.Output[Any]) -> pulumi.Output[Any]:
     return pulumi.Output(set(), output.future(), output.is_known(), output.is_secret())
 
 
-def eager_probe(command: str, *, seconds_to_start: int) -> docker.ContainerHealthcheckArgs:
+def _healthcheck(probe: str, quiet_seconds: int) -> docker.ContainerHealthcheckArgs:
     """A health check that finds a starting container healthy within half a second, and then costs little.
 
     Docker's own way, start_interval, needs API 1.44 (Docker 25), and the client refuses to send it to an older engine. So the check
     itself waits before every run but the first ones: a run costs 30 to 60 ms of a core, which each second would be 3 to 6 %.
 
     Args:
-        command: a shell command that succeeds when the container serves.
-        seconds_to_start: how long failures are not counted after the start.
+        probe: a shell command that succeeds when the container serves.
+        quiet_seconds: how long failures are not counted after the start.
     """
     every = _PROBE_EVERY_SECONDS
     return docker.ContainerHealthcheckArgs(
-        tests=["CMD-SHELL", f"mark={_PROBE_MARK}; if [ -e $mark ]; then sleep {every - 1}; fi; {command} && touch $mark"],
+        tests=["CMD-SHELL", f"mark={_PROBE_MARK}; if [ -e $mark ]; then sleep {every - 1}; fi; {probe} && touch $mark"],
         # The provider looks each second, from the start on: with 1s, a check would pass just after each look.
         interval="500ms",
         timeout=f"{every + 10}s",
-        start_period=_duration(seconds_to_start),
+        start_period=_duration(quiet_seconds),
         retries=3,
     )
-
-
-def patience(start_seconds: int) -> int:
-    """How many seconds failures are not counted at a start that may be slow: PostgreSQL's first initdb, Orthanc's upgrade of an index.
-
-    An hour at least. So another start_seconds does not change the health check, which would replace a container during its upgrade.
-    """
-    return max(3600, start_seconds)
 
 
 def _duration(seconds: int) -> str:
@@ -139,11 +133,12 @@ def container(
     role: str,  # for its label: db, db-roles, node, forwarder, adminer
     networks: Sequence[pulumi.Input[str]],  # by output: a new network brings new containers
     limits: Limits,
-    healthcheck: docker.ContainerHealthcheckArgs | None,  # None for a one-shot container
+    probe: str | None,  # a shell command that succeeds when the container serves; None for a one-shot container
     grace_seconds: int,  # how long it may take to stop before it is killed [1]
     entrypoint: Sequence[str] = (),  # instead of the image's own; the image's command is then left out, too
     command: Sequence[str] = (),  # instead of the image's own
     start_seconds: int = START_SECONDS,  # how long it may take to become healthy; a one-shot, to end
+    starts_slowly: bool = False,  # whether a start may take an hour: PostgreSQL's first initdb, Orthanc's upgrade of an index
     shm: int | None = None,  # MiB of /dev/shm; None for the engine's default, 64
     environment: Mapping[str, str] | None = None,  # public variables; secrets go into files [16, 17]
     files: Sequence[File] = (),
@@ -158,17 +153,16 @@ def container(
     hosts: Mapping[str, str] | None = None,  # more lines of its /etc/hosts: names with their addresses
     after: Sequence[pulumi.Resource] = (),  # it is made after these and stopped before them, and not replaced with them
 ) -> docker.Container:
-    """Make a container, and wait until it is healthy; without a health check, until it has ended.
+    """Make a container, and wait until it is healthy; a one-shot container, until it has ended.
 
     It gets its parent's provider and aliases. It does not get its parent's protection: a protected container could never be changed.
     """
     stack = args.stack or Ownership()
-    runs_once = healthcheck is None
-    lifetime: dict[str, Any] = (
-        {"attach": True, "must_run": False, "restart": "no"}
-        if runs_once
-        else {"healthcheck": healthcheck, "must_run": True, "restart": "unless-stopped", "wait": True, "wait_timeout": start_seconds}
-    )
+    lifetime: dict[str, Any] = {"attach": True, "must_run": False, "restart": "no"}
+    if probe is not None:
+        # An hour at least: so another start_seconds does not change the check, which would replace a container during its upgrade.
+        check = _healthcheck(probe, max(3600, start_seconds) if starts_slowly else _QUIET_SECONDS)
+        lifetime = {"healthcheck": check, "must_run": True, "restart": "unless-stopped", "wait": True, "wait_timeout": start_seconds}
     return docker.Container(
         logical_name,
         name=stack.physical(name),
@@ -220,19 +214,14 @@ def container(
             replace_on_changes=["healthcheck", "tmpfs", "init", "rm", "cpuPeriod", "cpuQuota", "#initerror"],
             hooks=on_error(),
             # The provider's own limit is 20 minutes. It is for the whole creation: a minute for what comes before the wait.
-            custom_timeouts=pulumi.CustomTimeouts(create=f"{start_seconds + (0 if runs_once else 60)}s"),
+            custom_timeouts=pulumi.CustomTimeouts(create=f"{start_seconds + (60 if probe else 0)}s"),
         ),
         **lifetime,
     )
 
 
 def data_volume(
-    logical_name: str,
-    *,
-    data_format: str,
-    stack: Ownership | None = None,
-    name: str = "",
-    opts: pulumi.ResourceOptions | None = None,
+    logical_name: str, *, data_format: str, stack: Ownership | None = None, name: str = "", opts: pulumi.ResourceOptions | None = None
 ) -> docker.Volume:
     """Make a data volume. With ``protect`` among its options, it also stays on the engine when the stack goes.
 

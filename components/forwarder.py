@@ -16,7 +16,7 @@ from typing import Any
 
 import pulumi
 
-from components.container import File, Limits, PublishedArgs, container, eager_probe
+from components.container import File, Limits, PublishedArgs, container
 from components.orthanc_node import OrthancNode
 from configs import names
 from configs.settings import LinkSettings
@@ -99,7 +99,7 @@ class Forwarder(pulumi.ComponentResource):
             ],
             ports={names.FORWARDER_PORT: port} if port else {},
             address=args.address,
-            healthcheck=eager_probe(_PROBE, seconds_to_start=30),
+            probe=_PROBE,
             # It ends what it has begun. The rest it finds again.
             grace_seconds=30,
             after=[args.node, *args.destinations.values()],

@@ -8,18 +8,7 @@ from dataclasses import dataclass, field
 import pulumi
 import pulumi_docker as docker
 
-from components.container import (
-    PAYLOAD,
-    START_SECONDS,
-    ComponentArgs,
-    File,
-    Limits,
-    container,
-    data_volume,
-    eager_probe,
-    identifier_of,
-    patience,
-)
+from components.container import PAYLOAD, START_SECONDS, ComponentArgs, File, Limits, container, data_volume, identifier_of
 from configs import names
 from configs.secrets import Certificate
 
@@ -136,6 +125,7 @@ class OrthancIndexDb(pulumi.ComponentResource):
             limits=args.limits,
             entrypoint=["sh", "-ec", _WITH_KEY, "sh"] if tls else (),
             start_seconds=args.start_seconds,
+            starts_slowly=True,
             # Parallel queries and VACUUM (PARALLEL) run out of Docker's 64 MB. It is part of the memory limit.
             shm=args.limits.memory // 4,
             command=["postgres", *(f"-c{option}" for option in options)],
@@ -144,7 +134,7 @@ class OrthancIndexDb(pulumi.ComponentResource):
             volumes=[(data.name, _mount_path(args.major_version))],
             capabilities=_CAPABILITIES,
             # Over TCP: while the image makes its first cluster, a temporary server answers on the socket alone.
-            healthcheck=eager_probe(f"pg_isready -q -h 127.0.0.1 -U {names.DB_SUPERUSER}", seconds_to_start=patience(args.start_seconds)),
+            probe=f"pg_isready -q -h 127.0.0.1 -U {names.DB_SUPERUSER}",
             # A fast shutdown writes a checkpoint. If it is killed before the end, the next start has to recover from the log.
             grace_seconds=90,
         )
@@ -175,7 +165,7 @@ class OrthancIndexDb(pulumi.ComponentResource):
                 File(path=_VOLUME_FILE, content=identifier_of(data)),
                 *([File(path=_TRUST_FILE, content=tls.trust)] if tls else []),
             ],
-            healthcheck=None,
+            probe=None,
             start_seconds=args.start_seconds,
             grace_seconds=10,
             after=[server],

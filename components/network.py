@@ -24,12 +24,7 @@ class DicomEndpoint:
 
 
 def private_network(
-    name: str,
-    *,
-    stack: Ownership | None = None,
-    internal: bool = False,
-    way_out: bool = True,
-    opts: pulumi.ResourceOptions | None = None,
+    name: str, *, stack: Ownership | None = None, internal: bool = False, way_out: bool = True, opts: pulumi.ResourceOptions | None = None
 ) -> docker.Network:
     """A bridge network. Containers on it refer to it by output, and are replaced with it: Docker removes no network that has users.
 

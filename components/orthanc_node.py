@@ -11,7 +11,7 @@ from typing import Any
 import pulumi
 import pulumi_docker as docker
 
-from components.container import PAYLOAD, START_SECONDS, File, Limits, PublishedArgs, container, data_volume, eager_probe, patience, shown
+from components.container import PAYLOAD, START_SECONDS, File, Limits, PublishedArgs, container, data_volume, shown
 from components.index_db import IndexDatabase
 from components.network import DicomEndpoint, reached_on
 from components.ownership import Ownership
@@ -136,6 +136,7 @@ class OrthancNode(pulumi.ComponentResource):
             networks=[args.network, *([args.index.network] if args.index else [])],
             limits=args.limits,
             start_seconds=args.start_seconds,
+            starts_slowly=True,
             environment=_TRANSPORT,
             files=[
                 File(path="/etc/orthanc/orthanc.json", content=configuration.apply(_as_file)),
@@ -149,7 +150,7 @@ class OrthancNode(pulumi.ComponentResource):
             address=args.address,
             hosts=_ENGINE_HOST,
             # The image's own probe reads the user from the configuration: no password on a command line.
-            healthcheck=eager_probe("/probes/test-aliveness.py", seconds_to_start=patience(args.start_seconds)),
+            probe="/probes/test-aliveness.py",
             # Orthanc ends its associations and saves its jobs.
             grace_seconds=60,
             capabilities=_CAPABILITIES,

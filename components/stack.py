@@ -74,6 +74,10 @@ class Stack:
         self.forwarders = {node.name: self._forwarder(node) for node in settings.forwarding_nodes}
         self.adminer = self._adminer()
 
+    def _published(self, address: str) -> dict[str, Any]:
+        """The arguments of a component whose ports are bound to an address of the host."""
+        return {"address": address, "host": self._situation.host_of(address), "stack": self._owner}
+
     def _volume(self, part: str, data_format: str, once_in: str) -> docker.Volume:
         """The data volume of a part. Up to 2026-11 it was a child of the part's component: the alias finds it there."""
         parent = f"urn:pulumi:{pulumi.get_stack()}::{pulumi.get_project()}::orthanc-stack:index:{once_in}::{part}"
@@ -115,8 +119,7 @@ class Stack:
             users={name: User(user.role, self._secret(user.secret)) for name, user in node.users.items()},
             http_port=settings.http_port,
             dicom_port=settings.dicom_port,
-            address=node.address,
-            host=self._situation.host_of(node.address),
+            **self._published(node.address),
             peers={peer.name: Peer(endpoints[peer.name], peer.permissions, peer.tls) for peer in node.peers},
             options=node.options,
             deletes=settings.delete_after is not None,
@@ -128,7 +131,6 @@ class Stack:
             server_id=self._situation.volume_of(settings.name),
             limits=Limits(memory=settings.memory, cpus=settings.cpus),
             start_seconds=settings.start_timeout,
-            stack=self._owner,
         )
         return OrthancNode(settings.name, args)
 
@@ -142,7 +144,6 @@ class Stack:
         )
 
     def _forwarder(self, node: NodeSettings) -> Forwarder:
-        address = self.plan.nodes[node.name].address
         args = ForwarderArgs(
             image=self._images["orthanc"],
             network=self._networks[names.DICOM_NETWORK],
@@ -151,10 +152,8 @@ class Stack:
             destinations={name: self.nodes[name] for name in node.targets if name in self.nodes},
             password=self._secret(forwarder_key(node.name)),
             delete_after=node.delete_after,
-            address=address,
-            host=self._situation.host_of(address),
             metrics_port=node.metrics_port,
-            stack=self._owner,
+            **self._published(self.plan.nodes[node.name].address),
         )
         return Forwarder(names.forwarder_of(node.name), args)
 
@@ -162,15 +161,12 @@ class Stack:
         settings = self.plan.settings
         if settings.adminer is None:
             return None
-        address = settings.bind_of(settings.adminer)
         args = AdminerArgs(
             image=self._images["adminer"],
             networks=[self._networks[names.INDEX_NETWORK], self._networks[names.ADMIN_NETWORK]],
             database_host=names.DB_HOST,
             port=settings.adminer.port,
-            address=address,
-            host=self._situation.host_of(address),
-            stack=self._owner,
+            **self._published(settings.bind_of(settings.adminer)),
         )
         return Adminer(names.ADMINER, args)
 
