@@ -100,11 +100,8 @@ def _healthcheck(probe: str, quiet_seconds: int) -> docker.ContainerHealthcheckA
     """A health check that finds a starting container healthy within half a second, and then costs little.
 
     Docker's own way, start_interval, needs API 1.44 (Docker 25), and the client refuses to send it to an older engine. So the check
-    itself waits before every run but the first ones: a run costs 30 to 60 ms of a core, which each second would be 3 to 6 %.
-
-    Args:
-        probe: a shell command that succeeds when the container serves.
-        quiet_seconds: how long failures are not counted after the start.
+    itself waits before every run but the first ones: a run costs 30 to 60 ms of a core, which each second would be 3 to 6 %. Failures do
+    not count in the first quiet_seconds.
     """
     every = _PROBE_EVERY_SECONDS
     return docker.ContainerHealthcheckArgs(

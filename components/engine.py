@@ -83,11 +83,9 @@ def is_loopback(host: str) -> bool:
 
 
 def reached_at(address: str, engine: str = "") -> str:
-    """Where a port is reached that an engine binds to an address of its host: 0.0.0.0 and :: are all addresses of the host.
+    """Where a port is reached that an engine binds to an address of its host (0.0.0.0 and :: are all of them).
 
-    Args:
-        address: the address.
-        engine: the host of an engine elsewhere; "" for this machine.
+    engine is the host of an engine elsewhere; "" for this machine.
     """
     this_machine = {"0.0.0.0": "127.0.0.1", "::": "::1"}
     return (engine or this_machine[address]) if address in this_machine else address
@@ -99,14 +97,7 @@ def host_and_port(host: str, port: int) -> str:
 
 
 def inspect(docker: Sequence[str], images: Iterable[str], containers: Iterable[str], volumes: Iterable[str]) -> Engine:
-    """Ask the engine which of these it holds.
-
-    Args:
-        docker: the docker command.
-        images: names of locally built images.
-        containers: IDs of the stack's containers.
-        volumes: names of volumes.
-    """
+    """Ask the engine, by the docker command, which of these it holds: locally built images and volumes by name, containers by ID."""
     # Volumes apart: a volume has the name of its container, and an inspection without a type finds the container alone.
     commands = ([*docker, "inspect", *images, *containers], [*docker, "volume", "inspect", *volumes])
     try:
@@ -147,10 +138,7 @@ def _ask(command: Sequence[str]) -> str:
 
 def _engine(found: Iterable[Mapping[str, Any]], url: str) -> Engine:
     """What an engine holds, by what docker printed of images, containers and volumes."""
-    images: set[str] = set()
-    ports: set[int] = set()
-    again = ""
-    volumes: dict[str, Volume] = {}
+    images, ports, volumes, again = set[str](), set[int](), dict[str, Volume](), ""
     for one in found:
         if "RepoTags" in one:
             images.update(one["RepoTags"] or ())

@@ -165,13 +165,14 @@ class OrthancNode(pulumi.ComponentResource):
 
 def _inputs(args: OrthancNodeArgs, configuration: pulumi.Output[dict[str, Any]]) -> dict[str, Any]:
     """What a preview shows of a node besides its container."""
-    roles = {name: user.role for name, user in sorted(args.users.items())}
-    more: dict[str, Any] = {"unsafe": sorted(args.unsafe)} if args.unsafe else {}
-    if args.tls:
-        more["certificate"] = args.tls.certificate.shown()
-    if args.trusts:
-        more["trusts"] = {name: one.trust_fingerprint for name, one in sorted(args.trusts.items())}
-    return {"configuration": shown(configuration), "roles": roles, **more}
+    trusts = {name: certificate.trust_fingerprint for name, certificate in sorted(args.trusts.items())}
+    return {
+        "configuration": shown(configuration),
+        "roles": {name: user.role for name, user in sorted(args.users.items())},
+        **({"unsafe": sorted(args.unsafe)} if args.unsafe else {}),
+        **({"certificate": args.tls.certificate.shown()} if args.tls else {}),
+        **({"trusts": trusts} if trusts else {}),
+    }
 
 
 def _public(name: str, args: OrthancNodeArgs) -> pulumi.Output[dict[str, Any]]:
@@ -211,7 +212,7 @@ def _public(name: str, args: OrthancNodeArgs) -> pulumi.Output[dict[str, Any]]:
 
 
 def _as_file(configuration: Mapping[str, Any]) -> str:
-    """JSON without a `$`: before upstream's entry point reads it, it expands `$NAME`, too (generateConfiguration.py), and the AE title
+    """JSON without a `$`: upstream's entry point expands `$NAME` before it reads the file (generateConfiguration.py), and the AE title
     `CT$1` would become `CT`. Orthanc itself expands `${NAME}` alone, which the settings refuse.
     """
     return json.dumps(configuration, sort_keys=True, indent=1).replace("$", r"\u0024")
@@ -244,5 +245,5 @@ def _secret(args: OrthancNodeArgs) -> pulumi.Output[str]:
 
 def _uri(index: IndexDatabase) -> pulumi.Output[str]:
     """libpq's URI of a database whose server's certificate is verified: the plugin's own options cannot do that."""
-    where = f"@{index.host}:{index.port}/{index.database}?sslmode=verify-full&sslrootcert={_DB_TRUSTED}"
-    return pulumi.Output.concat(f"postgresql://{index.database}:", index.password, where)
+    server = f"{index.host}:{index.port}/{index.database}?sslmode=verify-full&sslrootcert={_DB_TRUSTED}"
+    return pulumi.Output.concat(f"postgresql://{index.database}:", index.password, "@", server)

@@ -135,11 +135,7 @@ class Situation:
 
 
 def look(loaded: Loaded, config: Mapping[str, str]) -> Situation:
-    """Find out where a stack is deployed, and whether it can be.
-
-    Args:
-        loaded: its stack file.
-        config: the whole configuration that Pulumi hands over.
+    """Find out where a stack is deployed, and whether it can be, by its stack file and all the configuration that Pulumi hands over.
 
     Raises:
         SettingsError: the stack cannot be deployed as it is. No resource was touched.
@@ -147,8 +143,8 @@ def look(loaded: Loaded, config: Mapping[str, str]) -> Situation:
     stack, docker, settings = pulumi.get_stack(), docker_command(config), loaded.settings
     situation = Situation(settings, names.prefix(stack, pulumi.get_project()), _read_state())
     parts = [*(part for node in settings.nodes for part in (node.name, names.forwarder_of(node.name))), names.ADMINER]
-    logical = [*(f"{part}-container" for part in parts), names.DB_ROLES]
-    containers = [situation.held.containers[name] for name in logical if name in situation.held.containers]
+    logical = (*(f"{part}-container" for part in parts), names.DB_ROLES)
+    containers = [identifier for name in logical if (identifier := situation.held.containers.get(name))]
     volumes = sorted({*map(situation.volume_of, situation.data_parts), *settings.adopt})
     situation = replace(situation, engine=engines.inspect(docker, candidates(), containers, volumes))
     if problems := check(loaded.parts, situation, docker):
@@ -249,17 +245,10 @@ def start_limits(situation: Situation) -> dict[str, int]:
 
 
 def await_starts(limits: Mapping[str, int], docker: Sequence[str], say: Callable[[str], None]) -> str | None:
-    """Wait for containers that are starting: `up` might replace one during an upgrade of its data.
+    """Wait for containers that are starting, by name with the most seconds for each: `up` might replace one during an upgrade of its data.
 
-    Only a first start is waited for. A container that ended and was started again has failed.
-
-    Args:
-        limits: how many seconds to wait for each container at most, by its name.
-        docker: the docker command.
-        say: shows the user a line.
-
-    Returns:
-        what to do about a container that is still starting; None where there is none.
+    Only a first start is waited for: a container that ended and was started again has failed. Returns what to do about a container that
+    is still starting; None where there is none.
     """
     begun = time.monotonic()
     told: set[str] = set()

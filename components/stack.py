@@ -41,13 +41,7 @@ class StackImages(pulumi.ComponentResource):
 
 
 class Stack:
-    """The components of a stack.
-
-    Args:
-        plan: its parts.
-        loaded: its stack file, for the certificates.
-        situation: what exists of it already, and the names of its parts.
-    """
+    """The components of a stack, from its plan, its stack file's certificates, and what exists of it already."""
 
     nodes: dict[str, OrthancNode]  #: Its nodes, by name.
     forwarders: dict[str, Forwarder]  #: Its forwarders, by the node's name.
