@@ -126,7 +126,7 @@ def users_of(volumes: Iterable[str], docker: Sequence[str], besides: Collection[
 
 
 def starting(containers: Iterable[str], docker: Sequence[str]) -> set[str]:
-    """The containers, of those with these names, that run for the first time and are not yet found healthy or unhealthy."""
+    """The containers, of those with these names, that run, have not ended and been started again, and whose health is not known yet."""
     lines = _ask([*docker, "container", "inspect", "--format", _STATE, *containers]).splitlines()
     states = (line.removeprefix("/").partition(" ") for line in lines)
     return {name for name, _, state in states if state == "running starting 0"}

@@ -56,7 +56,7 @@ _OTHER_VERSION = (
 #: Why a port cannot be bound. Other errors do not count: ports below 1024 are for the engine to bind, not for this program.
 _UNBOUND = {
     errno.EADDRINUSE: (
-        "is taken on this host, at {address}, by something that is not of this stack. See what it is (ss -ltnp 'sport = :{port}'), or set "
+        "is taken on this host, at {address}, by something outside this stack. See what it is (ss -ltnp 'sport = :{port}'), or set "
         "another port. A node of this stack that is no longer in the stack file, or had another name, holds its ports until it is gone."
     ),
     errno.EADDRNOTAVAIL: "cannot be bound: {address} is not an address of this host. Correct bind.",
@@ -198,7 +198,7 @@ def _owners(situation: Situation, docker: Sequence[str]) -> Iterator[Problem]:
     own = {part: situation.volume_of(part) for part in situation.data_parts}
     if unknown := sorted({*adopted} - {*own.values()}):
         known = ", ".join(sorted(own.values()))
-        message = f"names a volume that no part of this stack has: {', '.join(unknown)}. Theirs are {known}. Leave it out."
+        message = f"names a volume that no part of this stack has: {', '.join(unknown)}. Its volumes are {known}. Leave it out."
         yield Problem("adopt", message, unknown)
     for part, (path, _) in situation.data_parts.items():
         found, held = volumes.get(own[part]), situation.holds(part)
@@ -247,8 +247,8 @@ def start_limits(situation: Situation) -> dict[str, int]:
 def await_starts(limits: Mapping[str, int], docker: Sequence[str], say: Callable[[str], None]) -> str | None:
     """Wait for containers that are starting, by name with the most seconds for each: `up` might replace one during an upgrade of its data.
 
-    Only a first start is waited for: a container that ended and was started again has failed. Returns what to do about a container that
-    is still starting; None where there is none.
+    A container that ended and was started again has failed, and is not waited for. Returns what to do about a container that is still
+    starting; None where there is none.
     """
     begun = time.monotonic()
     told: set[str] = set()
