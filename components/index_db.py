@@ -8,46 +8,36 @@ from dataclasses import dataclass, field
 import pulumi
 import pulumi_docker as docker
 
-from components.container import (
-    PAYLOAD,
-    START_SECONDS,
-    File,
-    Limits,
-    container,
-    data_volume,
-    eager_probe,
-    identifier_of,
-    patience,
-)
-from components.ownership import Ownership
+from components.container import PAYLOAD, START_SECONDS, ComponentArgs, File, Limits, container, data_volume, identifier_of
 from configs import names
 from configs.secrets import Certificate
 
+#: The server's CPU weight. Docker's own is 1024: all nodes wait for the database, so it gets twice as much.
+DB_SHARES = 2048
+#: The one-shot container runs one psql after the other.
+_ROLES_LIMITS = Limits(memory=256, shares=512)
+
 #: The first version whose image keeps its data under /var/lib/postgresql/<version>/docker and refuses a mount on the old place.
 _FIRST_WITH_VERSIONED_DATA = 18
-
-#: PostgreSQL's entry point begins as root: it owns the new volume's folder to postgres, and becomes postgres.
+#: PostgreSQL's entry point begins as root: it gives the new volume's folder to postgres, and becomes postgres.
 _CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "SETGID", "SETUID")
-
-#: The user of both images that the server becomes.
+#: The user that the server becomes, in both images.
 _OS_USER = "postgres"
-
-#: One psql after the other.
-_ROLES_LIMITS = Limits(memory=256, shares=512)
 
 _CERTIFICATE_FILE = "/etc/orthanc-stack/db.pem"
 _TRUST_FILE = "/etc/orthanc-stack/db-trust.pem"
 _KEY_FILE = "/run/secrets/db-key.pem"
 _HBA_FILE = "/etc/orthanc-stack/pg_hba.conf"
-#: PostgreSQL wants the key to be its own, and nobody else to read it; what is written into a container is root's. In a folder that is
-#: root's, and by two commands: in /run/postgresql, or with another owner's mode to set, it would need the capability FOWNER.
+#: PostgreSQL must own its key, and nobody else may read it, but a file that is written into a container is root's. So it is copied, into a
+#: folder of root's and by two commands: in /run/postgresql, or with `install -o`, root would need the capability FOWNER.
 _KEY = "/run/db-key.pem"
 _WITH_KEY = f'install -m 0600 {_KEY_FILE} {_KEY} && chown {_OS_USER} {_KEY} && exec docker-entrypoint.sh "$@"'
-#: What the images' own says, but for those who come without TLS.
+#: The images' own rules, without connections that have no TLS.
 _HBA = "local all all trust\nhostssl all all all scram-sha-256\n"
+_TLS = ("ssl=on", f"ssl_cert_file={_CERTIFICATE_FILE}", f"ssl_key_file={_KEY}", f"hba_file={_HBA_FILE}")
 
-#: A client that the network has lost keeps its session, and with it Orthanc's lock on its index: a node that replaces it would wait for
-#: the kernel's two hours. So: asked after 5 s of silence, given up 10 s later; the last, in ms, is for what was sent and not acknowledged.
+#: A client that the network has lost keeps its session, and with it Orthanc's lock on its index: the new node would wait for the kernel's
+#: two hours. So the server probes after 5 s of silence and gives up 10 s later. The last, in ms, is for data that is not acknowledged.
 _CUT_OFF = ("tcp_keepalives_idle=5", "tcp_keepalives_interval=5", "tcp_keepalives_count=2", "tcp_user_timeout=15000")
 
 _PASSWORD_FILE = "/run/secrets/postgres-password"
@@ -58,139 +48,102 @@ _VOLUME_FILE = "/etc/orthanc-stack/volume"
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseOwner:
-    """A node that gets a database.
+    """A node that gets a database."""
 
-    Attributes:
-        password: the password of its role.
-        data_id: the identifier of its volume (container.identifier_of). A database and a volume know each other: the index of one and the
-            images of another are patients whose images are not there, or another patient's.
-    """
-
-    password: pulumi.Input[str]
+    password: pulumi.Input[str]  #: The password of its role.
+    #: The identifier of its volume (container.identifier_of). A database and a volume know each other: the index of one with the images of
+    #: another would show patients without their images, or with another patient's.
     data_id: pulumi.Input[str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class IndexDatabase:
-    """The database that holds a node's index.
+    """The database that holds a node's index."""
 
-    Attributes:
-        host: its server's host name on the network.
-        network: the network that both are on.
-        database: its name, and that of the role.
-        password: the role's password.
-        port: its server's port.
-        certificate: the server's certificate; None for connections without TLS.
-        after: the server, which the node starts after and stops before.
-    """
-
-    host: str
-    network: pulumi.Input[str]
-    database: str
-    password: pulumi.Input[str]
-    port: int = names.DB_PORT
-    certificate: Certificate | None = None
-    after: Sequence[pulumi.Resource] = ()
+    host: str  #: Its server's host name on the network.
+    network: pulumi.Input[str]  #: The network of the server and the node.
+    database: str  #: Its name, and that of the role.
+    password: pulumi.Input[str]  #: The role's password.
+    port: int = names.DB_PORT  #: Its server's port.
+    certificate: Certificate | None = None  #: The server's certificate; None for connections without TLS.
+    after: Sequence[pulumi.Resource] = ()  #: The server: the node starts after it and stops before it.
 
 
 @dataclass(frozen=True, kw_only=True)
-class OrthancIndexDbArgs:
-    """What an OrthancIndexDb is made from.
+class OrthancIndexDbArgs(ComponentArgs):
+    """The arguments of an OrthancIndexDb."""
 
-    Attributes:
-        image: the image's ID.
-        network: the network of the server and its clients. It need not lead anywhere else.
-        password: the superuser's password.
-        nodes: the nodes that get a database, by name.
-        major_version: PostgreSQL's major version; decides where the image keeps its data.
-        alpine: whether the image is Alpine's, which sorts text otherwise than Debian's.
-        data: its data volume; one of its own when left out.
-        limits: what the server may use of the machine; a quarter of its memory may be shared memory (/dev/shm).
-        start_seconds: how long the server may take to become healthy, and the roles to be made.
-        max_connections: PostgreSQL's max_connections.
-        certificate: its certificate; None for connections without TLS.
-        key: its private key, with a certificate.
-        rename_removed: whether the database of a node that is gone is renamed, because its volume goes.
-        again: another value has the roles made again; empty where they were never to be.
-        stack: the stack that owns it; None for the stack that Pulumi runs.
-    """
-
-    image: pulumi.Input[str]
-    network: pulumi.Input[str]
-    password: pulumi.Input[str]
-    nodes: Mapping[str, DatabaseOwner]
-    major_version: int
-    alpine: bool = False
-    data: docker.Volume | None = None
-    # Docker's own weight is 1024. All nodes wait for the database, so it gets twice as much.
-    limits: Limits = field(default_factory=lambda: Limits(shares=2048))
-    start_seconds: int = START_SECONDS
-    max_connections: int = 100
-    certificate: Certificate | None = None
-    key: pulumi.Input[str] = ""
-    rename_removed: bool = False
-    again: str = ""
-    stack: Ownership | None = None
+    network: pulumi.Input[str]  #: The network of the server and its clients. It need not lead anywhere else.
+    password: pulumi.Input[str]  #: The superuser's password.
+    nodes: Mapping[str, DatabaseOwner]  #: The nodes that get a database, by name.
+    major_version: int  #: PostgreSQL's major version. It decides where the image keeps its data.
+    alpine: bool = False  #: Whether the image is Alpine's, which sorts text otherwise than Debian's.
+    data: docker.Volume | None = None  #: Its data volume; made here when left out.
+    #: What the server may use of the machine. A quarter of its memory may be shared memory (/dev/shm).
+    limits: Limits = field(default_factory=lambda: Limits(shares=DB_SHARES))
+    start_seconds: int = START_SECONDS  #: How long the server may take to become healthy, and the roles to be made.
+    max_connections: int = 100  #: PostgreSQL's max_connections.
+    certificate: Certificate | None = None  #: Its certificate; None for connections without TLS.
+    key: pulumi.Input[str] = ""  #: Its private key, with a certificate.
+    rename_removed: bool = False  #: Whether the database of a removed node is renamed, because its volume is deleted.
+    again: str = ""  #: A new value has the roles made again; "" where that was never needed.
 
 
 class OrthancIndexDb(pulumi.ComponentResource):
     """A PostgreSQL server, on no port of the host.
 
-    A second container, which runs once and ends, makes the nodes' roles and databases, and sets the roles' passwords. It runs again
-    when a node or a password changes, so that a node can be added to a stack that runs. It removes nothing. Where the data is not kept, it
-    renames the database of a node that left the stack file, whose volume goes.
+    A one-shot container makes the nodes' roles and databases, and sets the roles' passwords. It runs again when a node or a password
+    changes, so that a node can be added to a running stack. It removes nothing. Where the data is not kept, it renames the database of a
+    node that left the stack file, whose volume is deleted.
 
     Its clients refer to it by its name and depends_on, not by output: a new container of it replaces no node.
 
-    Does not back up, does not change the superuser's password of a volume that exists, does not upgrade to another major version.
-
-    Attributes:
-        host: its host name on the network.
-        port: its port there.
+    It does not back up, does not change the superuser's password of an existing volume, does not upgrade to another major version.
     """
 
-    host: str
-    port: int
+    host: str  #: Its host name on the network.
+    port: int  #: Its port there.
 
     def __init__(self, name: str, args: OrthancIndexDbArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        certificate = {"certificate": args.certificate.shown()} if args.certificate else {}
-        super().__init__("orthanc-stack:index:OrthancIndexDb", name, {"databases": _databases(args), **certificate}, opts)
+        tls = args.certificate
+        inputs = {"databases": {node: names.database_of(node) for node in sorted(args.nodes)}}
+        super().__init__("orthanc-stack:index:OrthancIndexDb", name, {**inputs, **({"certificate": tls.shown()} if tls else {})}, opts)
         self.host, self.port, self._args = name, names.DB_PORT, args
         data_format = names.postgresql_format(args.major_version, alpine=args.alpine)
         own = pulumi.ResourceOptions(parent=self)
         data = args.data or data_volume(f"{name}-data", data_format=data_format, stack=args.stack, opts=own)
-        password = pulumi.Output.secret(args.password)
+        # 0444: this project's image reads it after it has become postgres; upstream's, before.
+        password = File(path=_PASSWORD_FILE, content=pulumi.Output.secret(args.password))
+        options = [f"max_connections={args.max_connections}", *_CUT_OFF, *(_TLS if tls else ())]
         server = container(
             f"{name}-container",
             self,
-            stack=args.stack,
+            args,
             name=name,
             role="db",
-            image=args.image,
             networks=[args.network],
             limits=args.limits,
-            entrypoint=["sh", "-ec", _WITH_KEY, "sh"] if args.certificate else None,
+            entrypoint=["sh", "-ec", _WITH_KEY, "sh"] if tls else (),
             start_seconds=args.start_seconds,
-            # Parallel queries and VACUUM (PARALLEL) run out of Docker's 64 MB. It is no memory beside the limit's.
+            starts_slowly=True,
+            # Parallel queries and VACUUM (PARALLEL) run out of Docker's 64 MB. It is part of the memory limit.
             shm=args.limits.memory // 4,
-            command=["postgres", *(f"-c{option}" for option in _options(args))],
+            command=["postgres", *(f"-c{option}" for option in options)],
             environment={"POSTGRES_PASSWORD_FILE": _PASSWORD_FILE, "POSTGRES_USER": names.DB_SUPERUSER},
-            # 0444: this project's image reads it after it has become postgres; upstream's, before.
-            files=[File(path=_PASSWORD_FILE, content=password), *_tls_files(args)],
+            files=[password, *(_tls_files(tls, args.key) if tls else [])],
             volumes=[(data.name, _mount_path(args.major_version))],
             capabilities=_CAPABILITIES,
             # Over TCP: while the image makes its first cluster, a temporary server answers on the socket alone.
-            healthcheck=eager_probe(f"pg_isready -q -h 127.0.0.1 -U {names.DB_SUPERUSER}", seconds_to_start=patience(args.start_seconds)),
-            # A fast shutdown writes a checkpoint; killed before its end, the next start has to recover from the log.
+            probe=f"pg_isready -q -h 127.0.0.1 -U {names.DB_SUPERUSER}",
+            # A fast shutdown writes a checkpoint. If it is killed before the end, the next start has to recover from the log.
             grace_seconds=90,
         )
         container(
             f"{name}-roles",
             self,
-            stack=args.stack,
+            args,
             name=f"{name}-roles",
             role=names.DB_ROLES,
-            image=args.image,
             networks=[args.network],
             limits=_ROLES_LIMITS,
             user=_OS_USER,
@@ -202,17 +155,17 @@ class OrthancIndexDb(pulumi.ComponentResource):
                 "PGDATABASE": "postgres",
                 **({"RENAME_REMOVED": "true"} if args.rename_removed else {}),
                 **({names.AGAIN: args.again} if args.again else {}),
-                **({"PGSSLMODE": "verify-full", "PGSSLROOTCERT": _TRUST_FILE} if args.certificate else {}),
+                **({"PGSSLMODE": "verify-full", "PGSSLROOTCERT": _TRUST_FILE} if tls else {}),
             },
             files=[
                 File(path=_ROLES_SCRIPT, content=(PAYLOAD / "ensure_roles.sh").read_text(encoding="utf-8")),
-                File(path=_PASSWORD_FILE, content=password),
+                password,
                 File(path=_ROLES_FILE, content=_roles_file(args.nodes)),
                 # Not read: a new volume of the database, which is empty, has the roles made again.
                 File(path=_VOLUME_FILE, content=identifier_of(data)),
-                *([File(path=_TRUST_FILE, content=args.certificate.trust)] if args.certificate else []),
+                *([File(path=_TRUST_FILE, content=tls.trust)] if tls else []),
             ],
-            healthcheck=None,
+            probe=None,
             start_seconds=args.start_seconds,
             grace_seconds=10,
             after=[server],
@@ -221,34 +174,22 @@ class OrthancIndexDb(pulumi.ComponentResource):
 
     def index_of(self, node: str) -> IndexDatabase:
         """The database of one of its nodes."""
-        args = self._args
         return IndexDatabase(
             host=self.host,
-            network=args.network,
+            network=self._args.network,
             database=names.database_of(node),
-            password=args.nodes[node].password,
-            certificate=args.certificate,
+            password=self._args.nodes[node].password,
+            certificate=self._args.certificate,
             after=[self],
         )
 
 
-def _options(args: OrthancIndexDbArgs) -> list[str]:
-    tls = ["ssl=on", f"ssl_cert_file={_CERTIFICATE_FILE}", f"ssl_key_file={_KEY}", f"hba_file={_HBA_FILE}"] if args.certificate else []
-    return [f"max_connections={args.max_connections}", *_CUT_OFF, *tls]
-
-
-def _tls_files(args: OrthancIndexDbArgs) -> list[File]:
-    if args.certificate is None:
-        return []
+def _tls_files(certificate: Certificate, key: pulumi.Input[str]) -> list[File]:
     return [
-        File(path=_CERTIFICATE_FILE, content=args.certificate.chain),
-        File(path=_KEY_FILE, content=pulumi.Output.secret(args.key), mode="0400"),
+        File(path=_CERTIFICATE_FILE, content=certificate.chain),
+        File(path=_KEY_FILE, content=pulumi.Output.secret(key), mode="0400"),
         File(path=_HBA_FILE, content=_HBA),
     ]
-
-
-def _databases(args: OrthancIndexDbArgs) -> dict[str, str]:
-    return {node: names.database_of(node) for node in sorted(args.nodes)}
 
 
 def _mount_path(major_version: int) -> str:
@@ -258,6 +199,7 @@ def _mount_path(major_version: int) -> str:
 
 def _roles_file(nodes: Mapping[str, DatabaseOwner]) -> pulumi.Output[str]:
     """A line for each node, sorted: its role, which is also its database, the role's password, the identifier of its volume."""
-    known = sorted(nodes)
-    lines = (pulumi.Output.concat(names.database_of(node), " ", nodes[node].password, " ", nodes[node].data_id, "\n") for node in known)
+    lines = (
+        pulumi.Output.concat(names.database_of(name), " ", node.password, " ", node.data_id, "\n") for name, node in sorted(nodes.items())
+    )
     return pulumi.Output.secret(pulumi.Output.concat(*lines))

@@ -14,34 +14,24 @@ from configs import names
 
 @dataclass(frozen=True)
 class DicomEndpoint:
-    """Where a DICOM application is reached by the containers of a stack.
+    """Where the containers of a stack reach a DICOM application."""
 
-    Attributes:
-        aet: its AE title.
-        host: its host name or IP address. For a node it is an output of the network that makes it reachable: it exists before the node's
-            container. That breaks the circle of "the server needs the client, the client needs the server".
-        port: its port.
-    """
-
-    aet: str
+    aet: str  #: Its AE title.
+    #: Its host name or IP address. A node's is an output of its network, which exists before the node's container. So two nodes can know
+    #: each other: neither waits for the other.
     host: pulumi.Input[str]
     port: int = names.DICOM_PORT
 
 
 def private_network(
-    name: str,
-    *,
-    stack: Ownership | None = None,
-    internal: bool = False,
-    way_out: bool = True,
-    opts: pulumi.ResourceOptions | None = None,
+    name: str, *, stack: Ownership | None = None, internal: bool = False, way_out: bool = True, opts: pulumi.ResourceOptions | None = None
 ) -> docker.Network:
     """A bridge network. Containers on it refer to it by output, and are replaced with it: Docker removes no network that has users.
 
     Args:
         name: its name; the physical name is ``<stack>-<name>``.
         stack: the stack that owns it; None for the stack that Pulumi runs.
-        internal: whether it leads nowhere but to its containers: no way out, and no port of the host leads in.
+        internal: whether it connects its containers alone: no way out, and no port of the host leads in.
         way_out: whether its containers can begin connections to outside the engine's machine; without, they can only answer.
         opts: the caller's options.
     """
@@ -60,10 +50,5 @@ def private_network(
 
 
 def reached_on(network: pulumi.Input[str], name: str) -> pulumi.Output[str]:
-    """The host name of a container for the others on a network, by output of the network.
-
-    Args:
-        network: the network's physical name.
-        name: the container's name in the stack, which is its alias on the network.
-    """
+    """The host name, on a network of this physical name, of the container with this alias; an output of the network."""
     return pulumi.Output.from_input(network).apply(lambda _: name)

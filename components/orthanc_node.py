@@ -11,8 +11,7 @@ from typing import Any
 import pulumi
 import pulumi_docker as docker
 
-from components.container import PAYLOAD, START_SECONDS, File, Limits, Port, container, data_volume, eager_probe, patience, shown, url_of
-from components.engine import reached_at
+from components.container import PAYLOAD, START_SECONDS, File, Limits, PublishedArgs, container, data_volume, shown
 from components.index_db import IndexDatabase
 from components.network import DicomEndpoint, reached_on
 from components.ownership import Ownership
@@ -23,49 +22,35 @@ from configs.plan import COMMITMENT_REQUEST, PERMISSIONS
 from configs.secrets import Certificate
 
 #: DCMTK reads these two; Orthanc's own TcpNoDelay is for HTTP. Without the first, small writes wait for delayed acknowledgements: one
-#: association carried 17 images/s of a CT series, and 97 with it, 123 with the second.
+#: association carried 17 images/s of a CT series, 97 with the first, 123 with both.
 _TRANSPORT = {"TCP_BUFFER_LENGTH": "1048576", "TCP_NODELAY": "1"}
-
-#: How the containers reach the machine that runs the engine; Docker Desktop resolves it by itself, engines on Linux from 20.10 on by this.
-_ENGINE_HOST = ("host.docker.internal", "host-gateway")
-
-#: The script in Python that answers storage commitment, and the script in Lua that says what each user may do; both images run them.
-_COMMITMENT_SCRIPT = "/etc/orthanc/commitment.py"
-_ROLES_SCRIPT = "/etc/orthanc/roles.lua"
-
-_STORAGE = "/var/lib/orthanc/db"
-_DB_TRUSTED = "/etc/orthanc/tls-database.pem"
-
+#: The name of the machine that runs the engine. Docker Desktop resolves it by itself, engines on Linux from 20.10 on by this entry.
+_ENGINE_HOST = {"host.docker.internal": "host-gateway"}
 #: The images' files are another user's (999), and Orthanc runs as root: without it, not even /etc/hostid could be written.
 _CAPABILITIES = ("DAC_OVERRIDE",)
+
+#: The script in Python that answers storage commitment, and the script in Lua that decides what each user may do; both images run them.
+_COMMITMENT_SCRIPT = "/etc/orthanc/commitment.py"
+_ROLES_SCRIPT = "/etc/orthanc/roles.lua"
+_STORAGE = "/var/lib/orthanc/db"
+_DB_TRUSTED = "/etc/orthanc/tls-database.pem"
 
 
 @dataclass(frozen=True)
 class User:
-    """A user of a node's web interface and REST API.
+    """A user of a node's web interface and REST API."""
 
-    Attributes:
-        role: admin, viewer, uploader or forwarder: what payload/roles.lua lets the user do.
-        password: the user's password.
-    """
-
-    role: str
+    role: str  #: admin, viewer, uploader or forwarder: payload/roles.lua has the requests of each.
     password: pulumi.Input[str]
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A DICOM application that a node knows: an entry of its DicomModalities.
+    """A DICOM application that a node knows: an entry of its DicomModalities."""
 
-    Attributes:
-        endpoint: where it is reached.
-        permissions: what it may ask of the node, as Orthanc names it (``AllowStore``); everything else is refused.
-        tls: whether it is reached by DICOM TLS.
-    """
-
-    endpoint: DicomEndpoint
-    permissions: frozenset[str] = frozenset()
-    tls: bool = False
+    endpoint: DicomEndpoint  #: Where it is reached.
+    permissions: frozenset[str] = frozenset()  #: What it may ask of the node, as Orthanc names it (``AllowStore``); the rest is refused.
+    tls: bool = False  #: Whether it is reached by DICOM TLS.
 
     def modality(self, host: str) -> dict[str, object]:
         """The entry in the long form of Orthanc's configuration."""
@@ -79,51 +64,27 @@ class Peer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OrthancNodeArgs:
-    """What an OrthancNode is made from. What is plain (no Input) steers the program.
+class OrthancNodeArgs(PublishedArgs):
+    """The arguments of an OrthancNode."""
 
-    Attributes:
-        aet: its AE title.
-        image: the image's ID.
-        network: the network that it is reached on by the others, and its ports by the host.
-        users: the users of its web interface and REST API, by name. One at least is an admin.
-        http_port: the host's port for HTTP.
-        dicom_port: the host's port for DICOM.
-        address: the host's IP address that both ports are bound to.
-        host: where they are reached; the address when left out.
-        peers: the DICOM applications that it knows, by name. All others are refused.
-        options: Orthanc's options, laid over the baseline that makes a node safe, and under what is computed here.
-        deletes: whether its forwarder deletes what all destinations have confirmed.
-        unsafe: the options that weaken it on purpose, for a preview to show.
-        tls: its certificate, and those that it accepts; None for a node that speaks TLS with nobody.
-        index: the database for its index; None for an index in SQLite, in its data volume.
-        data: its data volume; one of its own when left out.
-        server_id: what Orthanc keys its saved jobs to (DatabaseServerIdentifier); the node's physical name when left out. Another one
-            forgets the jobs. Orthanc's own default is made from the MAC address, which a new container changes.
-        limits: what its container may use of the machine.
-        start_seconds: how long it may take to become healthy.
-        stack: the stack that owns it; None for the stack that Pulumi runs.
-    """
-
-    aet: str
-    image: pulumi.Input[str]
-    network: pulumi.Input[str]
-    users: Mapping[str, User]
-    http_port: int
-    dicom_port: int
-    address: str = "127.0.0.1"
-    host: str = ""
-    peers: Mapping[str, Peer] = field(default_factory=dict)
+    aet: str  #: Its AE title.
+    network: pulumi.Input[str]  #: The network where others reach it, and the host its ports.
+    users: Mapping[str, User]  #: The users of its web interface and REST API, by name. At least one is an admin.
+    http_port: int  #: The host's port for HTTP.
+    dicom_port: int  #: The host's port for DICOM.
+    peers: Mapping[str, Peer] = field(default_factory=dict)  #: The DICOM applications that it knows, by name. All others are refused.
+    #: Orthanc's options. They replace those of the baseline that makes a node safe, and not those that are computed here.
     options: Mapping[str, Any] = field(default_factory=dict)
-    deletes: bool = False
-    unsafe: Sequence[str] = ()
-    tls: NodeTls | None = None
-    index: IndexDatabase | None = None
-    data: docker.Volume | None = None
+    deletes: bool = False  #: Whether its forwarder deletes what all destinations have confirmed.
+    unsafe: Sequence[str] = ()  #: The options that weaken it on purpose, for a preview to show.
+    tls: NodeTls | None = None  #: Its certificate, and those that it accepts; None for a node that never uses TLS.
+    index: IndexDatabase | None = None  #: The database for its index; None for an index in SQLite, in its data volume.
+    data: docker.Volume | None = None  #: Its data volume; made here when left out.
+    #: Orthanc's DatabaseServerIdentifier, the key of its saved jobs; the node's physical name when left out. Another one forgets the jobs.
+    #: Orthanc's own default is made from the MAC address, which a new container changes.
     server_id: str = ""
-    limits: Limits = field(default_factory=Limits)
-    start_seconds: int = START_SECONDS
-    stack: Ownership | None = None
+    limits: Limits = field(default_factory=Limits)  #: What its container may use of the machine.
+    start_seconds: int = START_SECONDS  #: How long it may take to become healthy.
 
     @property
     def commits(self) -> bool:
@@ -140,29 +101,20 @@ class OrthancNodeArgs:
 class OrthancNode(pulumi.ComponentResource):
     """An Orthanc with a data volume.
 
-    Its configuration is in two files, which both the upstream image and this project's merge: a public one and a secret one. The
-    public one is also an input of this component, so that a preview shows which option changes: of the container's files, pulumi-docker
-    shows none as soon as one of them is secret.
+    Its configuration is in two files, a public one and a secret one, which both the upstream image and this project's merge. The public
+    one is also an input of this component, so that a preview shows which option changes: of the container's files, pulumi-docker shows
+    none as soon as one of them is secret.
 
-    Does not forward by itself: Forwarder does. Does not create its database: OrthancIndexDb does.
-
-    Attributes:
-        name: its name, which is its host name on its networks.
-        endpoint: where the other nodes reach it.
-        tls_certificate: the certificate that it serves TLS with; None where it does not.
-        http_url: its web interface, from the host.
-        dicom_host: where the host publishes its DICOM port.
-        dicom_port: that port.
-        revision: changes when the node is deployed anew with another image or public configuration.
+    It does not forward by itself: Forwarder does. It does not create its database: OrthancIndexDb does.
     """
 
-    name: str
-    endpoint: DicomEndpoint
-    tls_certificate: Certificate | None
-    http_url: pulumi.Output[str]
-    dicom_host: pulumi.Output[str]
-    dicom_port: pulumi.Output[int]
-    revision: pulumi.Output[str]
+    name: str  #: Its name, which is its host name on its networks.
+    endpoint: DicomEndpoint  #: Where the other nodes reach it.
+    tls_certificate: Certificate | None  #: The certificate of the TLS that it serves; None where it serves none.
+    http_url: pulumi.Output[str]  #: Its web interface, from the host.
+    dicom_host: pulumi.Output[str]  #: Where the host publishes its DICOM port.
+    dicom_port: pulumi.Output[int]  #: That port.
+    revision: pulumi.Output[str]  #: Changes with the node's image and public configuration, its links excepted.
 
     def __init__(self, name: str, args: OrthancNodeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         data_format = names.postgresql_format() if args.index else names.sqlite_format()
@@ -172,19 +124,19 @@ class OrthancNode(pulumi.ComponentResource):
         data = args.data or data_volume(f"{name}-data", data_format=data_format, stack=args.stack, opts=own)
         self.name, self.endpoint = name, DicomEndpoint(args.aet, reached_on(args.network, name))
         self.tls_certificate = args.tls.certificate if args.tls and args.tls.serves else None
-        # Not by output of the container, nor of anything else: what reads it is not replaced with this node, keeps nothing of this
-        # stack from being destroyed, and may be made side by side with it.
+        # Not an output of the container, nor of another resource: what reads it is not replaced with this node, keeps nothing of this
+        # stack from being destroyed, and may be made at the same time.
         self.revision = shown(pulumi.Output.all(args.image, configuration).apply(_revision))
         made = container(
             f"{name}-container",
             self,
-            stack=args.stack,
+            args,
             name=name,
             role="node",
-            image=args.image,
             networks=[args.network, *([args.index.network] if args.index else [])],
             limits=args.limits,
             start_seconds=args.start_seconds,
+            starts_slowly=True,
             environment=_TRANSPORT,
             files=[
                 File(path="/etc/orthanc/orthanc.json", content=configuration.apply(_as_file)),
@@ -194,42 +146,40 @@ class OrthancNode(pulumi.ComponentResource):
                 *(args.tls.files() if args.tls else []),
             ],
             volumes=[(data.name, _STORAGE)],
-            ports=[
-                Port(internal=names.HTTP_PORT, external=args.http_port, address=args.address),
-                Port(internal=names.DICOM_PORT, external=args.dicom_port, address=args.address),
-            ],
-            hosts=[_ENGINE_HOST],
+            ports={names.HTTP_PORT: args.http_port, names.DICOM_PORT: args.dicom_port},
+            address=args.address,
+            hosts=_ENGINE_HOST,
             # The image's own probe reads the user from the configuration: no password on a command line.
-            healthcheck=eager_probe("/probes/test-aliveness.py", seconds_to_start=patience(args.start_seconds)),
+            probe="/probes/test-aliveness.py",
             # Orthanc ends its associations and saves its jobs.
             grace_seconds=60,
             capabilities=_CAPABILITIES,
             after=args.index.after if args.index else (),
         )
-        # By output of the container: these are true when it serves.
-        host = args.host or reached_at(args.address)
-        self.http_url = made.name.apply(lambda _: url_of(host, args.http_port, tls=self.tls_certificate is not None))
-        self.dicom_host = made.name.apply(lambda _: host)
+        # Outputs of the container: they exist when it serves.
+        self.http_url = made.name.apply(lambda _: args.url(args.http_port, tls=self.tls_certificate is not None))
+        self.dicom_host = made.name.apply(lambda _: args.reached_at)
         self.dicom_port = made.name.apply(lambda _: args.dicom_port)
         self.register_outputs({"dicomHost": self.dicom_host, "dicomPort": self.dicom_port, "httpUrl": self.http_url})
 
 
 def _inputs(args: OrthancNodeArgs, configuration: pulumi.Output[dict[str, Any]]) -> dict[str, Any]:
     """What a preview shows of a node besides its container."""
-    roles = {name: user.role for name, user in sorted(args.users.items())}
-    more: dict[str, Any] = {"unsafe": sorted(args.unsafe)} if args.unsafe else {}
-    if args.tls:
-        more["certificate"] = args.tls.certificate.shown()
-    if args.trusts:
-        more["trusts"] = {name: one.trust_fingerprint for name, one in sorted(args.trusts.items())}
-    return {"configuration": shown(configuration), "roles": roles, **more}
+    trusts = {name: certificate.trust_fingerprint for name, certificate in sorted(args.trusts.items())}
+    return {
+        "configuration": shown(configuration),
+        "roles": {name: user.role for name, user in sorted(args.users.items())},
+        **({"unsafe": sorted(args.unsafe)} if args.unsafe else {}),
+        **({"certificate": args.tls.certificate.shown()} if args.tls else {}),
+        **({"trusts": trusts} if trusts else {}),
+    }
 
 
 def _public(name: str, args: OrthancNodeArgs) -> pulumi.Output[dict[str, Any]]:
-    """The node's configuration, less its secrets. What is computed lies over everything else.
+    """The node's configuration without its secrets: the baseline, replaced by its own options, replaced by what is computed here.
 
-    Only the peers' hosts are outputs. They are resolved first, and everything else stays plain: outputs inside a large mapping cost
-    the program tens of milliseconds for each node.
+    Only the peers' hosts are outputs. They are resolved first: outputs inside a large mapping cost the program tens of milliseconds for
+    each node.
     """
 
     def configuration(hosts: Mapping[str, str]) -> dict[str, Any]:
@@ -251,7 +201,7 @@ def _public(name: str, args: OrthancNodeArgs) -> pulumi.Output[dict[str, Any]]:
                 "Port": args.index.port,
                 "Database": args.index.database,
                 "Username": args.index.database,
-                # With it, the secret file's ConnectionUri is what counts, and verifies the server's certificate.
+                # With TLS, the plugin uses the secret file's ConnectionUri, which verifies the server's certificate.
                 "EnableSsl": args.index.certificate is not None,
             }
         if args.tls:
@@ -262,32 +212,30 @@ def _public(name: str, args: OrthancNodeArgs) -> pulumi.Output[dict[str, Any]]:
 
 
 def _as_file(configuration: Mapping[str, Any]) -> str:
-    """As JSON without a `$`: upstream's entry point puts variables in before it reads it (generateConfiguration.py), also for `$NAME`, so
-    that the AE title `CT$1` would be `CT`. Orthanc itself knows `${NAME}` alone, which the settings refuse.
+    """JSON without a `$`: upstream's entry point expands `$NAME` before it reads the file (generateConfiguration.py), and the AE title
+    `CT$1` would become `CT`. Orthanc itself expands `${NAME}` alone, which the settings refuse.
     """
     return json.dumps(configuration, sort_keys=True, indent=1).replace("$", r"\u0024")
 
 
 def _revision(made_of: Sequence[Any]) -> str:
-    """A short mark of an image and a configuration, less what its links are: one more sender does not concern all the others."""
+    """A digest of an image and a configuration without its links: one more sender does not concern all the others."""
     image, configuration = made_of
-    told = {key: value for key, value in configuration.items() if key not in OF_LINKS}
-    return hashlib.sha256(f"{image}\n{_as_file(told)}".encode()).hexdigest()[:12]
+    digested = {key: value for key, value in configuration.items() if key not in OF_LINKS}
+    return hashlib.sha256(f"{image}\n{_as_file(digested)}".encode()).hexdigest()[:12]
 
 
 def _scripts(args: OrthancNodeArgs) -> list[File]:
-    commitment = (PAYLOAD / "commitment.py").read_text(encoding="utf-8")
-    # The script's data, and the script. Neither a user's name nor a role holds a character that Lua would read otherwise.
+    commitment, lua = ((PAYLOAD / file).read_text(encoding="utf-8") for file in ("commitment.py", "roles.lua"))
+    # The Lua script's data comes first. Users' names and roles have no characters with a meaning in Lua.
     roles = "".join(f"  ['{name}'] = '{user.role}',\n" for name, user in sorted(args.users.items()))
     data = f"local ROLES = {{\n{roles}}}\nlocal DELETES = {str(args.deletes).lower()}\n\n"
-    return [
-        *([File(path=_COMMITMENT_SCRIPT, content=commitment)] if args.commits else []),
-        File(path=_ROLES_SCRIPT, content=data + (PAYLOAD / "roles.lua").read_text(encoding="utf-8")),
-    ]
+    scripts = [File(path=_COMMITMENT_SCRIPT, content=commitment)] if args.commits else []
+    return [*scripts, File(path=_ROLES_SCRIPT, content=data + lua)]
 
 
 def _secret(args: OrthancNodeArgs) -> pulumi.Output[str]:
-    """The secret part of the node's configuration. An admin is its first user: as that one, the images' probes ask for the changes."""
+    """The secret part of the node's configuration. An admin is its first user: the images' probes log in as the first one."""
     users = sorted(args.users, key=lambda user: (args.users[user].role != "admin", user))
     secrets: dict[str, Any] = {"RegisteredUsers": {user: args.users[user].password for user in users}}
     if args.index:
@@ -296,6 +244,6 @@ def _secret(args: OrthancNodeArgs) -> pulumi.Output[str]:
 
 
 def _uri(index: IndexDatabase) -> pulumi.Output[str]:
-    """How libpq finds a database, and makes sure that it is the right one: the plugin's own options know no verification."""
-    where = f"@{index.host}:{index.port}/{index.database}?sslmode=verify-full&sslrootcert={_DB_TRUSTED}"
-    return pulumi.Output.concat(f"postgresql://{index.database}:", index.password, where)
+    """libpq's URI of a database whose server's certificate is verified: the plugin's own options cannot do that."""
+    server = f"{index.host}:{index.port}/{index.database}?sslmode=verify-full&sslrootcert={_DB_TRUSTED}"
+    return pulumi.Output.concat(f"postgresql://{index.database}:", index.password, "@", server)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import pulumi
 
@@ -15,15 +14,11 @@ from configs.held import KEEPS_DATA, OWNER
 
 @dataclass(frozen=True)
 class Ownership:
-    """The stack that a resource on the engine belongs to.
+    """The stack that a resource on the engine belongs to."""
 
-    Attributes:
-        prefix: what its physical name begins with; the project's and the stack's name when left out.
-        owner: the identifier of the state that made it; on no label when left out.
-    """
-
+    #: What its physical name begins with; the project's and the stack's name when left out.
     prefix: str = field(default_factory=lambda: names.prefix(pulumi.get_stack(), pulumi.get_project()))
-    owner: pulumi.Input[str] | None = None
+    owner: pulumi.Input[str] | None = None  #: The identifier of the state that made it; on no label when left out.
 
     def physical(self, name: str) -> str:
         """The name on the engine of a part with this name."""
@@ -37,15 +32,14 @@ class Ownership:
 
 
 def owner_of(prefix: str, held: str, *, keep: bool) -> Ownership:
-    """The identifier of this stack's state, made and kept in it by the first deployment.
+    """The ownership by this stack's state, whose identifier the first deployment makes and keeps in the state.
 
-    It is in the state before anything that carries it: a run that is killed leaves nothing on the engine that the next run would take for
-    another stack's.
+    The state has it before any resource carries it. So what a killed run leaves on the engine is never taken for another stack's.
 
     Args:
         prefix: what the stack's physical names begin with.
         held: the identifier that the state holds; empty before the first deployment.
-        keep: whether the stack's data is kept: remembered in the state for the next run, whatever its stack file says.
+        keep: whether the stack's data is kept. The next run finds this in the state, whatever its stack file says.
     """
     value = {OWNER: held or fresh_identifier(), KEEPS_DATA: keep}
     stash = pulumi.Stash(OWNER, input=value, opts=pulumi.ResourceOptions(protect=keep))
@@ -53,17 +47,12 @@ def owner_of(prefix: str, held: str, *, keep: bool) -> Ownership:
 
 
 def fresh_identifier() -> pulumi.Input[str]:
-    """A random identifier for something that is about to be made.
+    """A random identifier for a new resource. Unknown in a preview: `up` makes another one than the plan of a preview would name."""
 
-    Not known in a preview: a plan that named one would not be fulfilled by the run that follows it.
-    """
-    return _unknown() if pulumi.runtime.is_dry_run() else secrets.token_hex(8)
+    async def nothing() -> str:
+        return ""
 
-
-def _unknown() -> pulumi.Output[Any]:
-    async def nothing() -> None: ...
-
-    async def known() -> bool:
+    async def is_known() -> bool:
         return False
 
-    return pulumi.Output(set(), nothing(), known())
+    return pulumi.Output(set(), nothing(), is_known()) if pulumi.runtime.is_dry_run() else secrets.token_hex(8)

@@ -1,5 +1,5 @@
-"""What is asked of the stack's state, the engine and this machine before a resource is touched: data that is another stack's or that is
-lost, ports that are taken, containers that are still starting.
+"""What is checked against the stack's state, the engine and this machine before a resource is touched: data that is lost or another
+stack's, ports that are taken, containers that are still starting.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import errno
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pulumi
 
@@ -26,22 +26,51 @@ from images import ImageChoice, candidates, choose, is_alpine
 _READ_ATTEMPTS = 20
 _READ_PAUSE_SECONDS = 0.1
 
+_WHOSE = """It may hold patients' images, and is left alone.
+      - This very stack, deployed from another checkout or login: use its state, by the same `pulumi login` or a copy of its .pulumi-state/.
+      - Another stack: give this one, or its node, another name.
+      - Its state is lost, and nothing else uses it: take it over, by orthanc-stack:adopt: [{volume}] in the stack file, for
+        as long as it is used."""
+_LOST = """Its images are lost unless there is a backup: restore that first, into a volume of
+      that name and with its labels (`make drift` shows what is missing). To go on without them, have the state forget it, then deploy:
+          eval "$(make -s env STACK=…)"      and      pulumi refresh"""
+#: Why a node, or the database, must not use its volume.
+_GONE = f"had the volume {{volume}}, which is gone from the engine. {_LOST}"
+_MADE_ANEW = f"had the volume {{volume}}, which is gone; one of that name was made anew. {_LOST}"
+_ANOTHERS = f"needs the volume {{volume}}, which another state made ({{owner}}). {_WHOSE}"
+_UNKNOWN = f"needs the volume {{volume}}, which this stack's state does not hold. {_WHOSE}"
+#: Why its data does not fit the stack file.
+_OTHER_INDEX = (
+    "does not fit the volume {volume}, whose index is in {held}: its images would stay on the disk and not be found. "
+    "Set it back; to change over, add a node with another name and send the images to it."
+)
+_OTHER_SORTING = (
+    "does not fit the data in the volume {volume}, which was made under {libc}'s PostgreSQL. Alpine's C library sorts text otherwise than "
+    "Debian's: with the same indexes, a search would miss some entries and find others twice. Set it back; to change over, dump the "
+    "databases under the old image and restore them into a new volume."
+)
+_OTHER_VERSION = (
+    "does not fit the data in the volume {volume}, which PostgreSQL {was} wrote. Another major version cannot read it: set it back; to "
+    "upgrade, dump the databases with the old version and restore them into a new volume."
+)
+#: Why a port cannot be bound. Other errors do not count: ports below 1024 are for the engine to bind, not for this program.
+_UNBOUND = {
+    errno.EADDRINUSE: (
+        "is taken on this host, at {address}, by something outside this stack. See what it is (ss -ltnp 'sport = :{port}'), or set "
+        "another port. A node of this stack that is no longer in the stack file, or had another name, holds its ports until it is gone."
+    ),
+    errno.EADDRNOTAVAIL: "cannot be bound: {address} is not an address of this host. Correct bind.",
+}
+
 
 @dataclass(frozen=True)
 class Situation:
-    """Where a stack is deployed, and what is there of it already.
-
-    Attributes:
-        settings: the stack's settings.
-        prefix: what its physical names begin with.
-        held: what its state holds.
-        engine: what the engine holds.
-    """
+    """Where a stack is deployed, and what exists of it already. A part is a node, or the database, by name."""
 
     settings: StackSettings
-    prefix: str
-    held: Held = field(default_factory=Held)
-    engine: Engine = field(default_factory=Engine)
+    prefix: str  #: What its physical names begin with.
+    held: Held = field(default_factory=Held)  #: What its state holds.
+    engine: Engine = field(default_factory=Engine)  #: What the engine holds.
 
     @property
     def keeps_data(self) -> bool:
@@ -53,16 +82,26 @@ class Situation:
         """The images to run."""
         return choose(self.settings.images, self.engine.images)
 
+    @property
+    def data_parts(self) -> dict[str, tuple[str, str]]:
+        """The parts with a data volume, in order: the path of the setting that the data must fit, and the format that it means."""
+        settings = self.settings
+        parts: dict[str, tuple[str, str]] = {node.name: (f"nodes[{i}].index", node.index) for i, node in enumerate(settings.nodes)}
+        if settings.index_nodes:
+            wanted = names.postgresql_format(settings.index_db.major_version, alpine=is_alpine(self.images.postgres))
+            parts[names.DB_HOST] = ("indexDb.majorVersion", wanted)
+        return dict(sorted(parts.items()))
+
     def keeps(self, part: str) -> bool:
-        """Whether the data volume of a node, or of the database, is protected: one that the stack file adopts is, too."""
+        """Whether the data volume of a part is protected: one that the stack file adopts is, too."""
         return self.keeps_data or self.volume_of(part) in self.settings.adopt
 
     def holds(self, part: str) -> bool:
-        """Whether the state holds the data volume of a node, or of the database."""
+        """Whether the state holds the data volume of a part."""
         return f"{part}-data" in self.held.volumes
 
     def volume_of(self, part: str) -> str:
-        """The name of the data volume of a node, or of the database: the one that it has, or the one that it gets."""
+        """The name of the data volume of a part: the one that it has, or the one that it gets."""
         return self.held.volumes.get(f"{part}-data", f"{self.prefix}-{part}")
 
     def host_of(self, address: str) -> str:
@@ -76,18 +115,18 @@ class Situation:
         return self.holds(part) and self.volume_of(part) not in self.held.labelled
 
     def warnings(self) -> Iterator[str]:
-        """What becomes of the data of a stack that was prod, and addresses that open on the engine's machine alone."""
-        if self.held.keeps_data and not self.settings.is_prod:
+        """Data of a stack that was prod and is no longer protected; addresses that open on the engine's machine alone."""
+        settings, host = self.settings, self.engine.host
+        if self.held.keeps_data and not settings.is_prod:
             volumes = ", ".join(sorted(self.held.volumes.values()))
             yield (
                 "releaseData: the data volumes are no longer protected. After this run, `pulumi destroy`, and a node that is removed from "
                 f"the stack file, delete patients' images: {volumes}."
-                if self.settings.release_data
+                if settings.release_data
                 else f"environment is dev, and the stack was prod: its data volumes stay protected ({volumes}). releaseData: true in the "
                 "stack file gives them up."
             )
-        settings, host = self.settings, self.engine.host
-        bound = {settings.bind_of(node) for node in settings.nodes} | ({settings.bind_of(settings.adminer)} if settings.adminer else set())
+        bound = {settings.bind_of(part) for part in (*settings.nodes, settings.adminer) if part}
         if host and (loopback := sorted(filter(is_loopback, bound))):
             yield (
                 f"The engine is at {host}, and ports are bound to {', '.join(loopback)} there: these addresses open on that machine alone. "
@@ -96,28 +135,22 @@ class Situation:
 
 
 def look(loaded: Loaded, config: Mapping[str, str]) -> Situation:
-    """Find out where a stack is deployed, and whether it can be.
-
-    Args:
-        loaded: its settings.
-        config: the whole configuration that Pulumi hands over.
+    """Find out where a stack is deployed, and whether it can be, by its stack file and all the configuration that Pulumi hands over.
 
     Raises:
-        SettingsError: something stands against the deployment. No resource was touched.
+        SettingsError: the stack cannot be deployed as it is. No resource was touched.
     """
-    stack, docker = pulumi.get_stack(), docker_command(config)
-    settings = loaded.settings
+    stack, docker, settings = pulumi.get_stack(), docker_command(config), loaded.settings
     situation = Situation(settings, names.prefix(stack, pulumi.get_project()), _read_state())
     parts = [*(part for node in settings.nodes for part in (node.name, names.forwarder_of(node.name))), names.ADMINER]
-    logical = [*(f"{part}-container" for part in parts), names.DB_ROLES]
-    containers = [situation.held.containers[name] for name in logical if name in situation.held.containers]
-    volumes = sorted({*map(situation.volume_of, _data_parts(situation)), *settings.adopt})
-    found = engines.inspect(docker, candidates(), containers, volumes)
-    situation = Situation(settings, situation.prefix, situation.held, found)
+    logical = (*(f"{part}-container" for part in parts), names.DB_ROLES)
+    containers = [identifier for name in logical if (identifier := situation.held.containers.get(name))]
+    volumes = sorted({*map(situation.volume_of, situation.data_parts), *settings.adopt})
+    situation = replace(situation, engine=engines.inspect(docker, candidates(), containers, volumes))
     if problems := check(loaded.parts, situation, docker):
         raise SettingsError(report(problems, stack_file_name(stack)))
-    if not pulumi.runtime.is_dry_run() and (still := await_starts(start_limits(situation), docker, pulumi.log.info)):
-        raise SettingsError(still)
+    if not pulumi.runtime.is_dry_run() and (refusal := await_starts(start_limits(situation), docker, pulumi.log.info)):
+        raise SettingsError(refusal)
     return situation
 
 
@@ -146,98 +179,49 @@ def check(parts: Parts, situation: Situation, docker: Sequence[str]) -> list[Pro
         return [Problem("the Docker engine", f"is not reached: {engine.error}\n      {hint}")]
     problems = list(_owners(situation, docker)) or list(_formats(situation))
     if situation.settings.images.source == "local" and (missing := sorted(set(candidates()) - engine.images)):
-        problems.append(
-            Problem("images.source", f"needs images that the engine does not hold: {', '.join(missing)}. Build them: make images", "local")
-        )
+        message = f"needs images that the engine does not hold: {', '.join(missing)}. Build them: make images"
+        problems.append(Problem("images.source", message, "local"))
     if engine.local:
         problems += [problem for port in host_ports(parts) if port.port not in engine.ports and (problem := _try_port(port))]
     return problems
 
 
-def _data_parts(situation: Situation) -> dict[str, tuple[str, str]]:
-    """The parts that have a data volume, by name: the setting that the data must fit, and the format that this setting means."""
-    settings = situation.settings
-    parts: dict[str, tuple[str, str]] = {node.name: (f"nodes[{i}].index", node.index) for i, node in enumerate(settings.nodes)}
-    if settings.index_nodes:
-        alpine = is_alpine(situation.images.postgres)
-        parts[names.DB_HOST] = ("indexDb.majorVersion", names.postgresql_format(settings.index_db.major_version, alpine=alpine))
-    return parts
-
-
-_WHOSE = """It may hold patients' images, and is left alone.
-      - This very stack, deployed from another checkout or login: use its state, by the same `pulumi login` or a copy of its .pulumi-state/.
-      - Another stack: give this one, or its node, another name.
-      - Its state is lost, and nothing else uses it: take it over, by orthanc-stack:adopt: [{volume}] in the stack file, for
-        as long as it is used."""
-
-_LOST = """Its images are lost unless there is a backup: restore that first, into a volume of
-      that name and with its labels (`make drift` shows what is missing). To go on without them, have the state forget it, then deploy:
-          eval "$(make -s env STACK=…)"      and      pulumi refresh"""
-
-
 def _owners(situation: Situation, docker: Sequence[str]) -> Iterator[Problem]:
-    """Volumes that are not this stack's, whose images would be shown here and deleted with it; and its own that are lost, in whose place an
-    empty one would stand.
+    """Volumes of other stacks, whose images would be shown here and deleted with this one; own volumes that are lost, each of which an
+    empty one would replace.
     """
-    adopted = [volume for volume in situation.settings.adopt if volume in situation.engine.volumes]
+    volumes = situation.engine.volumes
+    adopted = [volume for volume in situation.settings.adopt if volume in volumes]
     if adopted and (users := engines.users_of(adopted, docker, situation.held.containers.values())):
-        said = f"takes over {', '.join(adopted)}, which {', '.join(users)} still uses. Remove that first: docker rm -f"
-        yield Problem("adopt", said, list(adopted))
-    own = {situation.volume_of(part) for part in _data_parts(situation)}
-    if unknown := sorted(set(adopted) - own):
-        said = f"names a volume that no part of this stack has: {', '.join(unknown)}. Theirs are {', '.join(sorted(own))}. Leave it out."
-        yield Problem("adopt", said, unknown)
-    for part, (path, _) in sorted(_data_parts(situation).items()):
-        place = f"{path.partition('.')[0]}.name" if part != names.DB_HOST else "indexDb"
-        if situation.volume_of(part) not in adopted and (said := _objection(part, situation)):
-            yield Problem(place, said, part)
-
-
-def _objection(part: str, situation: Situation) -> str:
-    """Why a node, or the database, must not use its volume; empty where it may."""
-    volume = situation.volume_of(part)
-    found = situation.engine.volumes.get(volume)
-    if found is None:
-        return f"had the volume {volume}, which is gone from the engine. {_LOST}" if situation.holds(part) else ""
-    if situation.is_own(part, found):
-        return ""
-    if found.owner:
-        return f"needs the volume {volume}, which another state made ({found.owner}). {_WHOSE.format(volume=volume)}"
-    if situation.holds(part):
-        return f"had the volume {volume}, which is gone; one of that name was made anew. {_LOST}"
-    return f"needs the volume {volume}, which this stack's state does not hold. {_WHOSE.format(volume=volume)}"
+        message = f"takes over {', '.join(adopted)}, which {', '.join(users)} still uses. Remove that first: docker rm -f"
+        yield Problem("adopt", message, list(adopted))
+    own = {part: situation.volume_of(part) for part in situation.data_parts}
+    if unknown := sorted({*adopted} - {*own.values()}):
+        known = ", ".join(sorted(own.values()))
+        message = f"names a volume that no part of this stack has: {', '.join(unknown)}. Its volumes are {known}. Leave it out."
+        yield Problem("adopt", message, unknown)
+    for part, (path, _) in situation.data_parts.items():
+        found, held = volumes.get(own[part]), situation.holds(part)
+        if own[part] in adopted or (situation.is_own(part, found) if found else not held):
+            continue
+        message = _GONE if not found else _ANOTHERS if found.owner else _MADE_ANEW if held else _UNKNOWN
+        place = "indexDb" if part == names.DB_HOST else f"{path.partition('.')[0]}.name"
+        yield Problem(place, message.format(volume=own[part], owner=found.owner if found else ""), part)
 
 
 def _formats(situation: Situation) -> Iterator[Problem]:
-    """Data that what the stack file wants cannot read."""
-    for part, (path, wanted) in sorted(_data_parts(situation).items()):
+    """Data that cannot be read as the stack file has it."""
+    for part, (path, wanted) in situation.data_parts.items():
         volume = situation.volume_of(part)
         held = situation.engine.volumes.get(volume, Volume()).format or wanted
-        if held == wanted:
-            continue
+        (was, _, libc), (major, _, _) = (data_format.removeprefix("postgresql-").partition("-") for data_format in (held, wanted))
+        place, message, value = path, _OTHER_VERSION, major
         if part != names.DB_HOST:
-            message = (
-                f"does not fit the volume {volume}, whose index is in {held}: the images in it would be on the disk and no longer found. "
-                "Set it back; to change over, add a node with another name and send the images to it."
-            )
-            yield Problem(path, message, wanted)
-            continue
-        (_, was, *alpine), (_, major, *_) = held.split("-"), wanted.split("-")
-        if was == major:
-            of = "Alpine's" if alpine else "Debian's"
-            yield Problem(
-                "images.postgres",
-                f"does not fit the data in the volume {volume}, which was made under {of} PostgreSQL. "
-                "Alpine's C library sorts text otherwise than Debian's: the same indexes would find some things no more, and others twice. "
-                "Set it back; to change over, dump the databases under the old image and restore them into a new volume.",
-                situation.images.postgres,
-            )
-            continue
-        message = (
-            f"does not fit the data in the volume {volume}, which PostgreSQL {was} wrote. Another major version "
-            "cannot read it: set it back; to upgrade, dump the databases with the old version and restore them into a new volume."
-        )
-        yield Problem(path, message, major)
+            message, value = _OTHER_INDEX, wanted
+        elif was == major:
+            place, message, value = "images.postgres", _OTHER_SORTING, situation.images.postgres
+        if held != wanted:
+            yield Problem(place, message.format(volume=volume, held=held, was=was, libc=libc.capitalize() or "Debian"), value)
 
 
 def _try_port(wanted: HostPort) -> Problem | None:
@@ -248,18 +232,8 @@ def _try_port(wanted: HostPort) -> Problem | None:
         try:
             attempt.bind((wanted.address, wanted.port))
         except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                hint = (
-                    f"See what it is (ss -ltnp 'sport = :{wanted.port}'), or set another port. A node of this stack that is no longer in "
-                    "the stack file, or had another name, holds its ports until it is gone."
-                )
-                return Problem(
-                    wanted.path, f"is taken on this host, at {wanted.address}, by something that is not of this stack. {hint}", wanted.port
-                )
-            if error.errno == errno.EADDRNOTAVAIL:
-                return Problem(wanted.path, f"cannot be bound: {wanted.address} is not an address of this host. Correct bind.", wanted.port)
-            # Ports below 1024 are the engine's to bind, not ours.
-            return None
+            if message := _UNBOUND.get(error.errno or 0):
+                return Problem(wanted.path, message.format(address=wanted.address, port=wanted.port), wanted.port)
     return None
 
 
@@ -271,17 +245,10 @@ def start_limits(situation: Situation) -> dict[str, int]:
 
 
 def await_starts(limits: Mapping[str, int], docker: Sequence[str], say: Callable[[str], None]) -> str | None:
-    """Wait for containers that are starting, each for as long as it has: `up` might replace one in the middle of an upgrade.
+    """Wait for containers that are starting, by name with the most seconds for each: `up` might replace one during an upgrade of its data.
 
-    A container that ended and was started again has failed, and is not waited for.
-
-    Args:
-        limits: how many seconds each container has, by its name; those that are not there, or serve, are not waited for.
-        docker: the docker command.
-        say: shows the user a line.
-
-    Returns:
-        what to do about one that is starting still; None where there is none.
+    A container that ended and was started again has failed, and is not waited for. Returns what to do about a container that is still
+    starting; None where there is none.
     """
     begun = time.monotonic()
     told: set[str] = set()

@@ -11,7 +11,7 @@ import pulumi_docker as docker
 from components.adminer import Adminer, AdminerArgs
 from components.container import Limits, data_volume, identifier_of, image
 from components.forwarder import Forwarder, ForwarderArgs
-from components.index_db import DatabaseOwner, OrthancIndexDb, OrthancIndexDbArgs
+from components.index_db import DB_SHARES, DatabaseOwner, OrthancIndexDb, OrthancIndexDbArgs
 from components.network import DicomEndpoint, private_network, reached_on
 from components.orthanc_node import OrthancNode, OrthancNodeArgs, Peer, User
 from components.ownership import owner_of
@@ -20,17 +20,18 @@ from components.tls import NodeTls
 from configs import names
 from configs.loader import Loaded
 from configs.plan import NodePlan, Plan
-from configs.secrets import DB_PASSWORD, Certificate, forwarder_key, private_key_key
-from configs.settings import IndexDbSettings, NodeSettings
+from configs.secrets import DB_PASSWORD, forwarder_key, private_key_key
+from configs.settings import NodeSettings
 from images import ImageChoice, is_alpine
+
+#: The roles of images, as the output ``images`` lists them.
+_ROLES = ("orthanc", "postgres", "adminer")
 
 
 class StackImages(pulumi.ComponentResource):
-    """The images that a stack runs.
+    """The images that a stack runs."""
 
-    Attributes:
-        ids: the ID of each on the engine, by its role: orthanc, postgres, adminer.
-    """
+    ids: dict[str, pulumi.Output[str]]  #: The ID of each on the engine, by its role.
 
     def __init__(self, name: str, choice: ImageChoice, roles: tuple[str, ...]) -> None:
         super().__init__("orthanc-stack:index:StackImages", name, {"source": choice.source})
@@ -40,44 +41,39 @@ class StackImages(pulumi.ComponentResource):
 
 
 class Stack:
-    """The components of a stack.
+    """The components of a stack, from its plan, its stack file's certificates, and what exists of it already."""
 
-    Attributes:
-        nodes: its nodes, by name.
-        forwarders: the forwarders of those that forward, by the node's name.
-        adminer: Adminer, where the stack file asks for it.
-    """
+    nodes: dict[str, OrthancNode]  #: Its nodes, by name.
+    forwarders: dict[str, Forwarder]  #: Its forwarders, by the node's name.
+    adminer: Adminer | None  #: Adminer, where the stack file asks for it.
 
     def __init__(self, plan: Plan, loaded: Loaded, situation: Situation) -> None:
-        """Make them.
-
-        Args:
-            plan: what is to be made.
-            loaded: the stack file, for its certificates.
-            situation: what is there already, and what the parts are named.
-        """
         self.plan, self._loaded, self._situation = plan, loaded, situation
         self._secret = pulumi.Config().require_secret
         self._owner = owner_of(situation.prefix, situation.held.owner, keep=situation.keeps_data)
         self._images = StackImages("images", situation.images, plan.images).ids
-        self._networks = {name: self._network(name) for name in plan.networks}
-        self._volumes = {node.settings.name: self._node_volume(node) for node in plan.nodes.values()}
+        self._networks = {
+            name: private_network(name, stack=self._owner, internal=name == names.INDEX_NETWORK, way_out=name == names.DICOM_NETWORK).name
+            for name in plan.networks
+        }
+        self._volumes = {
+            name: self._volume(name, names.postgresql_format() if node.database else names.sqlite_format(), "OrthancNode")
+            for name, node in plan.nodes.items()
+        }
         self._db = self._index_db() if plan.databases else None
-        endpoints = self._endpoints()
+        dicom, settings = self._networks[names.DICOM_NETWORK], plan.settings
+        endpoints = {node.name: DicomEndpoint(node.aet, reached_on(dicom, node.name)) for node in settings.nodes}
+        endpoints |= {peer.name: DicomEndpoint(peer.aet, peer.host, peer.port) for peer in settings.modalities}
         self.nodes = {name: self._node(node, endpoints) for name, node in plan.nodes.items()}
-        self.forwarders = {node.name: self._forwarder(node) for node in plan.settings.forwarding_nodes}
+        self.forwarders = {node.name: self._forwarder(node) for node in settings.forwarding_nodes}
         self.adminer = self._adminer()
 
-    def _network(self, name: str) -> pulumi.Output[str]:
-        internal = name == names.INDEX_NETWORK
-        return private_network(name, stack=self._owner, internal=internal, way_out=name == names.DICOM_NETWORK).name
-
-    def _node_volume(self, node: NodePlan) -> docker.Volume:
-        data_format = names.postgresql_format() if node.database else names.sqlite_format()
-        return self._volume(node.settings.name, data_format, "OrthancNode")
+    def _published(self, address: str) -> dict[str, Any]:
+        """The arguments of a component whose ports are bound to an address of the host."""
+        return {"address": address, "host": self._situation.host_of(address), "stack": self._owner}
 
     def _volume(self, part: str, data_format: str, once_in: str) -> docker.Volume:
-        """The data volume of a part. Up to 2026-11 it was a child of the part's component, and is known by that, too."""
+        """The data volume of a part. Up to 2026-11 it was a child of the part's component: the alias finds it there."""
         parent = f"urn:pulumi:{pulumi.get_stack()}::{pulumi.get_project()}::orthanc-stack:index:{once_in}::{part}"
         opts = pulumi.ResourceOptions(protect=self._situation.keeps(part), aliases=[pulumi.Alias(parent=parent)])
         name = self._situation.volume_of(part)
@@ -85,7 +81,7 @@ class Stack:
 
     def _index_db(self) -> OrthancIndexDb:
         plan, db, situation = self.plan, self.plan.settings.index_db, self._situation
-        alpine = is_alpine(situation.images.postgres)
+        alpine, tls = is_alpine(situation.images.postgres), plan.settings.db_tls
         args = OrthancIndexDbArgs(
             image=self._images["postgres"],
             network=self._networks[names.INDEX_NETWORK],
@@ -97,23 +93,16 @@ class Stack:
             major_version=db.major_version,
             alpine=alpine,
             data=self._volume(names.DB_HOST, names.postgresql_format(db.major_version, alpine=alpine), "OrthancIndexDb"),
-            # Docker's own weight is 1024. All nodes wait for the database, so it gets twice as much.
-            limits=_limits(db, shares=2048),
+            limits=Limits(memory=db.memory, cpus=db.cpus, shares=DB_SHARES),
             start_seconds=db.start_timeout,
             max_connections=db.max_connections,
-            certificate=self._certificate(names.DB_HOST) if plan.settings.db_tls else None,
-            key=self._secret(private_key_key(names.DB_HOST)) if plan.settings.db_tls else "",
+            certificate=self._loaded.certificates[names.DB_HOST] if tls else None,
+            key=self._secret(private_key_key(names.DB_HOST)) if tls else "",
             rename_removed=not situation.keeps_data,
             again=situation.engine.again,
             stack=self._owner,
         )
         return OrthancIndexDb(names.DB_HOST, args)
-
-    def _endpoints(self) -> dict[str, DicomEndpoint]:
-        """Where each node and each modality is reached, by name."""
-        settings, dicom = self.plan.settings, self._networks[names.DICOM_NETWORK]
-        nodes = {node.name: DicomEndpoint(node.aet, reached_on(dicom, node.name)) for node in settings.nodes}
-        return nodes | {modality.name: DicomEndpoint(modality.aet, modality.host, modality.port) for modality in settings.modalities}
 
     def _node(self, node: NodePlan, endpoints: Mapping[str, DicomEndpoint]) -> OrthancNode:
         settings = node.settings
@@ -124,8 +113,7 @@ class Stack:
             users={name: User(user.role, self._secret(user.secret)) for name, user in node.users.items()},
             http_port=settings.http_port,
             dicom_port=settings.dicom_port,
-            address=node.address,
-            host=self._situation.host_of(node.address),
+            **self._published(node.address),
             peers={peer.name: Peer(endpoints[peer.name], peer.permissions, peer.tls) for peer in node.peers},
             options=node.options,
             deletes=settings.delete_after is not None,
@@ -135,26 +123,21 @@ class Stack:
             data=self._volumes[settings.name],
             # The volume's name stays when the stack is renamed.
             server_id=self._situation.volume_of(settings.name),
-            limits=_limits(settings),
+            limits=Limits(memory=settings.memory, cpus=settings.cpus),
             start_seconds=settings.start_timeout,
-            stack=self._owner,
         )
         return OrthancNode(settings.name, args)
 
     def _tls(self, node: NodePlan) -> NodeTls:
-        name = node.settings.name
+        name, certificates = node.settings.name, self._loaded.certificates
         return NodeTls(
-            certificate=self._certificate(name),
+            certificate=certificates[name],
             key=self._secret(private_key_key(name)),
             serves=node.serves_tls,
-            trusts={peer: self._certificate(peer) for peer in node.trusts},
+            trusts={peer: certificates[peer] for peer in node.trusts},
         )
 
-    def _certificate(self, party: str) -> Certificate:
-        return self._loaded.certificates[party]
-
     def _forwarder(self, node: NodeSettings) -> Forwarder:
-        address = self.plan.nodes[node.name].address
         args = ForwarderArgs(
             image=self._images["orthanc"],
             network=self._networks[names.DICOM_NETWORK],
@@ -163,10 +146,8 @@ class Stack:
             destinations={name: self.nodes[name] for name in node.targets if name in self.nodes},
             password=self._secret(forwarder_key(node.name)),
             delete_after=node.delete_after,
-            address=address,
-            host=self._situation.host_of(address),
             metrics_port=node.metrics_port,
-            stack=self._owner,
+            **self._published(self.plan.nodes[node.name].address),
         )
         return Forwarder(names.forwarder_of(node.name), args)
 
@@ -174,15 +155,12 @@ class Stack:
         settings = self.plan.settings
         if settings.adminer is None:
             return None
-        address = settings.bind_of(settings.adminer)
         args = AdminerArgs(
             image=self._images["adminer"],
             networks=[self._networks[names.INDEX_NETWORK], self._networks[names.ADMIN_NETWORK]],
             database_host=names.DB_HOST,
             port=settings.adminer.port,
-            address=address,
-            host=self._situation.host_of(address),
-            stack=self._owner,
+            **self._published(settings.bind_of(settings.adminer)),
         )
         return Adminer(names.ADMINER, args)
 
@@ -190,10 +168,10 @@ class Stack:
         """The stack's outputs by name. Other programs read them: once published, an output's name and shape stay.
 
         nodes: for each node its AE title, where its DICOM port and its web interface are reached from the host, the nodes and
-            modalities that it forwards to, where its index is, its users' roles, with TLS what its certificate is known by, and, with a
-            metricsPort, where its forwarder's metrics are.
-        indexDb: where the database is reached on the stack's network (it is on no port of the host), and the first node's database, which
-            Adminer's users want to see; ``databases`` has all of them, by node. null without one.
+            modalities that it forwards to, where its index is, its users' roles; with TLS the certificate that others trust; with a
+            metricsPort where its forwarder's metrics are.
+        indexDb: where the database is reached on the stack's network (it is on no port of the host), and the first node's database, for
+            Adminer's users; ``databases`` has all of them, by node. null without an index database.
         adminerUrl: Adminer's address, or null.
         images: which images run (null for a part that the stack has not), and whether they come from a registry or were built here.
         caCertificate: the certificate of the stack's own authority, for browsers and devices; left out without one.
@@ -202,26 +180,19 @@ class Stack:
         """
         plan, images, authority = self.plan, self._situation.images, self._loaded.authority
         databases = dict(plan.databases)
+        db = {"host": names.DB_HOST, "port": names.DB_PORT, "database": next(iter(databases.values()), None), "databases": databases}
+        passwords = {
+            name: {user.name: self._secret(node.users[user.name].secret) for user in node.settings.users}
+            for name, node in plan.nodes.items()
+        }
         return {
             "nodes": {name: self._outputs_of(node) for name, node in plan.nodes.items()},
-            "indexDb": {
-                "host": names.DB_HOST,
-                "port": names.DB_PORT,
-                "database": next(iter(databases.values())),
-                "databases": databases,
-            }
-            if databases
-            else None,
+            "indexDb": db if databases else None,
             "adminerUrl": self.adminer.url if self.adminer else None,
             "images": {"source": images.source} | {role: getattr(images, role) if role in plan.images else None for role in _ROLES},
             **({"caCertificate": authority} if self._loaded.certificates and authority else {}),
             "topology": plan.topology,
-            "users": pulumi.Output.secret(
-                {
-                    name: {user.name: self._secret(node.users[user.name].secret) for user in node.settings.users}
-                    for name, node in plan.nodes.items()
-                }
-            ),
+            "users": pulumi.Output.secret(passwords),
         }
 
     def _outputs_of(self, node: NodePlan) -> dict[str, Any]:
@@ -239,11 +210,3 @@ class Stack:
             **({"tlsTrust": made.tls_certificate.trust} if made.tls_certificate else {}),
             **({"metricsUrl": forwarder.metrics_url} if forwarder and forwarder.metrics_url else {}),
         }
-
-
-#: As the output ``images`` lists them.
-_ROLES = ("orthanc", "postgres", "adminer")
-
-
-def _limits(part: NodeSettings | IndexDbSettings, *, shares: int = 1024) -> Limits:
-    return Limits(memory=part.memory, shares=shares, cpus=part.cpus)

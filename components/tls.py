@@ -1,4 +1,4 @@
-"""TLS inside the containers: which files there are, and what Orthanc is told of them."""
+"""TLS of a node: the files in its container, and Orthanc's options that name them."""
 
 from __future__ import annotations
 
@@ -11,27 +11,20 @@ import pulumi
 from components.container import File
 from configs.secrets import Certificate
 
-#: Not among /run/secrets/*.json, which the images merge. A node's certificate and key are in one file: civetweb wants them so, DCMTK
-#: takes from it what it looks for.
+#: A node's certificate and key in one file: civetweb wants them so, and DCMTK finds both there. Not among /run/secrets/*.json, which the
+#: images merge.
 _IDENTITY = "/run/secrets/tls.pem"
 _TRUSTED = "/etc/orthanc/tls-trusted.pem"
 
 
 @dataclass(frozen=True, kw_only=True)
 class NodeTls:
-    """How a node speaks TLS.
+    """How a node speaks TLS."""
 
-    Attributes:
-        certificate: its own certificate.
-        key: its private key.
-        serves: whether it takes connections by TLS only; else it has its certificate for those peers that do.
-        trusts: the certificates of its peers, by their names.
-    """
-
-    certificate: Certificate
-    key: pulumi.Input[str]
-    serves: bool = True
-    trusts: Mapping[str, Certificate] = field(default_factory=dict)
+    certificate: Certificate  #: Its own certificate.
+    key: pulumi.Input[str]  #: Its private key.
+    serves: bool = True  #: Whether it takes connections by TLS only; else it uses its certificate for calls to peers that do.
+    trusts: Mapping[str, Certificate] = field(default_factory=dict)  #: The certificates of its peers, by their names.
 
     def options(self) -> dict[str, Any]:
         """Orthanc's options."""
