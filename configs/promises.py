@@ -111,9 +111,9 @@ def _conflicts(options: Mapping[str, Any], *, tls: bool) -> Iterator[tuple[str, 
     """Options that Orthanc takes one by one, and refuses together at its start (main.cpp, DicomTls.cpp): option, value, reason."""
     needs = "needs {}, or Orthanc does not start: leave one of the two out."
     if options.get("StoreMD5ForAttachments") is False:
-        for option, value in (("OverwriteInstances", "IfChanged"), ("CheckRevisions", True)):
-            if options.get(option) == value:
-                yield option, value, needs.format("StoreMD5ForAttachments")
+        for option, wrong in (("OverwriteInstances", "IfChanged"), ("CheckRevisions", True)):
+            if options.get(option) == wrong:
+                yield option, wrong, needs.format("StoreMD5ForAttachments")
     if options.get("PatientLevelEnabled") is False:
         for option in ("MaximumPatientCount", "MaximumStorageSize"):
             if value := options.get(option):

@@ -272,14 +272,14 @@ class StackSettings(Settings):
         """The host's address that a part's ports are bound to."""
         return part.bind or self.bind or "127.0.0.1"
 
-    def tls_of(self, node: NodeSettings) -> bool:
-        """Whether a node speaks TLS only."""
-        return self.is_prod if node.tls is None else node.tls
+    def tls_of(self, part: NodeSettings | ModalitySettings | IndexDbSettings) -> bool:
+        """Whether a node, the index database or a device speaks TLS only."""
+        return self.is_prod if part.tls is None else part.tls
 
     @property
     def db_tls(self) -> bool:
         """Whether there is an index database, and it speaks TLS only."""
-        return bool(self.index_nodes) and (self.is_prod if self.index_db.tls is None else self.index_db.tls)
+        return bool(self.index_nodes) and self.tls_of(self.index_db)
 
     @property
     def forwarding_nodes(self) -> tuple[NodeSettings, ...]:
