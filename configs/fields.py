@@ -1,4 +1,4 @@
-"""The kinds of values in a stack file, each with its rules and their messages; the base class of the settings' models."""
+"""The kinds of values in a stack file, each with its rules and their messages."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
-from pydantic.alias_generators import to_camel
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from configs.names import ADMINER, DB_HOST, DB_ROLES, FORWARDER_USER
 
@@ -20,7 +19,7 @@ RESERVED_NAMES = frozenset({ADMINER, DB_HOST, DB_ROLES, "localhost"})
 SECONDS: Mapping[str, int] = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 _START = re.compile(r"([0-9]{1,6})([smh])")
-_KEEP = re.compile(r"forever|until-confirmed(?: after (?P<count>[0-9]{1,6})(?P<unit>[smhd]))?")
+_KEEP = re.compile(r"forever|until-confirmed(?: after [0-9]{1,6}[smhd])?")
 #: RFC 1123, section 2.1: labels of 1 to 63 characters. The last one is not a number, so that 10.0.0.256 is not a name.
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)*(?![0-9]+\Z){_LABEL}")
@@ -65,14 +64,6 @@ def _seconds_to_start(value: Any) -> Any:
     return seconds
 
 
-def seconds_to_keep(keep: str) -> int | None:
-    """How many seconds after its last image came a node keeps a confirmed series; None: for ever."""
-    match = _KEEP.fullmatch(keep)
-    if match is None or keep == "forever":
-        return None
-    return int(match["count"]) * SECONDS[match["unit"]] if match["count"] else 0
-
-
 def _ip_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """An IP address; None for other text, and for one with a zone (fe80::1%eth0): Docker does not take it, no other machine knows it."""
     try:
@@ -114,35 +105,8 @@ def _check_device_host(host: str) -> str:
     return host
 
 
-def _check_distinct(items: tuple[Any, ...]) -> tuple[Any, ...]:
-    seen: set[Any] = set()
-    for item in items:
-        if item in seen:
-            raise ValueError(f"has {str(item)!r} twice; leave one out.")
-        seen.add(item)
-    return items
-
-
-def from_name(long_form: Callable[[str], Mapping[str, Any]], wanted: str) -> Callable[[Any], Any]:
-    """A validator that turns a name alone, the short form of a mapping, into the mapping that ``long_form`` makes of it.
-
-    Any other value is refused; ``wanted`` is what the message says to write.
-    """
-
-    def expand(value: Any) -> Any:
-        if isinstance(value, str):
-            return long_form(value)
-        if not isinstance(value, Mapping):
-            raise ValueError(f"is neither a name nor a mapping; write {wanted}.")  # noqa: TRY004 - pydantic takes only a ValueError
-        return value
-
-    return expand
-
-
 #: Lists become tuples, so that settings stay frozen; pydantic refuses anything else.
 FromList = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
-#: For lists: no item is there twice.
-Distinct = AfterValidator(_check_distinct)
 
 NodeName = Annotated[
     str,
@@ -174,7 +138,7 @@ UserName = Annotated[
     ),
 ]
 Port = Annotated[int, _check((lambda port: not 1 <= port <= 65535, "is out of range; a port is 1 to 65535."))]
-BindAddress = Annotated[str, AfterValidator(_check_address)]
+Address = Annotated[str, AfterValidator(_check_address)]
 Host = Annotated[
     str, _check((lambda host: not _HOST.fullmatch(host) and _ip_address(host) is None, "is neither a host name nor an IP address."))
 ]
@@ -200,16 +164,8 @@ _Pattern = Annotated[
 ]
 Patterns = Annotated[tuple[_Pattern, ...], FromList, Field(min_length=1, max_length=100)]
 #: How long a container may take to start; in seconds once it is read.
-StartTimeout = Annotated[
+Timeout = Annotated[
     int,
     BeforeValidator(_seconds_to_start),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 5, "maximum": 86_400}, {"type": "string", "pattern": "^[0-9]{1,6}[smh]$"}]}),
 ]
-
-
-class Settings(BaseModel):
-    """Frozen; strict (no "4242" for 4242); unknown keys refused; camelCase in the stack file; the docstring of a field describes it."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, alias_generator=to_camel, populate_by_name=False, use_attribute_docstrings=True
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -65,51 +65,37 @@ _CONCURRENT_JOBS, _HTTP_THREADS = 2, 50
 _MAX_INTEGER = 2**31 - 1
 #: A message lists at most this many words.
 _MOST_WORDS = 30
-#: The types in options.yaml.
-_TYPES: Mapping[str, tuple[type, ...]] = {
-    "boolean": (bool,),
-    "boolean or text": (bool, str),
-    "integer": (int,),
-    "list": (list,),
-    "object": (dict,),
-    "text": (str,),
-    "text in any case": (str,),
-}
+#: The types in options.yaml, alone or as in "boolean or text".
+_TYPES = {"boolean": bool, "integer": int, "list": list, "object": dict, "text": str}
 
 
 @cache
 def _load(name: str) -> dict[str, Any]:
-    with (_FOLDER / f"{name}.yaml").open(encoding="utf-8") as file:
-        loaded: dict[str, Any] = yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
-    return loaded
+    loaded: dict[str, Any] | None = yaml.load((_FOLDER / f"{name}.yaml").read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return loaded or {}
 
 
 def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """One set of options laid over another: objects key by key, everything else replaced, as Orthanc's images merge their files."""
-    merged = dict(below)
-    for key, value in above.items():
-        mine = merged.get(key)
-        merged[key] = overlay(mine, value) if isinstance(mine, Mapping) and isinstance(value, Mapping) else value
-    return merged
+    both = {key for key in below.keys() & above.keys() if isinstance(below[key], Mapping) and isinstance(above[key], Mapping)}
+    return {**below, **above, **{key: overlay(below[key], above[key]) for key in both}}
 
 
 def baseline(*, index: bool, tls: bool) -> dict[str, Any]:
     """The options that make a node safe: no unknown AE title is served, users log in, files are written through.
 
-    Args:
-        index: the node's index is in PostgreSQL.
-        tls: the node speaks TLS with one peer at least.
+    ``index`` adds those of an index in PostgreSQL, ``tls`` those of a node that speaks TLS with a peer.
     """
-    return overlay(overlay(_load("base"), _load("postgresql") if index else {}), _load("tls") if tls else {})
+    return reduce(overlay, (_load("base"), _load("postgresql") if index else {}, _load("tls") if tls else {}))
 
 
 def options_of(node: NodeSettings, settings: StackSettings) -> dict[str, Any]:
     """A node's options, except the computed ones: baseline, environment, image, room for its links, its own block, in this order."""
     indexed = node.index == "postgresql"
-    options = overlay(baseline(index=indexed, tls=needs_certificate(node, settings)), _load(settings.environment))
-    if indexed and settings.images.source == "registry":
-        options = overlay(options, _load("postgresql-registry"))
-    return overlay(overlay(options, _room_for_links(node, settings, options)), node.orthanc)
+    image = _load("postgresql-registry") if indexed and settings.images.source == "registry" else {}
+    safe = baseline(index=indexed, tls=needs_certificate(node, settings))
+    options = reduce(overlay, (safe, _load(settings.environment), image))
+    return reduce(overlay, (options, _room_for_links(node, settings, options), node.orthanc))
 
 
 def _room_for_links(node: NodeSettings, settings: StackSettings, options: Mapping[str, Any]) -> dict[str, int]:
@@ -170,7 +156,8 @@ def _value(value: object, wanted: str, path: str) -> Iterator[Problem]:
     """What is wrong with a value, by a line of options.yaml."""
     kind, _, rest = wanted.partition(", ")
     shown = value if isinstance(value, (str, int, float, bool)) else NO_VALUE
-    if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and bool not in _TYPES[kind]):  # true is an integer in Python
+    types = [_TYPES[word] for word in kind.removesuffix(" in any case").split(" or ")]
+    if not isinstance(value, tuple(types)) or (isinstance(value, bool) and bool not in types):  # true is an integer in Python
         yield Problem(path, f"is not of the type that Orthanc wants: {kind}.", shown)
     elif isinstance(value, list):
         for i, item in enumerate(value):

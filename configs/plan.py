@@ -19,11 +19,7 @@ _COMMITMENT_REPORT: Final = "AllowEventReport"
 
 #: The name of each operation in DicomModalities.
 PERMISSION_OF: Final[Mapping[Operation, str]] = {
-    Operation.ECHO: "AllowEcho",
-    Operation.STORE: "AllowStore",
-    Operation.FIND: "AllowFind",
-    Operation.GET: "AllowGet",
-    Operation.MOVE: "AllowMove",
+    **{operation: f"Allow{operation.capitalize()}" for operation in Operation},
     Operation.WORKLIST: "AllowFindWorklist",
     Operation.COMMIT: COMMITMENT_REQUEST,
 }

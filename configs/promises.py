@@ -36,9 +36,9 @@ class Rule:
     because: str  #: what would happen
 
 
-def _rule(option: str, at: str, values: Sequence[object], because: str) -> Rule:
-    wrong = " or ".join(str(value).lower() if isinstance(value, bool) else str(value) for value in values)
-    return Rule(option, at, values, wrong, because)
+def _rule(option: str, at: str, values: Sequence[object], because: str, wrong: str = "") -> Rule:
+    named = " or ".join(str(value).lower() if isinstance(value, bool) else str(value) for value in values)
+    return Rule(option, at, values, wrong or named, because)
 
 
 #: Of several rules for an option, the first that fits is reported. Nothing is lost by SaveJobs (the forwarder repeats what a restart lost)
@@ -51,7 +51,7 @@ RULES = (
         "DicomCheckModalityHost",
         LINKED,
         (True,),
-        "it compares the caller's IP address with the name that the other end has on the stack's network, and refuses it",
+        "it compares the caller's IP address with the other end's name on the stack's network, and refuses it",
     ),
     _rule(
         "OverwriteInstances",
@@ -63,21 +63,21 @@ RULES = (
         "OverwriteInstances", FORWARDS, (False, "Never"), "it acknowledges an image that was corrected, and neither keeps nor forwards it"
     ),
     _rule("StoreMD5ForAttachments", COMMITS, (False,), "by it the node compares each file before it confirms it"),
-    Rule(
+    _rule(
         "IngestTranscoding",
         RECEIVES,
         _LOSSY,
-        f"lossy ({', '.join(_LOSSY)})",
         "it keeps each image under another SOP instance UID, and never has the one that was sent",
+        f"lossy ({', '.join(_LOSSY)})",
     ),
     _rule("MaximumStorageMode", FORWARDS, ("Recycle",), "a full node deletes its oldest patient, forwarded or not"),
     _rule("MaximumStorageMode", COMMITS, ("Recycle",), "a full node deletes its oldest patient, which it has promised to keep"),
-    Rule(
+    _rule(
         "JobsHistorySize",
         FORWARDS,
         range(10),
-        "less than 10",
         "Orthanc forgets a job before the forwarder has its result, and everything is sent again",
+        "less than 10",
     ),
     _rule("DicomEchoChecksFind", FORWARDS, (True,), "C-ECHO then also asks for C-FIND, which a destination does not allow: it seems away"),
     _rule("CheckRevisions", FORWARDS, (True,), "its forwarder writes metadata without their revisions"),

@@ -40,15 +40,18 @@ def read_config(path: Path) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         SettingsError: it is not a file, not text, not YAML, or not a stack file.
     """
-    text = _text(path)
     try:
-        content = _content(text)
+        content = _content(_text(path))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise SettingsError(f"{path.name} cannot be read: {error.strerror}. Correct it, or its permissions.") from None
     except yaml.YAMLError as error:
         raise SettingsError(visible(f"{path.name} is not YAML: {error}", keep="\n")) from None
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # PyYAML passes on Python's own errors
         reason = error if isinstance(error, ValueError) else "its tag, such as !!timestamp, does not fit it"
-        text = visible(f"holds a value that cannot be read: {reason}.")
-        raise SettingsError(f"{path.name} {text} Put it in quotes where text is meant.") from None
+        shown = visible(f"holds a value that cannot be read: {reason}.")
+        raise SettingsError(f"{path.name} {shown} Put it in quotes where text is meant.") from None
     config = content.get("config") if isinstance(content, dict) else None
     for where, part in (("it", content), ("config", config)):
         if part is not None and not isinstance(part, dict):
@@ -57,15 +60,10 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _text(path: Path) -> str:
-    try:
-        if path.exists() and not path.is_file():  # reading a pipe would wait
-            raise SettingsError(f"{path.name} is not a file.")
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise SettingsError(f"{path.name} cannot be read: {error.strerror}. Correct it, or its permissions.") from None
+    if path.exists() and not path.is_file():  # reading a pipe would wait
+        raise SettingsError(f"{path.name} is not a file.")
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise SettingsError(f"{path.name} has more than {MAX_BYTES} bytes, which no stack file has.")
     try:
@@ -101,22 +99,17 @@ def _measure(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
     known[node] = 0
     parts = node.value
     if isinstance(node, yaml.MappingNode):
-        _refuse_twins(node)
+        keys: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if (key.tag, key.value) in keys:
+                    raise _refusal(f"the key {key.value!r} stands twice", key)
+                keys.add((key.tag, key.value))
         parts = [part for pair in node.value for part in pair]
-    size = 1 + (len(parts) if isinstance(node, yaml.ScalarNode) else sum(_measure(part, known) for part in parts))
-    if size > MAX_EXPANDED:
+    known[node] = 1 + (len(parts) if isinstance(node, yaml.ScalarNode) else sum(_measure(part, known) for part in parts))
+    if known[node] > MAX_EXPANDED:
         raise _refusal(f"more than {MAX_EXPANDED} characters with aliases written out", node)
-    known[node] = size
-    return size
-
-
-def _refuse_twins(node: yaml.MappingNode) -> None:
-    seen: set[tuple[str, str]] = set()
-    for key, _ in node.value:
-        if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-            if (key.tag, key.value) in seen:
-                raise _refusal(f"the key {key.value!r} stands twice", key)
-            seen.add((key.tag, key.value))
+    return known[node]
 
 
 def _refusal(problem: str, where: Any) -> yaml.YAMLError:
