@@ -4,8 +4,6 @@ It reads what the stack file holds; ops/authority.py makes certificates. Importe
 a second.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -33,7 +31,7 @@ _SIGNER: Final = ExtensionPolicy.permit_all().require_present(x509.BasicConstrai
 _NAMED: Final = ExtensionPolicy.permit_all().require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
 
 
-def with_certificates(loaded: Loaded, config: Mapping[str, str], stack: str, now: datetime) -> Loaded:
+def with_certificates(loaded: "Loaded", config: Mapping[str, str], stack: str, now: datetime) -> "Loaded":
     """A stack file with the certificates of its parties, and a warning of each that ends soon.
 
     The arguments are those of check_certificates(), which must have found no problem.

@@ -1,7 +1,5 @@
 """The kinds of values in a stack file, each with its rules and their messages."""
 
-from __future__ import annotations
-
 import contextlib
 import ipaddress
 import re

@@ -1,7 +1,5 @@
 """What a stack's state holds before a run. Pulumi's engine reads it for the program, `pulumi stack export` for the commands."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final

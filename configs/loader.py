@@ -4,8 +4,6 @@ Two ways lead here: ``pulumi.Config`` when Pulumi runs the program (load), and t
 (load_stack_file).
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The names of everything that a stack makes outside Pulumi: containers, volumes, networks, databases, labels."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar

@@ -1,7 +1,5 @@
 """Orthanc's own options: the YAML files under configs/orthanc/, laid over each other, and the check of a node's ``orthanc:`` block."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """What follows from the settings of a stack, worked out once. Components take a plan and outputs, and work out nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final

@@ -1,7 +1,5 @@
 """What is wrong with a stack file: each problem with its place, the value, and what would be right."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@
 - PROTECTIONS: what keeps a node safe. In prod, a stack file that weakens a protection names the option under ``unsafe``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase

@@ -4,8 +4,6 @@ Pure: components/preflight.py looks at the machine and the engine. Each rule tak
 AE title does not hide a forwarding loop.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice

@@ -3,8 +3,6 @@
 Secrets are flat keys, set with ``pulumi config set --secret``. None has a default. certificates.py reads the certificates.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 The descriptions are the reference: docs/settings.md and docs/settings.schema.json are made from them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal

@@ -5,8 +5,6 @@ YAML has more of them (dates, sets, bytes, keys that are numbers, a list that ho
 and Orthanc's configuration are JSON, so such a value would fail when the first containers are already made.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator, Mapping
