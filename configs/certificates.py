@@ -53,11 +53,7 @@ def with_certificates(loaded: "Loaded", config: Mapping[str, str], stack: str, n
 def check_certificates(settings: StackSettings, config: Mapping[str, str], stack: str, now: datetime) -> Iterator[Problem]:
     """What is wrong with the certificates and private keys that a stack needs; no private key is shown.
 
-    Args:
-        settings: the stack.
-        config: its stack file's keys and values, less the namespace.
-        stack: the stack's name, for the command that puts it right.
-        now: the time.
+    ``config`` has the keys of the stack file without the namespace, and their values; the messages' commands name the ``stack``.
     """
     for party in parties_of(settings):
         pems = [trust_key(party.name)] if party.outside else [certificate_key(party.name), trust_key(party.name)]
@@ -83,7 +79,7 @@ def load_chain(pem: str) -> list[x509.Certificate]:
         return []
 
 
-def dns_names(certificate: x509.Certificate) -> list[str]:
+def _dns_names(certificate: x509.Certificate) -> list[str]:
     """The DNS names that a certificate is for."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -113,8 +109,8 @@ def _check_own(party: Party, config: Mapping[str, str], now: datetime) -> Proble
         return Problem(key_key, "holds no private key that can be read: a PEM text without a passphrase.")
     if private.public_key() != own.public_key():
         return Problem(key, f"does not belong to {key_key}: set both to the two parts of one.")
-    if party.serves and party.name not in dns_names(own):
-        names = ", ".join(dns_names(own)) or "no DNS name"
+    if party.serves and party.name not in _dns_names(own):
+        names = ", ".join(_dns_names(own)) or "no DNS name"
         return Problem(key, f"is not for {party.name}, the name that it is reached by in the stack, but for {names}; have that name added.")
     try:
         verifier = PolicyBuilder().store(Store(load_chain(config[trusted]))).time(now)

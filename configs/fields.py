@@ -24,7 +24,7 @@ _HOST = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)*(?![0-9]+\Z){_LABEL}")
 #: The grammar of the engine (distribution/reference). A name that does not fit it would fail when the networks are already made.
 _IMAGE = re.compile(
     r"(?!.*(?:\.\.|//))(?=.{1,512}\Z)(?:[A-Za-z0-9.-]+(?::[0-9]{1,5})?/)?[a-z0-9]+(?:[._/-]+[a-z0-9]+)*"
-    r"(?P<tag>:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?P<digest>@sha256:[0-9a-f]{64})?"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
 )
 #: The names of the loopback address in a container's /etc/hosts.
 _ITSELF = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"})
@@ -33,12 +33,12 @@ _NOBODYS = (ipaddress.IPv4Network("0.0.0.0/8"), ipaddress.IPv4Network("240.0.0.0
 
 
 def _check(*rules: tuple[Callable[[Any], object], str]) -> AfterValidator:
-    """A check of a value: the message of the first rule whose condition is true refuses it."""
+    """A check of a value: the first rule whose condition is true refuses it. An empty message stands for what the condition returns."""
 
     def check(value: Any) -> Any:
         for wrong, message in rules:
-            if wrong(value):
-                raise ValueError(message)
+            if reason := wrong(value):
+                raise ValueError(message or reason)
         return value
 
     return AfterValidator(check)
@@ -47,11 +47,6 @@ def _check(*rules: tuple[Callable[[Any], object], str]) -> AfterValidator:
 def _is_not(pattern: str | re.Pattern[str]) -> Callable[[str], bool]:
     """The condition that a text does not match a regular expression from its beginning to its end."""
     return lambda text: re.fullmatch(pattern, text) is None
-
-
-def _is_floating(image: str) -> bool:
-    match = _IMAGE.fullmatch(image)
-    return match is not None and not match["tag"] and not match["digest"]
 
 
 def _seconds_to_start(value: Any) -> Any:
@@ -97,12 +92,6 @@ def unreachable(host: str) -> str:
     return ""
 
 
-def _check_device_host(host: str) -> str:
-    if why := unreachable(host):
-        raise ValueError(why)
-    return host
-
-
 #: Lists become tuples, so that settings stay frozen; pydantic refuses anything else.
 FromList = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 
@@ -140,13 +129,13 @@ Address = Annotated[str, AfterValidator(_check_address)]
 Host = Annotated[
     str, _check((lambda host: not _HOST.fullmatch(host) and _ip_address(host) is None, "is neither a host name nor an IP address."))
 ]
-DeviceHost = Annotated[Host, AfterValidator(_check_device_host)]
+DeviceHost = Annotated[Host, _check((unreachable, ""))]
 Image = Annotated[
     str,
     _check(
         (_is_not(_IMAGE), "is not the name of an image; write it as name:tag, or name:tag@sha256:…"),
         (lambda image: image.partition("@")[0].endswith(":latest"), "floats: 'latest' is another image tomorrow; name an exact version."),
-        (_is_floating, "has no tag, which means 'latest', another image tomorrow; name an exact version."),
+        (_is_not(r".*[:@][^/]*"), "has no tag, which means 'latest', another image tomorrow; name an exact version."),
     ),
 ]
 Keep = Annotated[

@@ -23,6 +23,8 @@ from configs.stack_file import check_plain, read_config
 
 Item = TypeVar("Item", bound=BaseModel)
 
+#: Valid items with their indices, and the names of all items.
+_Items = tuple[tuple[tuple[int, Item], ...], frozenset[str]]
 _ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -58,7 +60,7 @@ def parse(raw: Mapping[str, Any]) -> tuple[StackSettings | None, Parts, list[Pro
     if raw.get("nodes") in (None, []):
         reason = "is missing or empty: a stack has at least one Orthanc node, with name, aet, httpPort and dicomPort."
         problems.append(Problem("nodes", reason))
-    parts = Parts(tuple(nodes), tuple(modalities), node_names, modality_names, settings)
+    parts = Parts(nodes, modalities, node_names, modality_names, settings)
     problems += check(parts)
     return (None if problems else settings), parts, problems
 
@@ -136,16 +138,14 @@ def _plain(value: str) -> Any:
     return decoded if isinstance(decoded, (dict, list, bool)) else value
 
 
-def _valid_items(
-    model: type[Item], key: str, raw: Any, problems: list[Problem], most: int
-) -> tuple[list[tuple[int, Item]], frozenset[str]]:
+def _valid_items(model: type[Item], key: str, raw: Any, problems: list[Problem], most: int) -> _Items[Item]:
     """The valid items of a list, each with its index, and the names of all: a link to an item with a mistake is not to an unknown one.
 
     What is wrong is added to the problems.
     """
     if not isinstance(raw, (list, tuple)):
         problems += [] if raw is None else [Problem(key, "is not a list; begin each item with a hyphen.")]
-        return [], frozenset()
+        return (), frozenset()
     if len(raw) > most:
         problems.append(Problem(key, f"has {len(raw)} items; a stack has at most {most}. Make several stacks."))
     valid = []
@@ -155,7 +155,7 @@ def _valid_items(
         except ValidationError as error:
             problems += from_validation(error, model, (key, i))
     named = (item.get("name") for item in raw if isinstance(item, Mapping))
-    return valid, frozenset(name for name in named if isinstance(name, str))
+    return tuple(valid), frozenset(name for name in named if isinstance(name, str))
 
 
 def _valid_rest(said: Mapping[str, Any], problems: list[Problem]) -> StackSettings:

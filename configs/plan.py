@@ -126,18 +126,18 @@ def _peers(node: NodeSettings, settings: StackSettings) -> tuple[PeerPlan, ...]:
     instead, and the server reports nothing. A modality may do what its ``allow`` says, and, where the node forwards to it, what a
     server may.
     """
-    permissions: dict[str, set[str]] = {}
+    peers = sorted(linked_with(node, settings), key=lambda peer: peer.name)
+    permissions: dict[str, set[str]] = {peer.name: set() for peer in peers}
     for link in node.forward_to:
-        permissions.setdefault(link.to, set()).update(_AS_SERVER[link.confirm])
+        permissions[link.to] |= _AS_SERVER[link.confirm]
     for other in settings.nodes:
         for link in other.forward_to:
             if link.to == node.name:
-                permissions.setdefault(other.name, set()).update(_AS_CLIENT[link.confirm])
+                permissions[other.name] |= _AS_CLIENT[link.confirm]
     for modality in settings.modalities:
         if node.name in modality.nodes:
-            permissions.setdefault(modality.name, set()).update(PERMISSION_OF[operation] for operation in modality.allow)
-    tls = {peer.name for peer in linked_with(node, settings) if settings.tls_of(peer)}
-    return tuple(PeerPlan(name, frozenset(permissions[name]), name in tls) for name in sorted(permissions))
+            permissions[modality.name] |= {PERMISSION_OF[operation] for operation in modality.allow}
+    return tuple(PeerPlan(peer.name, frozenset(permissions[peer.name]), settings.tls_of(peer)) for peer in peers)
 
 
 def _warnings(settings: StackSettings) -> Iterator[str]:

@@ -45,21 +45,14 @@ RULES = (
     _rule("StoreDicom", LINKED, (False,), "it acknowledges images, and keeps none"),
     _rule("ReadOnly", LINKED, (True,), "it takes no image, and can write no record of what was confirmed"),
     _rule("SyncStorageArea", LINKED, (False,), "a power failure loses what it has acknowledged or confirmed"),
-    _rule(
-        "DicomCheckModalityHost",
-        LINKED,
-        (True,),
-        "it compares the caller's IP address with the other end's name on the stack's network, and refuses it",
-    ),
+    _rule("DicomCheckModalityHost", LINKED, (True,), "it compares the caller's IP address with the other end's host name, and refuses it"),
     _rule(
         "OverwriteInstances",
         RECEIVES,
         (False, "Never", "IfChanged"),
         "it answers with success, and stores nothing, when an image comes again because its file here is broken or its content is new",
     ),
-    _rule(
-        "OverwriteInstances", FORWARDS, (False, "Never"), "it acknowledges an image that was corrected, and neither keeps nor forwards it"
-    ),
+    _rule("OverwriteInstances", FORWARDS, (False, "Never"), "it acknowledges a corrected image, and neither keeps nor forwards it"),
     _rule("StoreMD5ForAttachments", COMMITS, (False,), "by it the node compares each file before it confirms it"),
     _rule(
         "IngestTranscoding",
@@ -70,13 +63,7 @@ RULES = (
     ),
     _rule("MaximumStorageMode", FORWARDS, ("Recycle",), "a full node deletes its oldest patient, forwarded or not"),
     _rule("MaximumStorageMode", COMMITS, ("Recycle",), "a full node deletes its oldest patient, which it has promised to keep"),
-    _rule(
-        "JobsHistorySize",
-        FORWARDS,
-        range(10),
-        "Orthanc forgets a job before the forwarder has its result, and everything is sent again",
-        "less than 10",
-    ),
+    _rule("JobsHistorySize", FORWARDS, range(10), "Orthanc forgets a job too soon, and the forwarder sends it all again", "less than 10"),
     _rule("DicomEchoChecksFind", FORWARDS, (True,), "C-ECHO then also asks for C-FIND, which a destination does not allow: it seems away"),
     _rule("CheckRevisions", FORWARDS, (True,), "its forwarder writes metadata without their revisions"),
 )
@@ -94,13 +81,9 @@ def check_promises(node: NodeSettings, settings: StackSettings, path: str) -> It
         COMMITS: any(link.confirm == "commitment" for link in links),
         LINKED: bool(node.forward_to or links),
     }
-    broken: dict[str, Rule] = {}
-    for rule in RULES:
-        if holds[rule.at] and rule.option in node.orthanc and node.orthanc[rule.option] in rule.values:
-            broken.setdefault(rule.option, rule)
-    for option, rule in broken.items():
-        reason = f"cannot be {rule.wrong} at {rule.at}: {rule.because}. Leave it out."
-        yield Problem(f"{path}.{option}", reason, node.orthanc[option])
+    broken = [rule for rule in RULES if holds[rule.at] and rule.option in node.orthanc and node.orthanc[rule.option] in rule.values]
+    for option, rule in {rule.option: rule for rule in reversed(broken)}.items():
+        yield Problem(f"{path}.{option}", f"cannot be {rule.wrong} at {rule.at}: {rule.because}. Leave it out.", node.orthanc[option])
     for option, value, reason in _conflicts(options_of(node, settings), tls=needs_certificate(node, settings)):
         yield Problem(f"{path}.{option}", reason, value)
 
@@ -117,9 +100,8 @@ def _conflicts(options: Mapping[str, Any], *, tls: bool) -> Iterator[tuple[str, 
             if value := options.get(option):
                 yield option, value, needs.format("PatientLevelEnabled")
     if tls and options.get("DicomTlsMinimumProtocolVersion") == 0 and options.get("DicomTlsCiphersAccepted"):
-        right = "leave it out, or set DicomTlsCiphersAccepted to []"
-        reason = f"is DICOM's own profile, with which Orthanc takes no ciphers, and does not start: {right}."
-        yield "DicomTlsMinimumProtocolVersion", 0, reason
+        reason = "is DICOM's own profile, with which Orthanc takes no ciphers, and does not start"
+        yield "DicomTlsMinimumProtocolVersion", 0, f"{reason}: leave it out, or set DicomTlsCiphersAccepted to []."
 
 
 def unlike_ends(settings: StackSettings) -> list[str]:

@@ -4,6 +4,7 @@ Secrets are flat keys, set with ``pulumi config set --secret``. None has a defau
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from configs.names import DB_HOST
@@ -12,11 +13,10 @@ from configs.settings import ModalitySettings, NodeSettings, StackSettings
 
 #: The key of the password of PostgreSQL's superuser; also what the keys of the nodes' roles begin with.
 DB_PASSWORD = "dbPassword"
-#: What the keys of the passwords of nodes' users, and of their forwarders, begin with.
+#: What the keys of the passwords of nodes' users and forwarders begin with.
 USER_PASSWORD = "userPassword"
 FORWARDER_PASSWORD = "forwarderPassword"
-#: What the keys of each party begin with: its certificate, with those that lead to what others trust; what others trust to know it; its
-#: private key.
+#: What the keys of each party begin with: its certificate and those up to what others trust; what others trust; its private key.
 CERTIFICATE = "tlsCertificate"
 TRUST = "tlsTrust"
 PRIVATE_KEY = "tlsKey"
@@ -33,34 +33,22 @@ _MINIMUM_LENGTH = 12
 _PLACEHOLDERS = ("changeme", "changethis", "password", "orthanc", "postgres", "secret", "admin", "example", "qwerty", "123456")
 
 
-def node_db_key(node: str) -> str:
-    """The key of the password of a node's role in PostgreSQL."""
-    return f"{DB_PASSWORD}.{node}"
+def _key(kind: str) -> Callable[[str], str]:
+    return lambda name: f"{kind}.{name}"
+
+
+#: The keys of a node: the password of its role in PostgreSQL; the password with which its forwarder logs in at the node.
+node_db_key = _key(DB_PASSWORD)
+forwarder_key = _key(FORWARDER_PASSWORD)
+#: The keys of a party: its certificate; what others trust, to know it; its private key, a secret.
+certificate_key = _key(CERTIFICATE)
+trust_key = _key(TRUST)
+private_key_key = _key(PRIVATE_KEY)
 
 
 def user_key(node: str, user: str) -> str:
     """The key of a user's password at a node."""
     return f"{USER_PASSWORD}.{node}.{user}"
-
-
-def forwarder_key(node: str) -> str:
-    """The key of the password with which a node's forwarder logs in at the node."""
-    return f"{FORWARDER_PASSWORD}.{node}"
-
-
-def certificate_key(party: str) -> str:
-    """The key of a party's certificate."""
-    return f"{CERTIFICATE}.{party}"
-
-
-def trust_key(party: str) -> str:
-    """The key of what others trust, to know a party."""
-    return f"{TRUST}.{party}"
-
-
-def private_key_key(party: str) -> str:
-    """The key of a party's private key, a secret."""
-    return f"{PRIVATE_KEY}.{party}"
 
 
 def is_private_key(key: str) -> bool:

@@ -127,12 +127,8 @@ class LinkSettings(Settings):
     cannot, it lists the image when it is asked (C-FIND)."""
 
 
-_link_from_name = _or_name(lambda name: {"to": name}, "a destination's name, or {to: name, …}")
-Links = Annotated[
-    tuple[Annotated[LinkSettings, BeforeValidator(_link_from_name, json_schema_input_type=str | LinkSettings)], ...],
-    FromList,
-    Field(max_length=64),
-]
+_link = _or_name(lambda name: {"to": name}, "a destination's name, or {to: name, …}")
+_Link = Annotated[LinkSettings, BeforeValidator(_link, json_schema_input_type=str | LinkSettings)]
 
 
 class Role(StrEnum):
@@ -153,12 +149,8 @@ class UserSettings(Settings):
     the node by HTTP, and sees none."""
 
 
-_user_from_name = _or_name(lambda name: {"name": name, "role": Role.ADMIN}, "a user's name, or {name: name, role: viewer}")
-Users = Annotated[
-    tuple[Annotated[UserSettings, BeforeValidator(_user_from_name, json_schema_input_type=str | UserSettings)], ...],
-    FromList,
-    Field(min_length=1, max_length=100),
-]
+_user = _or_name(lambda name: {"name": name, "role": Role.ADMIN}, "a user's name, or {name: name, role: viewer}")
+_User = Annotated[UserSettings, BeforeValidator(_user, json_schema_input_type=str | UserSettings)]
 
 
 class NodeSettings(Settings):
@@ -175,7 +167,7 @@ class NodeSettings(Settings):
     index: Literal["postgresql", "sqlite"] = "postgresql"
     """where the node keeps its index: 'postgresql' (a database of its own on the stack's server) or 'sqlite' (in its volume). Fixed once
     the node's volume exists."""
-    forward_to: Links = ()
+    forward_to: Annotated[tuple[_Link, ...], FromList, Field(max_length=64)] = ()
     """the destinations of every image that the node gets, each a name or a mapping as below. The node's forwarder sends until each has
     confirmed. Each end then knows the other."""
     keep: Keep = "forever"
@@ -199,7 +191,7 @@ class NodeSettings(Settings):
     minutes. Beyond it `up` fails, the node goes on, and the next `up` waits again."""
     cpus: Cpus | None = None
     """how many CPUs' time the node gets at most, 0.1 to 1024; all there is when left out."""
-    users: Users = Field(default=("orthanc",), validate_default=True)
+    users: Annotated[tuple[_User, ...], FromList, Field(min_length=1, max_length=100)] = Field(("orthanc",), validate_default=True)
     """the users of the web interface and the REST API, each a mapping as below, or a name alone for an admin; each has a secret
     userPassword.<node>.<user>. At least one is an admin."""
     unsafe: Annotated[tuple[str, ...], FromList, Distinct] = ()
