@@ -27,9 +27,9 @@ _IMAGE = re.compile(
     r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
 )
 #: The names of the loopback address in a container's /etc/hosts.
-_ITSELF = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"})
-#: RFC 6890: "this network", and the reserved addresses with the broadcast address.
-_NOBODYS = (ipaddress.IPv4Network("0.0.0.0/8"), ipaddress.IPv4Network("240.0.0.0/4"))
+_LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"})
+#: Addresses of no device (RFC 6890): "this network", and the reserved ones with the broadcast address.
+_NO_DEVICE = (ipaddress.IPv4Network("0.0.0.0/8"), ipaddress.IPv4Network("240.0.0.0/4"))
 
 
 def _check(*rules: tuple[Callable[[Any], object], str]) -> AfterValidator:
@@ -81,14 +81,14 @@ def unreachable(host: str) -> str:
             address = ipaddress.IPv4Address(socket.inet_aton(name))
     if isinstance(address, ipaddress.IPv6Address):
         address = address.ipv4_mapped or address
-    if name in _ITSELF or name.endswith(".localhost") or (address and (address.is_loopback or address.is_unspecified)):
+    if name in _LOOPBACK_NAMES or name.endswith(".localhost") or (address and (address.is_loopback or address.is_unspecified)):
         return (
             "means the node's own container: write host.docker.internal for what runs on the machine of the Docker engine, "
             "else its own name or address."
         )
     # A link-local IPv6 address means nothing without its interface. A link-local IPv4 address is reached through the engine's machine.
-    if address and (address.is_multicast or any(address in net for net in _NOBODYS) or (address.version == 6 and address.is_link_local)):
-        return "is not an address at which a container can reach one machine: write the machine's own."
+    if address and (address.is_multicast or any(address in net for net in _NO_DEVICE) or (address.version == 6 and address.is_link_local)):
+        return "is not the address of one machine that a container can reach: write the machine's own."
     return ""
 
 

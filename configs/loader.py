@@ -158,11 +158,11 @@ def _valid_items(model: type[Item], key: str, raw: Any, problems: list[Problem],
     return tuple(valid), frozenset(name for name in named if isinstance(name, str))
 
 
-def _valid_rest(said: Mapping[str, Any], problems: list[Problem]) -> StackSettings:
+def _valid_rest(raw: Mapping[str, Any], problems: list[Problem]) -> StackSettings:
     """The settings of a stack. What is invalid is added to the problems and left out, so that the other rules can still be checked."""
     try:
-        return StackSettings.model_validate(said)
+        return StackSettings.model_validate(raw)
     except ValidationError as error:
         problems += from_validation(error, StackSettings)
         wrong = {details["loc"][0] for details in error.errors(include_url=False) if details["loc"]}
-        return StackSettings.model_validate({key: value for key, value in said.items() if key not in wrong})
+        return StackSettings.model_validate({key: value for key, value in raw.items() if key not in wrong})

@@ -113,7 +113,7 @@ def _problem(details: ErrorDetails, model: type[BaseModel], prefix: Sequence[str
 
 
 def _settings_beside(model: type[BaseModel], keys: Sequence[str]) -> dict[str, FieldInfo]:
-    """The settings of the mapping that holds the last of some keys, each inside the one before; empty where that is no model."""
+    """The settings that exist where the last of some nested keys stands; empty where the models leave the keys open (``orthanc:``)."""
     settings = {field.alias or name: field for name, field in model.model_fields.items()}
     if len(keys) < 2:
         return settings

@@ -30,7 +30,7 @@ class Rule:
     option: str  #: Orthanc's name of it
     at: str  #: the nodes that the rule is for: FORWARDS, RECEIVES, COMMITS or LINKED
     values: Container[object]  #: the values that break the promise
-    wrong: str  #: the same, for a reader
+    wrong: str  #: the same, in words
     because: str  #: what would happen
 
 
@@ -53,7 +53,7 @@ RULES = (
         "it answers with success, and stores nothing, when an image comes again because its file here is broken or its content is new",
     ),
     _rule("OverwriteInstances", FORWARDS, (False, "Never"), "it acknowledges a corrected image, and neither keeps nor forwards it"),
-    _rule("StoreMD5ForAttachments", COMMITS, (False,), "by it the node compares each file before it confirms it"),
+    _rule("StoreMD5ForAttachments", COMMITS, (False,), "without it, the node cannot check a file before it confirms the image"),
     _rule(
         "IngestTranscoding",
         RECEIVES,
@@ -65,7 +65,7 @@ RULES = (
     _rule("MaximumStorageMode", COMMITS, ("Recycle",), "a full node deletes its oldest patient, which it has promised to keep"),
     _rule("JobsHistorySize", FORWARDS, range(10), "Orthanc forgets a job too soon, and the forwarder sends it all again", "less than 10"),
     _rule("DicomEchoChecksFind", FORWARDS, (True,), "C-ECHO then also asks for C-FIND, which a destination does not allow: it seems away"),
-    _rule("CheckRevisions", FORWARDS, (True,), "its forwarder writes metadata without their revisions"),
+    _rule("CheckRevisions", FORWARDS, (True,), "its forwarder writes metadata without revisions"),
 )
 
 
@@ -146,7 +146,7 @@ class Protection:
     """An option that protects a node."""
 
     holds: Callable[[Any], bool]  #: whether the node is protected with a value of the option
-    wanted: str  #: the values that protect, for a reader
+    wanted: str  #: the values that protect, in words
     against: str  #: what another value allows
 
 
@@ -175,10 +175,10 @@ PROTECTIONS: Mapping[str, Protection] = {
     "MaximumRequestBodySizeMB": _bounded("an upload of any size is taken into memory (CVE-2026-5438)"),
     "MaximumStorageMode": Protection(lambda value: value == "Reject", "Reject", "a full node deletes its oldest patient in silence"),
     "RestApiWriteToFileSystemEnabled": _is(False, "a request writes over Orthanc's own files (CVE-2023-33466)"),
-    "ServeFolders": Protection(lambda _: False, "nothing", "files of the container are served"),
+    "ServeFolders": Protection(lambda _: False, "nothing", "files of the container are served by HTTP"),
     "SslMinimumProtocolVersion": _modern("passwords go"),
     "SyncStorageArea": _is(True, "a power failure loses an image that was acknowledged"),
-    "WebDavEnabled": _is(False, "patients are on a network drive, past the users' roles"),
+    "WebDavEnabled": _is(False, "a network drive shows patients, whatever the users' roles allow"),
 }
 
 

@@ -198,7 +198,7 @@ def _each_node(parts: Parts) -> Iterator[Problem]:
 
 
 def _tls(parts: Parts) -> Iterator[Problem]:
-    """Names that no certificate will hold, and devices that could not reach a node: a node with TLS has no port without it."""
+    """Names for a certificate that is never made, and devices without TLS at a node with TLS, which has no port without it."""
     tls = {node.name for _, node in parts.nodes if parts.settings.tls_of(node)}
     waiting = {(link.to, node.name) for _, node in parts.nodes for link in node.forward_to if link.confirm == "commitment"}
     for i, node in parts.nodes:
@@ -209,7 +209,7 @@ def _tls(parts: Parts) -> Iterator[Problem]:
         if closed and not modality.tls:
             yield Problem(
                 f"modalities[{i}].tls",
-                f"is not true, and {visible(', '.join(closed))} speaks with nobody without TLS. Set it, where the device can (make certs "
+                f"is not true, and {visible(', '.join(closed))} takes connections by TLS only. Set it, where the device can (make certs "
                 "makes its certificate); else let it send to a node with tls: false that forwards.",
                 False,
             )
@@ -240,7 +240,7 @@ def _images(parts: Parts) -> Iterator[Problem]:
         yield Problem("images.source", "is for environment: dev only; say 'registry' or 'local'.", "auto")
     tag = images.postgres.partition("@")[0].rpartition(":")[2]
     if images.source != "local" and tag.partition(".")[0] != str(major):
-        reason = f"is not of the major version that indexDb.majorVersion says, {major}: its tag must begin with it."
+        reason = f"is not of the major version in indexDb.majorVersion, {major}: its tag must begin with it."
         yield Problem("images.postgres", reason, images.postgres)
     if images.source != "registry" and major != LOCAL_POSTGRES_MAJOR:
         reason = f"is not what images/ builds: Debian's PostgreSQL {LOCAL_POSTGRES_MAJOR}. Set it to that, or images.source to 'registry'."

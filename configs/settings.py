@@ -123,8 +123,8 @@ class LinkSettings(Settings):
     associations: Annotated[int, Field(ge=1, le=16)] = 2
     """how many associations may send to the destination at once, 1 to 16."""
     confirm: Literal["commitment", "query"] = "commitment"
-    """what counts as arrived: 'commitment', the destination says by DICOM storage commitment that it keeps the image; 'query', for one that
-    cannot, it lists the image when it is asked (C-FIND)."""
+    """what counts as arrived. 'commitment': the destination says by DICOM storage commitment that it keeps the image. 'query', for a
+    destination without storage commitment: it lists the image when it is asked (C-FIND)."""
 
 
 _link = _or_name(lambda name: {"to": name}, "a destination's name, or {to: name, …}")
