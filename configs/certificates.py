@@ -65,8 +65,8 @@ def check_certificates(settings: StackSettings, config: Mapping[str, str], stack
         elif unread := [key for key in pems if not load_chain(config[key])]:
             for key in unread:
                 yield Problem(key, "holds no certificate that can be read; a PEM text begins with -----BEGIN CERTIFICATE-----.")
-        elif undated := next(_undated(pems, config, stack, now), None):
-            yield undated
+        elif invalid := next(_not_valid_now(pems, config, stack, now), None):
+            yield invalid
         elif not party.outside and (wrong := _check_own(party, config, now)):
             yield wrong
 
@@ -88,7 +88,7 @@ def _dns_names(certificate: x509.Certificate) -> list[str]:
     return names.get_values_for_type(x509.DNSName)
 
 
-def _undated(keys: list[str], config: Mapping[str, str], stack: str, now: datetime) -> Iterator[Problem]:
+def _not_valid_now(keys: list[str], config: Mapping[str, str], stack: str, now: datetime) -> Iterator[Problem]:
     """The certificates of a party that are not valid now."""
     renew = f"Renew it: make certs STACK={stack}; then make up STACK={stack}. One of your own: set {' and '.join(keys)} anew."
     for key, one in [(pem, one) for pem in keys for one in load_chain(config[pem])]:

@@ -122,7 +122,7 @@ def _more(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
         yield "UnknownSopClassAccepted: SOP classes that Orthanc does not know"
     refused = [uid for uid in theirs.get("RejectedSopClasses", ()) if not _matches(uid, ours.get("RejectedSopClasses", ()))]
     if refused:
-        yield f"RejectedSopClasses: {', '.join(refused[:3])}"
+        yield f"RejectedSopClasses: {_first(refused)}"
     accepted = theirs.get("AcceptedSopClasses") or ["*"]
     if any(not _matches(uid, accepted) for uid in ours.get("AcceptedSopClasses") or ["*"]):
         yield f"AcceptedSopClasses: it takes {_first(accepted)} alone"

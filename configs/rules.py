@@ -106,8 +106,8 @@ def _modalities(parts: Parts) -> Iterator[Problem]:
             yield Problem(f"modalities[{i}].host", reason, modality.host)
         for j, name in enumerate(modality.nodes):
             if name not in parts.node_names:
-                path = f"modalities[{i}].nodes[{j}]"
-                yield Problem(path, f"is not a node of this stack.{_known(name, parts.node_names)}", name)
+                reason = f"is not a node of this stack.{_known(name, parts.node_names)}"
+                yield Problem(f"modalities[{i}].nodes[{j}]", reason, name)
 
 
 def _known(name: str, known: Iterable[str]) -> str:
@@ -151,12 +151,9 @@ def _forwarding(parts: Parts) -> Iterator[Problem]:
                 yield Problem(f"nodes[{i}].metricsPort", reason, node.metrics_port)
         unsure = [link.to for link in node.forward_to if link.confirm != "commitment"]
         if node.delete_after is not None and unsure:
-            yield Problem(
-                f"nodes[{i}].keep",
-                "needs confirm: commitment of every link, because a node deletes only what storage commitment has confirmed; "
-                f"not so: {visible(', '.join(unsure))}. Keep the images forever, or change these links.",
-                node.keep,
-            )
+            reason = "needs confirm: commitment of every link, because a node deletes only what storage commitment has confirmed"
+            how = f"not so: {visible(', '.join(unsure))}. Keep the images forever, or change these links."
+            yield Problem(f"nodes[{i}].keep", f"{reason}; {how}", node.keep)
 
 
 def _host_ports(parts: Parts) -> Iterator[Problem]:
@@ -175,12 +172,9 @@ def _connections(parts: Parts) -> Iterator[Problem]:
     needed = sum(wanted.values()) + RESERVED_CONNECTIONS
     if needed > settings.index_db.max_connections:
         each = ", ".join(f"{name} {count}" for name, count in sorted(wanted.items()))
-        yield Problem(
-            "indexDb.maxConnections",
-            f"is too few: the nodes keep {needed - RESERVED_CONNECTIONS} connections ({each}) and {RESERVED_CONNECTIONS} are in reserve. "
-            f"Set it to {needed} or more, or lower the nodes' orthanc.PostgreSQL.IndexConnectionsCount.",
-            settings.index_db.max_connections,
-        )
+        reason = f"the nodes keep {sum(wanted.values())} connections ({each}) and {RESERVED_CONNECTIONS} are in reserve"
+        how = f"Set it to {needed} or more, or lower the nodes' orthanc.PostgreSQL.IndexConnectionsCount."
+        yield Problem("indexDb.maxConnections", f"is too few: {reason}. {how}", settings.index_db.max_connections)
 
 
 def _each_node(parts: Parts) -> Iterator[Problem]:
@@ -207,12 +201,11 @@ def _tls(parts: Parts) -> Iterator[Problem]:
     for i, modality in parts.modalities:
         closed = [name for name in modality.nodes if name in tls and (modality.allow or (modality.name, name) in waiting)]
         if closed and not modality.tls:
-            yield Problem(
-                f"modalities[{i}].tls",
-                f"is not true, and {visible(', '.join(closed))} takes connections by TLS only. Set it, where the device can (make certs "
-                "makes its certificate); else let it send to a node with tls: false that forwards.",
-                False,
+            reason = f"is not true, and {visible(', '.join(closed))} takes connections by TLS only"
+            how = (
+                "Set it, where the device can (make certs makes its certificate); else let it send to a node with tls: false that forwards."
             )
+            yield Problem(f"modalities[{i}].tls", f"{reason}. {how}", False)
 
 
 def _environment(parts: Parts) -> Iterator[Problem]:
@@ -227,11 +220,9 @@ def _environment(parts: Parts) -> Iterator[Problem]:
         yield Problem("adminer", "is for environment: dev only; leave it out.")
     unbound = [node.name for _, node in parts.nodes if node.bind is None]
     if settings.bind is None and unbound:
-        yield Problem(
-            "bind",
-            "is missing: environment: prod requires the address of the host that the ports are bound to. Set it for the stack, "
-            f"or for each of the nodes {', '.join(unbound)} (127.0.0.1: this host alone).",
-        )
+        reason = "is missing: environment: prod requires the address of the host that the ports are bound to"
+        how = f"Set it for the stack, or for each of the nodes {', '.join(unbound)} (127.0.0.1: this host alone)."
+        yield Problem("bind", f"{reason}. {how}")
 
 
 def _images(parts: Parts) -> Iterator[Problem]:

@@ -132,13 +132,9 @@ def how_to_set(key: str) -> str:
 
 
 def check_secret(key: str, value: str | None, *, encrypted: bool, strict: bool) -> Problem | None:
-    """What is wrong with a secret; its value is never shown.
+    """What is wrong with a secret, whose value is None when it is missing, and never shown.
 
-    Args:
-        key: the secret's key.
-        value: its value, or None when it is missing.
-        encrypted: whether the stack file holds it encrypted.
-        strict: refuse weak and placeholder values (everywhere but in dev).
+    ``encrypted``: the stack file holds it encrypted. ``strict``: weak and placeholder values are refused, as everywhere except in dev.
     """
     if value is None:
         reason = f"is missing. {how_to_set(key)}"

@@ -3,6 +3,7 @@
 The descriptions are the reference: docs/settings.md and docs/settings.schema.json are made from them.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -28,11 +29,8 @@ class Settings(BaseModel):
 
 
 def _check_distinct(items: tuple[Any, ...]) -> tuple[Any, ...]:
-    seen: set[Any] = set()
-    for item in items:
-        if item in seen:
-            raise ValueError(f"has {str(item)!r} twice; leave one out.")
-        seen.add(item)
+    if twice := [item for item, count in Counter(items).items() if count > 1]:
+        raise ValueError(f"has {str(twice[0])!r} twice; leave one out.")
     return items
 
 
