@@ -3,6 +3,7 @@
 import gc
 import importlib
 import threading
+from datetime import UTC, datetime
 
 import pulumi
 from pulumi.runtime import config as pulumi_config
@@ -21,7 +22,7 @@ threading.Thread(target=importlib.import_module, args=["components.stack"]).star
 # pulumi.Config reads keys that it is told; only the whole configuration shows a key that is misspelt.
 config = pulumi_config.CONFIG.get()
 try:
-    loaded = loader.load(config, filter(pulumi_config.is_config_secret, config), pulumi.get_stack())
+    loaded = loader.load(config, filter(pulumi_config.is_config_secret, config), pulumi.get_stack(), datetime.now(UTC))
     situation = preflight.look(loaded, config)
 except SettingsError as refusal:
     # Pulumi prints its text without a traceback. No resource was touched.

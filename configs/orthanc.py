@@ -1,11 +1,9 @@
-"""Orthanc's own options: the YAML files under configs/orthanc/, laid over each other, and what a stack file may not touch."""
-
-from __future__ import annotations
+"""Orthanc's own options: the YAML files under configs/orthanc/, laid over each other, and the check of a node's ``orthanc:`` block."""
 
 import contextlib
 import re
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,152 +17,107 @@ from configs.settings import NodeSettings, StackSettings
 
 _FOLDER = Path(__file__).parent / "orthanc"
 
-#: What the program computes from the topology and the secrets, or what its safety rests on: no stack file overrides it. With each, where to
-#: say it instead.
+#: What no stack file overrides, because the program computes it or its safety rests on it; with each option, what to set instead.
 COMPUTED: Mapping[tuple[str, ...], str] = {
-    ("Name",): "it is the node's name",
-    ("DicomAet",): "set the node's aet",
-    ("DicomPort",): "set the node's dicomPort",
-    ("DicomServerEnabled",): "every node speaks DICOM",
-    ("HttpBindAddresses",): "set bind; inside its container, a node listens everywhere",
-    ("HttpPort",): "set the node's httpPort",
-    ("HttpServerEnabled",): "every node speaks HTTP",
-    ("DicomModalities",): "set forwardTo of the nodes, or the stack's modalities",
-    ("DicomModalitiesInDatabase",): "modalities are computed from the stack file",
-    ("DicomAlwaysAllowEcho",): "list the device under modalities",
-    ("DicomAlwaysAllowStore",): "list the device under modalities",
-    ("DicomAlwaysAllowFind",): "list the device under modalities",
-    ("DicomAlwaysAllowFindWorklist",): "list the device under modalities",
-    ("DicomAlwaysAllowGet",): "list the device under modalities",
-    ("DicomAlwaysAllowMove",): "list the device under modalities",
-    ("RegisteredUsers",): "set the node's users and their secrets",
-    ("AuthenticationEnabled",): "users always log in",
-    ("RemoteAccessAllowed",): "set bind",
-    ("DatabaseServerIdentifier",): "it is made from the stack's and the node's name",
-    ("StorageDirectory",): "it is where the node's volume is mounted",
-    ("IndexDirectory",): "it is where the node's volume is mounted",
-    ("PythonScript",): "the stack's own script is Orthanc's only one",
-    ("LuaScripts",): "the stack's own script says what each user may do; set the users' roles",
-    ("SslEnabled",): "set the node's tls",
-    ("SslCertificate",): "set the node's tls",
-    ("SslVerifyPeers",): "users log in with passwords",
-    ("SslTrustedClientCertificates",): "users log in with passwords",
-    ("DicomTlsEnabled",): "set the node's tls",
-    ("DicomTlsCertificate",): "set the node's tls",
-    ("DicomTlsPrivateKey",): "set the node's tls",
-    ("DicomTlsTrustedCertificates",): "set the node's tls, and that of those that it is linked to",
-    ("DicomTlsRemoteCertificateRequired",): "with tls, both sides show a certificate",
-    ("Plugins",): "the image knows where its plugins are",
-    ("PostgreSQL", "EnableIndex"): "set the node's index",
-    ("PostgreSQL", "EnableStorage"): "images stay in the node's volume",
-    ("PostgreSQL", "ConnectionUri"): "the node's database is computed",
-    ("PostgreSQL", "EnableSsl"): "set indexDb.tls",
-    ("PostgreSQL", "Host"): "the node's database is computed",
-    ("PostgreSQL", "Port"): "the node's database is computed",
-    ("PostgreSQL", "Database"): "the node's database is computed",
-    ("PostgreSQL", "Username"): "the node's database is computed",
-    ("PostgreSQL", "Password"): "it is the secret dbPassword.<node>",
+    tuple(option.split(".")): instead
+    for options, instead in (
+        ("Name", "it is the node's name"),
+        ("DicomAet", "set the node's aet"),
+        ("DicomPort", "set the node's dicomPort"),
+        ("DicomServerEnabled", "every node speaks DICOM"),
+        ("HttpBindAddresses", "set bind; inside its container, a node listens everywhere"),
+        ("HttpPort", "set the node's httpPort"),
+        ("HttpServerEnabled", "every node speaks HTTP"),
+        ("DicomModalities", "set forwardTo of the nodes, or the stack's modalities"),
+        ("DicomModalitiesInDatabase", "modalities are computed from the stack file"),
+        ("DicomAlwaysAllowEcho DicomAlwaysAllowStore DicomAlwaysAllowFind", "list the device under modalities"),
+        ("DicomAlwaysAllowFindWorklist DicomAlwaysAllowGet DicomAlwaysAllowMove", "list the device under modalities"),
+        ("RegisteredUsers", "set the node's users and their secrets"),
+        ("AuthenticationEnabled", "users always log in"),
+        ("RemoteAccessAllowed", "set bind"),
+        ("DatabaseServerIdentifier", "it is made from the stack's and the node's name"),
+        ("StorageDirectory IndexDirectory", "it is where the node's volume is mounted"),
+        ("PythonScript", "the stack's own script is Orthanc's only one"),
+        ("LuaScripts", "the stack's own script says what each user may do; set the users' roles"),
+        ("SslEnabled SslCertificate DicomTlsEnabled DicomTlsCertificate DicomTlsPrivateKey", "set the node's tls"),
+        ("SslVerifyPeers SslTrustedClientCertificates", "users log in with passwords"),
+        ("DicomTlsTrustedCertificates", "set the node's tls, and that of those that it is linked to"),
+        ("DicomTlsRemoteCertificateRequired", "with tls, both sides show a certificate"),
+        ("Plugins", "the image knows where its plugins are"),
+        ("PostgreSQL.EnableIndex", "set the node's index"),
+        ("PostgreSQL.EnableStorage", "images stay in the node's volume"),
+        ("PostgreSQL.EnableSsl", "set indexDb.tls"),
+        ("PostgreSQL.ConnectionUri PostgreSQL.Host PostgreSQL.Port", "the node's database is computed"),
+        ("PostgreSQL.Database PostgreSQL.Username", "the node's database is computed"),
+        ("PostgreSQL.Password", "it is the secret dbPassword.<node>"),
+    )
+    for option in options.split()
 }
-
-#: Orthanc's default of ConcurrentJobs.
-_CONCURRENT_JOBS = 2
-#: Orthanc's default of HttpThreadsCount.
-_HTTP_THREADS = 50
-
-#: Orthanc reads them as a C++ int, and refuses a negative one at its start (GetUnsignedIntegerParameter).
-_MAX_INTEGER = 2**31 - 1
 
 #: The options that change with a node's links.
 OF_LINKS = frozenset({"ConcurrentJobs", "DicomModalities", "DicomThreadsCount", "HttpThreadsCount"})
 
-_TYPES: Mapping[str, tuple[type, ...]] = {
-    "boolean": (bool,),
-    "boolean or text": (bool, str),
-    "integer": (int,),
-    "list": (list,),
-    "object": (dict,),
-    "text": (str,),
-    "text in any case": (str,),
-}
-_PEER = re.compile(r"[A-Za-z0-9_-]*")
-#: More words than this are not listed.
+#: Orthanc's defaults of ConcurrentJobs and HttpThreadsCount.
+_CONCURRENT_JOBS, _HTTP_THREADS = 2, 50
+#: Orthanc reads a C++ int, and refuses a negative one at its start (GetUnsignedIntegerParameter).
+_MAX_INTEGER = 2**31 - 1
+#: A message lists at most this many words.
 _MOST_WORDS = 30
+#: The types in options.yaml, alone or as in "boolean or text".
+_TYPES = {"boolean": bool, "integer": int, "list": list, "object": dict, "text": str}
 
 
 @cache
 def _load(name: str) -> dict[str, Any]:
-    with (_FOLDER / f"{name}.yaml").open(encoding="utf-8") as file:
-        loaded: dict[str, Any] = yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
-    return loaded
+    loaded: dict[str, Any] | None = yaml.load((_FOLDER / f"{name}.yaml").read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return loaded or {}
 
 
 def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """One set of options laid over another: objects key by key, everything else replaced, as Orthanc's images merge their files."""
-    merged = dict(below)
-    for key, value in above.items():
-        mine = merged.get(key)
-        merged[key] = overlay(mine, value) if isinstance(mine, Mapping) and isinstance(value, Mapping) else value
-    return merged
+    both = {key for key in below.keys() & above.keys() if isinstance(below[key], Mapping) and isinstance(above[key], Mapping)}
+    return {**below, **above, **{key: overlay(below[key], above[key]) for key in both}}
 
 
 def baseline(*, index: bool, tls: bool) -> dict[str, Any]:
-    """The options that make a node safe, whoever deploys it: no unknown AE title is served, users log in, files are written through.
+    """The options that make a node safe: no unknown AE title is served, users log in, files are written through.
 
-    Args:
-        index: the node's index is in PostgreSQL.
-        tls: the node speaks TLS with one peer at least.
+    ``index`` adds those of an index in PostgreSQL, ``tls`` those of a node that speaks TLS with a peer.
     """
-    options = overlay(_load("base"), _load("postgresql") if index else {})
-    return overlay(options, _load("tls") if tls else {})
+    return reduce(overlay, (_load("base"), _load("postgresql") if index else {}, _load("tls") if tls else {}))
 
 
 def options_of(node: NodeSettings, settings: StackSettings) -> dict[str, Any]:
-    """A node's options, less what is computed: baseline, environment, image, room for its links, and its own block, in this order."""
+    """A node's options, except the computed ones: baseline, environment, image, room for its links, its own block, in this order."""
     indexed = node.index == "postgresql"
-    options = overlay(baseline(index=indexed, tls=needs_certificate(node, settings)), _load(settings.environment))
-    if indexed and settings.images.source == "registry":
-        options = overlay(options, _load("postgresql-registry"))
-    return overlay(overlay(options, _room_for_links(node, settings, options)), node.orthanc)
+    image = _load("postgresql-registry") if indexed and settings.images.source == "registry" else {}
+    safe = baseline(index=indexed, tls=needs_certificate(node, settings))
+    options = reduce(overlay, (safe, _load(settings.environment), image))
+    return reduce(overlay, (options, _room_for_links(node, settings, options), node.orthanc))
 
 
 def _room_for_links(node: NodeSettings, settings: StackSettings, options: Mapping[str, Any]) -> dict[str, int]:
-    """Options of a node that forwards, or is forwarded to, so that its links take nothing away from its other users.
+    """Options of either end of a link, so that the link takes nothing away from the node's other users.
 
-    Sending is a job of the sender, and answering a request for storage commitment is a job of the receiver: with the two jobs at once
-    that Orthanc runs by default, a slow destination would hold up the others, and the answers. An association holds a thread of the
-    receiver for as long as it lasts: each link brings its own, and one to ask for storage commitment with.
+    Sending is a job of the sender, and answering a request for storage commitment is a job of the receiver. Orthanc runs two jobs at once
+    by default: a slow destination would hold up the others, and the answers. An association holds a thread of the receiver for as long as
+    it lasts: each link brings its own threads, and one to ask for storage commitment.
     """
     sent, received = node.forward_to, settings.links_to(node.name)
     room = {}
     if sent or received:
         room["ConcurrentJobs"] = _CONCURRENT_JOBS + sum(link.associations for link in sent) + len(received)
-    if sent:
-        # Of the forwarder, which keeps a connection for each of its threads; Orthanc gives each connection a thread.
+    if sent:  # each thread of the forwarder keeps a connection, and Orthanc gives each connection a thread
         room["HttpThreadsCount"] = _HTTP_THREADS + sum(link.associations + 3 for link in sent)
     if received:
         room["DicomThreadsCount"] = int(options["DicomThreadsCount"]) + sum(link.associations + 1 for link in received)
     return room
 
 
-def check_options(options: Mapping[str, Any], path: str) -> list[Problem]:
-    """What is wrong with the ``orthanc:`` block of a node.
-
-    Args:
-        options: the block.
-        path: its path in the stack file.
-    """
-    problems = [
-        Problem(f"{path}.{path_of(key)}", f"is computed and cannot be overridden: {instead}.")
-        for key, instead in COMPUTED.items()
-        if _at(options, *key) is not NO_VALUE
-    ]
-    problems += _variables(options, (path,))
-    problems += _section(options, _load("options"), path, ())
-    return problems + [
-        problem
-        for section, peers in (("OrthancPeers", options.get("OrthancPeers")), ("DicomWeb.Servers", _at(options, "DicomWeb", "Servers")))
-        for problem in _peers(peers, f"{path}.{section}")
-    ]
+def index_connections(node: NodeSettings, settings: StackSettings) -> int:
+    """How many connections a node keeps open to PostgreSQL."""
+    count = _at(options_of(node, settings), "PostgreSQL", "IndexConnectionsCount")
+    return count if isinstance(count, int) else 0
 
 
 def words_of(option: str) -> tuple[str, ...]:
@@ -172,27 +125,37 @@ def words_of(option: str) -> tuple[str, ...]:
     return tuple(_load("options")[option].partition(", one of ")[2].split())
 
 
+def check_options(options: Mapping[str, Any], path: str) -> Iterator[Problem]:
+    """What is wrong with a node's ``orthanc:`` block, whose place in the stack file is ``path``."""
+    for key, instead in COMPUTED.items():
+        if _at(options, *key) is not NO_VALUE:
+            yield Problem(f"{path}.{path_of(key)}", f"is computed and cannot be overridden: {instead}.")
+    yield from _variables(options, (path,))
+    yield from _section(options, _load("options"), path, ())
+    yield from _servers(options.get("OrthancPeers"), f"{path}.OrthancPeers")
+    yield from _servers(_at(options, "DicomWeb", "Servers"), f"{path}.DicomWeb.Servers")
+
+
 def _section(options: Mapping[str, Any], known: Mapping[str, Any], path: str, keys: tuple[str, ...]) -> Iterator[Problem]:
-    """What is wrong with a section, whose keys and what Orthanc takes for each are known."""
+    """What is wrong with a section by a section of options.yaml; ``keys`` leads to it."""
     for name, value in options.items():
+        wanted = known.get(name, known.get("*"))
         if (*keys, name) in COMPUTED:
             continue
-        wanted = known.get(name, known.get("*"))
         if wanted is None:
             yield Problem(f"{path}.{name}", f"is not an option of Orthanc{''.join(f', in {key}' for key in keys)}.{nearest(name, known)}")
-        elif isinstance(wanted, str):
-            yield from _value(value, wanted, f"{path}.{name}")
-        elif isinstance(value, Mapping):
+        elif isinstance(value, Mapping) and not isinstance(wanted, str):
             yield from _section(value, wanted, f"{path}.{name}", (*keys, name))
         else:
-            yield from _value(value, "object", f"{path}.{name}")
+            yield from _value(value, wanted if isinstance(wanted, str) else "object", f"{path}.{name}")
 
 
 def _value(value: object, wanted: str, path: str) -> Iterator[Problem]:
     """What is wrong with a value, by a line of options.yaml."""
     kind, _, rest = wanted.partition(", ")
     shown = value if isinstance(value, (str, int, float, bool)) else NO_VALUE
-    if not _is_a(value, _TYPES[kind]):
+    types = [_TYPES[word] for word in kind.removesuffix(" in any case").split(" or ")]
+    if not isinstance(value, tuple(types)) or (isinstance(value, bool) and bool not in types):  # true is an integer in Python
         yield Problem(path, f"is not of the type that Orthanc wants: {kind}.", shown)
     elif isinstance(value, list):
         for i, item in enumerate(value):
@@ -209,14 +172,14 @@ def _value(value: object, wanted: str, path: str) -> Iterator[Problem]:
             yield Problem(path, f"is out of range; Orthanc takes {low} to {high}.", value)
 
 
-def _peers(peers: object, path: str) -> Iterator[Problem]:
-    """Other web servers that Orthanc calls: one that is its own container, or that Orthanc ends at (WebServiceParameters.cpp)."""
-    for name, peer in peers.items() if isinstance(peers, Mapping) else ():
-        if isinstance(peer, Mapping):
-            url = peer.get("Url") or peer.get("URL")
+def _servers(servers: object, path: str) -> Iterator[Problem]:
+    """Other web servers that Orthanc calls: refused where it is the node's own container, or where Orthanc would not start with it."""
+    for name, server in servers.items() if isinstance(servers, Mapping) else ():
+        if isinstance(server, Mapping):  # both forms: WebServiceParameters.cpp
+            url = server.get("Url") or server.get("URL")
         else:
-            url = peer[0] if isinstance(peer, list) and len(peer) in (1, 3) else None
-        if not _PEER.fullmatch(str(name)):
+            url = server[0] if isinstance(server, list) and len(server) in (1, 3) else None
+        if not re.fullmatch(r"[A-Za-z0-9_-]*", str(name)):
             yield Problem(f"{path}.{name}", "is no name of a server; Orthanc takes letters, digits, '-' and '_'.")
         if not isinstance(url, str) or not url.startswith(("http://", "https://")):
             wanted = "[URL], [URL, user, password] or {Url: …}, and the URL begins with http:// or https://"
@@ -228,37 +191,24 @@ def _peers(peers: object, path: str) -> Iterator[Problem]:
 
 
 def _variables(value: object, place: tuple[str | int, ...]) -> Iterator[Problem]:
-    """``${NAME}`` anywhere, in keys as well: Orthanc would put its environment there (OrthancConfiguration.cpp, SubstituteVariables), and a
-    text that nobody wrote could end the value that it stands in.
+    """``${NAME}`` anywhere, also in keys: Orthanc puts a variable of its environment there (OrthancConfiguration.cpp, SubstituteVariables).
+
+    The text of such a variable could end the value that it stands in.
     """
-    if isinstance(value, Mapping):
+    if isinstance(value, str) and "${" in value:
+        yield Problem(path_of(place), "holds '${', which begins a variable of Orthanc's environment; write the value itself.", value)
+    elif isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _variables(key, (*place, key))
             yield from _variables(inner, (*place, key))
     elif isinstance(value, (list, tuple)):
         for i, inner in enumerate(value):
             yield from _variables(inner, (*place, i))
-    elif isinstance(value, str) and "${" in value:
-        yield Problem(path_of(place), "holds '${', which begins a variable of Orthanc's environment; write the value itself.", value)
-
-
-def index_connections(node: NodeSettings, settings: StackSettings) -> int:
-    """How many connections a node keeps open to PostgreSQL."""
-    section = options_of(node, settings).get("PostgreSQL", {})
-    count = section.get("IndexConnectionsCount") if isinstance(section, Mapping) else None
-    return count if isinstance(count, int) else 0
 
 
 def _at(options: Mapping[str, Any], *keys: str) -> Any:
-    """What stands at a place; NO_VALUE where nothing does."""
+    """The value at a place; NO_VALUE where there is none."""
     current: Any = options
-    for part in keys:
-        if not isinstance(current, Mapping) or part not in current:
-            return NO_VALUE
-        current = current[part]
+    for key in keys:
+        current = current.get(key, NO_VALUE) if isinstance(current, Mapping) else NO_VALUE
     return current
-
-
-def _is_a(value: object, types: tuple[type, ...]) -> bool:
-    """isinstance, but for true and false, which are no integers in JSON."""
-    return isinstance(value, types) and (bool in types or not isinstance(value, bool))

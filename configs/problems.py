@@ -1,32 +1,29 @@
 """What is wrong with a stack file: each problem with its place, the value, and what would be right."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 
 class SettingsError(Exception):
-    """A stack file that is refused. Its text is the whole report, meant to be printed as it is."""
+    """A stack file is refused. The text is the whole report, to be printed as it is."""
 
 
-#: Stands for "there is no value to show": the key is missing, or showing it would give a secret away.
+#: Stands for "no value to show": the key is missing, or its value is a secret.
 NO_VALUE = object()
-
-
-#: More problems than anybody reads at once. Checks stop looking for more: a hostile file has one on every line.
+#: More problems than anybody reads at once. Checks stop here: a hostile file has a problem on every line.
 MOST_PROBLEMS = 100
-#: How much of a value, a path or a message is shown.
+#: How many characters of a value, a path or a message are shown.
 _LONGEST = 1000
-#: A word that is longer is no misspelt name, and comparing it takes time that grows with its square.
+#: A longer word is no misspelt name, and the time to compare it grows with the square of its length.
 _LONGEST_WORD = 64
 
-#: pydantic's errors in a YAML writer's words.
+#: pydantic's errors in the words of a person who writes YAML.
 _WRONG = {
     "dict_type": "is not a mapping of keys to values.",
     "int_type": "is not an integer.",
@@ -40,17 +37,11 @@ _WRONG = {
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing to put right.
+    """One thing to put right."""
 
-    Attributes:
-        path: where, as the key's path in the stack file (``nodes[1].aet``).
-        message: what is wrong, and what would be right.
-        value: the offending value, or NO_VALUE.
-    """
-
-    path: str
-    message: str
-    value: object = NO_VALUE
+    path: str  #: the key's path in the stack file: ``nodes[1].aet``
+    message: str  #: what is wrong, and what would be right
+    value: object = NO_VALUE  #: the wrong value
 
     def __str__(self) -> str:
         path = visible(self.path)
@@ -60,18 +51,16 @@ class Problem:
 
 
 def visible(text: str, keep: str = "") -> str:
-    """A text as it can be printed: what a stack file holds must not clear a terminal, turn its writing round, or forge a line of a report.
+    """A text that is safe to print, and not too long: what is not printable is escaped, but for the characters of ``keep``.
 
-    Args:
-        text: the text; a long one is cut.
-        keep: what stays though it is not printable.
+    A stack file must not clear a terminal, turn the direction of writing, or forge a line of a report.
     """
     cut = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text)} characters)"
     return "".join(letter if letter.isprintable() or letter in keep else repr(letter)[1:-1] for letter in cut)
 
 
 def report(problems: Iterable[Problem], stack_file: str) -> str:
-    """All problems as one message, in the order of their paths; of very many, those that were found first."""
+    """All problems as one message, sorted by their paths. Of too many, it shows those that were found first."""
     found = list(problems)
     count = "1 problem" if len(found) == 1 else f"{len(found)} problems"
     if len(found) > MOST_PROBLEMS:
@@ -82,89 +71,58 @@ def report(problems: Iterable[Problem], stack_file: str) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint for a misspelt word, " Did you mean 'x'?", or the empty string."""
-    if len(word) > _LONGEST_WORD:
-        return ""
-    candidates = sorted(name for name in known if len(name) <= _LONGEST_WORD)
-    folded = {name.lower(): name for name in candidates}
-    match = difflib.get_close_matches(word.lower(), folded, n=1)
+    folded = {name.lower(): name for name in sorted(known) if len(name) <= _LONGEST_WORD}
+    match = difflib.get_close_matches(word.lower(), folded, n=1) if len(word) <= _LONGEST_WORD else []
     return f" Did you mean {folded[match[0]]!r}?" if match else ""
 
 
 def path_of(parts: Sequence[str | int]) -> str:
-    """A key's path as it is written for people: ``nodes[1].forwardTo[0]``."""
-    path = ""
-    for part in parts:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
-    return path
+    """A key's path as people write it: ``nodes[1].forwardTo[0]``."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".")
 
 
 def from_validation(error: ValidationError, model: type[BaseModel], prefix: Sequence[str | int] = ()) -> list[Problem]:
-    """pydantic's errors as problems.
-
-    Args:
-        error: what validation of the model raised.
-        model: the model that was validated; its fields' descriptions say what would be right.
-        prefix: where in the stack file the validated value stands.
-    """
+    """pydantic's errors for a value of a model as problems; ``prefix`` is the place of the value in the stack file."""
     return [_problem(details, model, prefix) for details in error.errors(include_url=False)[: MOST_PROBLEMS + 1]]
 
 
+def described(field: FieldInfo) -> str:
+    """The description of a setting, on one line."""
+    return " ".join((field.description or "").split())
+
+
 def _problem(details: ErrorDetails, model: type[BaseModel], prefix: Sequence[str | int]) -> Problem:
-    place = details["loc"]
+    place, value = details["loc"], details["input"]
     path = path_of([*prefix, *place])
+    keys = [part for part in place if isinstance(part, str)]
+    known = _settings_beside(model, keys)
+    meaning = f"It is: {described(known[keys[-1]])}" if keys and keys[-1] in known else ""
     match details["type"]:
         case "extra_forbidden":
-            return Problem(path, f"is not a setting.{_nearest_setting(model, place)}")
+            hint = (nearest(keys[-1], known) or f" Known here: {', '.join(sorted(known))}.") if known else ""
+            return Problem(path, f"is not a setting.{hint}")
         case "missing":
-            return Problem(path, f"is missing. {_meaning(model, place)}")
+            return Problem(path, f"is missing. {meaning}")
         case "value_error":
-            return Problem(path, str(details["ctx"]["error"]), details["input"])
-        case "int_type" if isinstance(details["input"], str) and details["input"].isdecimal():
-            return Problem(path, "is text; write the number without quotes.", details["input"])
+            return Problem(path, str(details["ctx"]["error"]), value)
+        case "int_type" if isinstance(value, str) and value.isdecimal():
+            return Problem(path, "is text; write the number without quotes.", value)
         case kind:
             wrong = _WRONG.get(kind) or f"{details['msg'].replace('Input should be', 'is not')}."
-            return Problem(path, f"{wrong} {_meaning(model, place)}".strip(), details["input"])
+            return Problem(path, f"{wrong} {meaning}".strip(), value)
 
 
-def _owner(model: type[BaseModel], place: Sequence[str | int]) -> type[BaseModel] | None:
-    """The model that holds the last key of a place, or None where it is not a model."""
-    current: Any = model
-    for part in place[:-1]:
-        if isinstance(part, int):
-            continue
-        field = next((f for f in current.model_fields.values() if f.alias == part), None)
-        found = _model_in(field.annotation) if field else None
-        if found is None:
-            return None
-        current = found
-    return current if isinstance(current, type) else None
+def _settings_beside(model: type[BaseModel], keys: Sequence[str]) -> dict[str, FieldInfo]:
+    """The settings that exist where the last of some nested keys stands; empty where the models leave the keys open (``orthanc:``)."""
+    settings = {field.alias or name: field for name, field in model.model_fields.items()}
+    if len(keys) < 2:
+        return settings
+    inner = _model_in(settings[keys[0]].annotation) if keys[0] in settings else None
+    return _settings_beside(inner, keys[1:]) if inner else {}
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
     """The model inside an annotation such as ``Model | None`` or ``tuple[Model, ...]``."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    for inner in getattr(annotation, "__args__", ()):
-        if (found := _model_in(inner)) is not None:
-            return found
-    return None
-
-
-def _nearest_setting(model: type[BaseModel], place: Sequence[str | int]) -> str:
-    owner = _owner(model, place)
-    if owner is None:
-        return ""
-    known = [field.alias or name for name, field in owner.model_fields.items()]
-    return nearest(str(place[-1]), known) or f" Known here: {', '.join(sorted(known))}."
-
-
-def _meaning(model: type[BaseModel], place: Sequence[str | int]) -> str:
-    """The description of the setting at a place: what would be right there."""
-    names = [part for part in place if isinstance(part, str)]
-    owner = _owner(model, names) if names else None
-    if owner is None:
-        return ""
-    for field in owner.model_fields.values():
-        if field.alias == names[-1]:
-            return f"It is: {field.description}"
-    return ""
+    return next((found for inner in getattr(annotation, "__args__", ()) if (found := _model_in(inner))), None)

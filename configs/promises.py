@@ -1,13 +1,10 @@
-"""Options of Orthanc's that would end what a node promises.
+"""Options of Orthanc that would break what a node promises.
 
-- RULES: what a link promises. An image that a node has acknowledged is kept, and will be at its destination; a destination has what it has
-  confirmed.
-- PROTECTIONS: what keeps a node safe. In prod, a stack file that weakens one says so under ``unsafe``.
+- RULES: what a link promises. A node keeps an acknowledged image until its destinations have it, and a destination has what it confirmed.
+- PROTECTIONS: what keeps a node safe. In prod, a stack file that weakens a protection names the option under ``unsafe``.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -28,81 +25,54 @@ _LOSSY = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 81, 91, 93
 
 @dataclass(frozen=True)
 class Rule:
-    """A value that ends a promise.
+    """Values of an option that break a promise of a link."""
 
-    Attributes:
-        option: the option, by Orthanc's name.
-        at: where it does, one of the words above.
-        ends: whether a value does.
-        wrong: the values that do, for a reader.
-        because: what would happen.
-    """
-
-    option: str
-    at: str
-    ends: Callable[[Any], bool]
-    wrong: str
-    because: str
+    option: str  #: Orthanc's name of it
+    at: str  #: the nodes that the rule is for: FORWARDS, RECEIVES, COMMITS or LINKED
+    values: Container[object]  #: the values that break the promise
+    wrong: str  #: the same, in words
+    because: str  #: what would happen
 
 
-def _rule(option: str, at: str, wrong: tuple[object, ...], because: str) -> Rule:
-    said = [str(value).lower() if isinstance(value, bool) else str(value) for value in wrong]
-    return Rule(option, at, lambda value: value in wrong, " or ".join(said), because)
+def _rule(option: str, at: str, values: Sequence[object], because: str, wrong: str = "") -> Rule:
+    named = " or ".join(str(value).lower() if isinstance(value, bool) else str(value) for value in values)
+    return Rule(option, at, values, wrong or named, because)
 
 
-#: The first that fits is told. Not here, because nothing is lost by them: SaveJobs (the forwarder asks again for what a restart lost) and
-#: StorageCompression.
+#: Of several rules for an option, the first that fits is reported. Nothing is lost by SaveJobs (the forwarder repeats what a restart lost)
+#: nor by StorageCompression, so neither is here.
 RULES = (
     _rule("StoreDicom", LINKED, (False,), "it acknowledges images, and keeps none"),
     _rule("ReadOnly", LINKED, (True,), "it takes no image, and can write no record of what was confirmed"),
-    _rule("SyncStorageArea", LINKED, (False,), "what it has acknowledged or confirmed is lost with the power"),
-    _rule(
-        "DicomCheckModalityHost",
-        LINKED,
-        (True,),
-        "it compares the caller's IP address with the name that the other end has on the stack's network, and refuses it",
-    ),
+    _rule("SyncStorageArea", LINKED, (False,), "a power failure loses what it has acknowledged or confirmed"),
+    _rule("DicomCheckModalityHost", LINKED, (True,), "it compares the caller's IP address with the other end's host name, and refuses it"),
     _rule(
         "OverwriteInstances",
         RECEIVES,
         (False, "Never", "IfChanged"),
         "it answers with success, and stores nothing, when an image comes again because its file here is broken or its content is new",
     ),
+    _rule("OverwriteInstances", FORWARDS, (False, "Never"), "it acknowledges a corrected image, and neither keeps nor forwards it"),
+    _rule("StoreMD5ForAttachments", COMMITS, (False,), "without it, the node cannot check a file before it confirms the image"),
     _rule(
-        "OverwriteInstances",
-        FORWARDS,
-        (False, "Never"),
-        "it acknowledges an image that was corrected, and neither keeps nor forwards it",
-    ),
-    _rule("StoreMD5ForAttachments", COMMITS, (False,), "by it the node compares each file before it confirms it"),
-    Rule(
         "IngestTranscoding",
         RECEIVES,
-        lambda value: value in _LOSSY,
-        f"lossy ({', '.join(_LOSSY)})",
+        _LOSSY,
         "it keeps each image under another SOP instance UID, and never has the one that was sent",
+        f"lossy ({', '.join(_LOSSY)})",
     ),
     _rule("MaximumStorageMode", FORWARDS, ("Recycle",), "a full node deletes its oldest patient, forwarded or not"),
     _rule("MaximumStorageMode", COMMITS, ("Recycle",), "a full node deletes its oldest patient, which it has promised to keep"),
-    Rule(
-        "JobsHistorySize",
-        FORWARDS,
-        lambda value: isinstance(value, int) and value < 10,
-        "less than 10",
-        "Orthanc has forgotten a job before the forwarder is told how it ended, and everything is sent again",
-    ),
+    _rule("JobsHistorySize", FORWARDS, range(10), "Orthanc forgets a job too soon, and the forwarder sends it all again", "less than 10"),
     _rule("DicomEchoChecksFind", FORWARDS, (True,), "C-ECHO then also asks for C-FIND, which a destination does not allow: it seems away"),
-    _rule("CheckRevisions", FORWARDS, (True,), "its forwarder writes metadata without their revisions"),
+    _rule("CheckRevisions", FORWARDS, (True,), "its forwarder writes metadata without revisions"),
 )
 
 
 def check_promises(node: NodeSettings, settings: StackSettings, path: str) -> Iterator[Problem]:
-    """The options of a node that end a promise of its links, and those with which Orthanc does not start together.
+    """The options of a node that break a promise of its links, and those that Orthanc refuses together at its start.
 
-    Args:
-        node: the node.
-        settings: the stack that it belongs to.
-        path: the path of its ``orthanc:`` block in the stack file.
+    ``path`` is the place of the node's ``orthanc:`` block in the stack file.
     """
     links = settings.links_to(node.name)
     holds = {
@@ -111,122 +81,111 @@ def check_promises(node: NodeSettings, settings: StackSettings, path: str) -> It
         COMMITS: any(link.confirm == "commitment" for link in links),
         LINKED: bool(node.forward_to or links),
     }
-    told: set[str] = set()
-    for rule in RULES:
-        value = node.orthanc.get(rule.option, NO_VALUE)
-        if holds[rule.at] and value is not NO_VALUE and rule.option not in told and rule.ends(value):
-            told.add(rule.option)
-            yield Problem(f"{path}.{rule.option}", f"cannot be {rule.wrong} at {rule.at}: {rule.because}. Leave it out.", value)
-    yield from _together(options_of(node, settings), path, tls=needs_certificate(node, settings))
+    broken = [rule for rule in RULES if holds[rule.at] and rule.option in node.orthanc and node.orthanc[rule.option] in rule.values]
+    for option, rule in {rule.option: rule for rule in reversed(broken)}.items():
+        yield Problem(f"{path}.{option}", f"cannot be {rule.wrong} at {rule.at}: {rule.because}. Leave it out.", node.orthanc[option])
+    for option, value, reason in _conflicts(options_of(node, settings), tls=needs_certificate(node, settings)):
+        yield Problem(f"{path}.{option}", reason, value)
 
 
-def _together(options: Mapping[str, Any], path: str, *, tls: bool) -> Iterator[Problem]:
-    """Options that Orthanc takes one by one, and ends at its start when they come together (main.cpp, DicomTls.cpp)."""
+def _conflicts(options: Mapping[str, Any], *, tls: bool) -> Iterator[tuple[str, object, str]]:
+    """Options that Orthanc takes one by one, and refuses together at its start (main.cpp, DicomTls.cpp): option, value, reason."""
+    needs = "needs {}, or Orthanc does not start: leave one of the two out."
     if options.get("StoreMD5ForAttachments") is False:
-        for name, wrong in (("OverwriteInstances", "IfChanged"), ("CheckRevisions", True)):
-            if options.get(name) == wrong:
-                yield Problem(f"{path}.{name}", "needs StoreMD5ForAttachments, or Orthanc does not start: leave one of the two out.", wrong)
+        for option, wrong in (("OverwriteInstances", "IfChanged"), ("CheckRevisions", True)):
+            if options.get(option) == wrong:
+                yield option, wrong, needs.format("StoreMD5ForAttachments")
     if options.get("PatientLevelEnabled") is False:
-        for name in ("MaximumPatientCount", "MaximumStorageSize"):
-            if value := options.get(name):
-                yield Problem(f"{path}.{name}", "needs PatientLevelEnabled, or Orthanc does not start: leave one of the two out.", value)
+        for option in ("MaximumPatientCount", "MaximumStorageSize"):
+            if value := options.get(option):
+                yield option, value, needs.format("PatientLevelEnabled")
     if tls and options.get("DicomTlsMinimumProtocolVersion") == 0 and options.get("DicomTlsCiphersAccepted"):
-        name, right = "DicomTlsMinimumProtocolVersion", "leave it out, or set DicomTlsCiphersAccepted to []"
-        yield Problem(f"{path}.{name}", f"is DICOM's own profile, with which Orthanc takes no ciphers, and does not start: {right}.", 0)
+        reason = "is DICOM's own profile, with which Orthanc takes no ciphers, and does not start"
+        yield "DicomTlsMinimumProtocolVersion", 0, f"{reason}: leave it out, or set DicomTlsCiphersAccepted to []."
 
 
 def unlike_ends(settings: StackSettings) -> list[str]:
-    """For each link between two nodes, what the sender accepts and the destination does not: such images would be set aside."""
-    linked = {name for node in settings.forwarding_nodes for name in (node.name, *node.targets)}
-    options = {node.name: options_of(node, settings) for node in settings.nodes if node.name in linked}
-    found = []
-    for node in settings.forwarding_nodes:
-        for target in node.targets:
-            if target in options and (more := list(_more(options[node.name], options[target]))):
-                found.append(
-                    f"{node.name} -> {target}: {node.name} accepts images that {target} refuses ({'; '.join(more)}). They would be "
-                    "set aside. Set the same at both."
-                )
-    return found
+    """For each link between two nodes, what the sender accepts and the destination refuses: such images would be set aside."""
+    options = {node.name: options_of(node, settings) for node in settings.nodes if node.forward_to or settings.links_to(node.name)}
+    return [
+        f"{node.name} -> {target}: {node.name} accepts images that {target} refuses ({'; '.join(more)}). They would be set aside. "
+        "Set the same at both."
+        for node in settings.forwarding_nodes
+        for target in node.targets
+        if target in options and (more := list(_more(options[node.name], options[target])))
+    ]
 
 
 def _more(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
+    """What a node accepts by its options and its destination does not."""
     if ours.get("UnknownSopClassAccepted") and not theirs.get("UnknownSopClassAccepted"):
         yield "UnknownSopClassAccepted: SOP classes that Orthanc does not know"
-    refused = [uid for uid in theirs.get("RejectedSopClasses", ()) if not _covered(uid, ours.get("RejectedSopClasses", ()))]
+    refused = [uid for uid in theirs.get("RejectedSopClasses", ()) if not _matches(uid, ours.get("RejectedSopClasses", ()))]
     if refused:
-        yield f"RejectedSopClasses: {', '.join(refused[:3])}"
+        yield f"RejectedSopClasses: {_first(refused)}"
     accepted = theirs.get("AcceptedSopClasses") or ["*"]
-    if any(not _covered(uid, accepted) for uid in ours.get("AcceptedSopClasses") or ["*"]):
-        yield f"AcceptedSopClasses: it takes {', '.join(accepted[:3])}{' …' if len(accepted) > 3 else ''} alone"
-    syntaxes = [
-        uid
-        for uid in words_of("IngestTranscoding")
-        if _covered(uid, ours.get("AcceptedTransferSyntaxes", ["*"])) and not _covered(uid, theirs.get("AcceptedTransferSyntaxes", ["*"]))
-    ]
-    if syntaxes:
-        yield f"AcceptedTransferSyntaxes: {', '.join(syntaxes[:3])}{' …' if len(syntaxes) > 3 else ''}, unless it can be transcoded"
+    if any(not _matches(uid, accepted) for uid in ours.get("AcceptedSopClasses") or ["*"]):
+        yield f"AcceptedSopClasses: it takes {_first(accepted)} alone"
+    syntaxes, taken = ours.get("AcceptedTransferSyntaxes", ["*"]), theirs.get("AcceptedTransferSyntaxes", ["*"])
+    refused = [uid for uid in words_of("IngestTranscoding") if _matches(uid, syntaxes) and not _matches(uid, taken)]
+    if refused:
+        yield f"AcceptedTransferSyntaxes: {_first(refused)}, unless it can be transcoded"
 
 
-def _covered(uid: str, patterns: list[str] | tuple[()]) -> bool:
-    """Whether a UID, or whatever a pattern matches, is matched by one of the patterns: ``*`` is any text, ``?`` any character."""
+def _first(uids: Sequence[str]) -> str:
+    return f"{', '.join(uids[:3])}{' …' if len(uids) > 3 else ''}"
+
+
+def _matches(uid: str, patterns: Iterable[str]) -> bool:
+    """Whether a pattern matches a UID, or a pattern of UIDs: ``*`` is any text, ``?`` any character."""
     return any(fnmatchcase(uid, pattern) for pattern in patterns)
 
 
 @dataclass(frozen=True)
 class Protection:
-    """What an option protects from.
+    """An option that protects a node."""
 
-    Attributes:
-        holds: whether a value of it still protects.
-        wanted: the values that do, for a reader.
-        against: what another value opens.
-    """
-
-    holds: Callable[[Any], bool]
-    wanted: str
-    against: str
+    holds: Callable[[Any], bool]  #: whether the node is protected with a value of the option
+    wanted: str  #: the values that protect, in words
+    against: str  #: what another value allows
 
 
-def _is(value: object, against: str) -> Protection:
-    return Protection(lambda said: said is value, str(value).lower(), against)
+def _is(wanted: object, against: str) -> Protection:
+    return Protection(lambda value: value is wanted, str(wanted).lower(), against)
 
 
 def _bounded(against: str) -> Protection:
-    return Protection(lambda said: isinstance(said, int) and said > 0, "more than 0", against)
+    return Protection(lambda value: isinstance(value, int) and value > 0, "more than 0", against)
 
 
-#: Orthanc's security guide (book, faq/security.html) and the CVEs of the options; the values that protect are in configs/orthanc/.
+def _modern(what: str) -> Protection:
+    return Protection(lambda value: value in (4, 5), "4 or 5", f"{what} over protocols that are broken (before TLS 1.2)")
+
+
+#: From the Orthanc Book (faq/security.html) and the CVEs of the options. The values that protect are in configs/orthanc/.
 PROTECTIONS: Mapping[str, Protection] = {
     "DeidentifyLogs": _is(True, "patients' names get into the log"),
     "DicomCheckCalledAet": _is(True, "a caller that was set up for another node is served"),
-    "DicomTlsMinimumProtocolVersion": Protection(
-        lambda said: said in (4, 5), "4 or 5", "DICOM goes over protocols that are broken (before TLS 1.2)"
-    ),
+    "DicomTlsMinimumProtocolVersion": _modern("DICOM goes"),
     "ExecuteLuaEnabled": _is(False, "a script that is posted to the node runs as Orthanc"),
     "HttpsVerifyPeers": _is(True, "anybody may pass for a server that the node calls"),
     "LimitFindInstances": _bounded("one open query lists the whole archive"),
     "LimitFindResults": _bounded("one open query lists the whole archive"),
     "MaximumFileSizeInArchiveMB": _bounded("a small ZIP file that is uploaded fills the memory (CVE-2026-5439)"),
     "MaximumRequestBodySizeMB": _bounded("an upload of any size is taken into memory (CVE-2026-5438)"),
-    "MaximumStorageMode": Protection(lambda said: said == "Reject", "Reject", "a full node deletes its oldest patient in silence"),
+    "MaximumStorageMode": Protection(lambda value: value == "Reject", "Reject", "a full node deletes its oldest patient in silence"),
     "RestApiWriteToFileSystemEnabled": _is(False, "a request writes over Orthanc's own files (CVE-2023-33466)"),
-    "ServeFolders": Protection(lambda _: False, "nothing", "files of the container are served"),
-    "SslMinimumProtocolVersion": Protection(
-        lambda said: said in (4, 5), "4 or 5", "passwords go over protocols that are broken (before TLS 1.2)"
-    ),
-    "SyncStorageArea": _is(True, "an image that was acknowledged is lost with the power"),
-    "WebDavEnabled": _is(False, "patients are on a network drive, past the users' roles"),
+    "ServeFolders": Protection(lambda _: False, "nothing", "files of the container are served by HTTP"),
+    "SslMinimumProtocolVersion": _modern("passwords go"),
+    "SyncStorageArea": _is(True, "a power failure loses an image that was acknowledged"),
+    "WebDavEnabled": _is(False, "a network drive shows patients, whatever the users' roles allow"),
 }
 
 
 def check_protection(node: NodeSettings, path: str, *, strict: bool) -> Iterator[Problem]:
-    """What weakens a node without a word, and words that weaken nothing.
+    """Options that weaken a node and are not named under ``unsafe``, where that is wanted (``strict``); names there that weaken nothing.
 
-    Args:
-        node: the node.
-        path: its path in the stack file.
-        strict: whether an option that weakens must be named under ``unsafe`` (in prod).
+    ``path`` is the node's place in the stack file.
     """
     weak = {name for name, value in node.orthanc.items() if name in PROTECTIONS and not PROTECTIONS[name].holds(value)}
     for name in sorted(weak.difference(node.unsafe) if strict else ()):

@@ -1,38 +1,54 @@
-"""The settings of one stack, as they stand in its stack file.
+"""The settings of one stack, as they stand in its stack file. The rules between them are in rules.py.
 
-Plain values only, frozen, unknown keys refused. A field's rules are here; rules that hold between fields are in
-rules.py. The descriptions are the reference: docs/settings.md and docs/settings.schema.json are made from them.
+The descriptions are the reference: docs/settings.md and docs/settings.schema.json are made from them.
 """
 
-from __future__ import annotations
-
+from collections import Counter
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.alias_generators import to_camel
 
-from configs.fields import (
-    AeTitle,
-    BindAddress,
-    DeviceHost,
-    Distinct,
-    Host,
-    Image,
-    Keep,
-    NodeName,
-    Patterns,
-    Port,
-    Settings,
-    StartTimeout,
-    UserName,
-    from_list,
-    from_name,
-    seconds_to_keep,
-)
+from configs.fields import SECONDS, Address, AeTitle, DeviceHost, FromList, Host, Image, Keep, NodeName, Patterns, Port, Timeout, UserName
 
-#: A network of the engine's is a Linux bridge, which has 1024 ports; a node and its forwarder take two.
+#: A network of the engine is a Linux bridge, which has 1024 ports; a node and its forwarder take two.
 MAX_NODES = 500
 MAX_MODALITIES = 2000
+#: MiB. Below 256, an Orthanc or a PostgreSQL without load is killed at the first request.
+Memory = Annotated[int, Field(ge=256, le=1_048_576)]
+#: A tenth of a CPU is the least with which a probe ends in time.
+Cpus = Annotated[float, Field(ge=0.1, le=1024)]
+
+
+class Settings(BaseModel):
+    """Frozen; strict (no "4242" for 4242); unknown keys refused; camelCase in the stack file; a field's docstring describes it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, alias_generator=to_camel, use_attribute_docstrings=True)
+
+
+def _check_distinct(items: tuple[Any, ...]) -> tuple[Any, ...]:
+    if twice := [item for item, count in Counter(items).items() if count > 1]:
+        raise ValueError(f"has {str(twice[0])!r} twice; leave one out.")
+    return items
+
+
+#: For lists: no item is there twice.
+Distinct = AfterValidator(_check_distinct)
+
+
+def _or_name(long_form: Callable[[str], Mapping[str, Any]], wanted: str) -> Callable[[Any], Any]:
+    """A validator that turns a name alone into the mapping that it is short for, and for other values says what is wanted."""
+
+    def expand(value: Any) -> Any:
+        if isinstance(value, str):
+            return long_form(value)
+        if not isinstance(value, Mapping):
+            raise ValueError(f"is neither a name nor a mapping; write {wanted}.")  # noqa: TRY004 - pydantic takes only a ValueError
+        return value
+
+    return expand
 
 
 class Operation(StrEnum):
@@ -50,94 +66,67 @@ class Operation(StrEnum):
 class ImageSettings(Settings):
     """Which container images the stack runs, and where they come from."""
 
-    source: Literal["auto", "registry", "local"] = Field(
-        default="registry",
-        description="'registry': pull the images named here. 'local': the ones built from images/ out of Debian's packages, for sites "
-        "that reach no registry. 'auto' (dev only): the locally built ones where the engine holds them, else the registry's.",
-    )
-    orthanc: Image = Field(default="orthancteam/orthanc:26.8.1", description="the registry's image of Orthanc, with an exact tag.")
-    postgres: Image = Field(
-        default="postgres:17.11",
-        description="the registry's image of PostgreSQL, with an exact tag that begins with indexDb.majorVersion.",
-    )
-    adminer: Image = Field(default="adminer:6.0.1", description="the registry's image of Adminer, with an exact tag.")
-
-
-#: MiB. Below 256, an Orthanc or a PostgreSQL that serves nobody is killed as soon as somebody asks it something.
-Memory = Annotated[int, Field(ge=256, le=1_048_576)]
-#: A tenth of a CPU is the least with which a probe ends in time.
-Cpus = Annotated[float, Field(ge=0.1, le=1024)]
+    source: Literal["auto", "registry", "local"] = "registry"
+    """'registry': pull the images named here. 'local': the ones built from images/ out of Debian's packages, for sites without access to a
+    registry. 'auto' (dev only): the locally built ones where the engine holds them, else the registry's."""
+    orthanc: Image = "orthancteam/orthanc:26.8.1"
+    """the registry's image of Orthanc, with an exact tag."""
+    postgres: Image = "postgres:17.11"
+    """the registry's image of PostgreSQL, with an exact tag that begins with indexDb.majorVersion."""
+    adminer: Image = "adminer:6.0.1"
+    """the registry's image of Adminer, with an exact tag."""
 
 
 class IndexDbSettings(Settings):
     """The PostgreSQL server that holds the index of each node with ``index: postgresql``."""
 
-    major_version: Annotated[int, Field(ge=14, le=18)] = Field(
-        default=17,
-        description="PostgreSQL's major version, 14 to 18. The data volume belongs to one major version: a stack file that changes it "
-        "is refused as long as the volume exists.",
-    )
-    max_connections: Annotated[int, Field(ge=20, le=5000)] = Field(
-        default=100,
-        description="PostgreSQL's max_connections, 20 to 5000. The nodes' PostgreSQL.IndexConnectionsCount, added up, plus 13 in "
-        "reserve must fit into it.",
-    )
-    tls: bool | None = Field(
-        default=None,
-        description="whether PostgreSQL takes connections by TLS only, and each node verifies its certificate: true or false; true in "
-        "prod and false in dev when left out.",
-    )
-    memory: Memory = Field(
-        default=2048,
-        description="MiB that PostgreSQL's container may use, 256 to 1048576, without swap; beyond it, it is killed and started again. "
-        "128 are its shared buffers; each connection takes 5 to 15; a quarter of it may be /dev/shm, for parallel queries.",
-    )
-    start_timeout: StartTimeout = Field(
-        default=120,
-        description="how long PostgreSQL may take until it serves, in seconds, or as 10m or 2h: 5 seconds to 24 hours. Making the nodes' "
-        "roles gets as long. Beyond it `up` fails, and the next `up` waits again.",
-    )
-    cpus: Cpus | None = Field(
-        default=None, description="how many CPUs' time PostgreSQL gets at most, 0.1 to 1024; as much as there is when left out."
-    )
+    major_version: Annotated[int, Field(ge=14, le=18)] = 17
+    """PostgreSQL's major version, 14 to 18. The data volume belongs to one major version: a stack file that changes it is refused as long
+    as the volume exists."""
+    max_connections: Annotated[int, Field(ge=20, le=5000)] = 100
+    """PostgreSQL's max_connections, 20 to 5000: at least the sum of the nodes' PostgreSQL.IndexConnectionsCount, and 13 in reserve."""
+    tls: bool | None = None
+    """whether PostgreSQL takes connections by TLS only, and each node verifies its certificate: true or false; true in prod and false in
+    dev when left out."""
+    memory: Memory = 2048
+    """MiB that PostgreSQL's container may use, 256 to 1048576, without swap; beyond it, it is killed and started again. 128 are its shared
+    buffers; each connection takes 5 to 15; a quarter of it may be /dev/shm, for parallel queries."""
+    start_timeout: Timeout = 120
+    """how long PostgreSQL may take until it serves, in seconds, or as 10m or 2h: 5 seconds to 24 hours. The one-shot that makes the nodes'
+    roles may take as long. Beyond it `up` fails, and the next `up` waits again."""
+    cpus: Cpus | None = None
+    """how many CPUs' time PostgreSQL gets at most, 0.1 to 1024; all there is when left out."""
 
 
 class RuleSettings(Settings):
     """Which images a link is for: those that match a pattern of each list. `*` is any text, `?` any character; case does not count."""
 
-    modality: Patterns = Field(default=(), description='patterns for Modality (0008,0060): `[CT, "M*"]`.')
-    calling_aet: Patterns = Field(
-        default=(),
-        description="patterns for the AE title that sent the image to the node. What came by HTTP has none, and matches `*` alone.",
-    )
-    station: Patterns = Field(default=(), description="patterns for StationName (0008,1010).")
-    study_description: Patterns = Field(default=(), description='patterns for StudyDescription (0008,1030): `["*chest*"]`.')
+    modality: Patterns = ()
+    """patterns for Modality (0008,0060): `[CT, "M*"]`."""
+    calling_aet: Patterns = ()
+    """patterns for the AE title that sent the image to the node. What came by HTTP has none, and matches `*` alone."""
+    station: Patterns = ()
+    """patterns for StationName (0008,1010)."""
+    study_description: Patterns = ()
+    """patterns for StudyDescription (0008,1030): `["*chest*"]`."""
 
 
 class LinkSettings(Settings):
     """One destination of a node. A name alone, ``server``, is short for ``{to: server}``."""
 
-    to: str = Field(description="the destination's name: a node, or one of the stack's modalities that has this node among its `nodes`.")
-    only: RuleSettings = Field(
-        default_factory=RuleSettings,
-        description="which images the destination gets; all, when left out. What no link is for stays where it is.",
-    )
-    associations: Annotated[int, Field(ge=1, le=16)] = Field(
-        default=2, description="how many associations may send to the destination at once, 1 to 16."
-    )
-    confirm: Literal["commitment", "query"] = Field(
-        default="commitment",
-        description="what counts as arrived: 'commitment', the destination says by DICOM storage commitment that it keeps the image; "
-        "'query', for one that cannot, it lists the image when it is asked (C-FIND).",
-    )
+    to: str
+    """the destination's name: a node, or one of the stack's modalities that has this node among its `nodes`."""
+    only: RuleSettings = Field(default_factory=RuleSettings)
+    """which images the destination gets; all, when left out. An image that no link is for stays at the node."""
+    associations: Annotated[int, Field(ge=1, le=16)] = 2
+    """how many associations may send to the destination at once, 1 to 16."""
+    confirm: Literal["commitment", "query"] = "commitment"
+    """what counts as arrived. 'commitment': the destination says by DICOM storage commitment that it keeps the image. 'query', for a
+    destination without storage commitment: it lists the image when it is asked (C-FIND)."""
 
 
-_link_from_name = from_name(lambda name: {"to": name}, "a destination's name, or {to: name, …}")
-Links = Annotated[
-    tuple[Annotated[LinkSettings, BeforeValidator(_link_from_name, json_schema_input_type=str | LinkSettings)], ...],
-    BeforeValidator(from_list),
-    Field(max_length=64),
-]
+_link = _or_name(lambda name: {"to": name}, "a destination's name, or {to: name, …}")
+_Link = Annotated[LinkSettings, BeforeValidator(_link, json_schema_input_type=str | LinkSettings)]
 
 
 class Role(StrEnum):
@@ -151,95 +140,63 @@ class Role(StrEnum):
 class UserSettings(Settings):
     """One user of a node. A name alone, ``orthanc``, is short for ``{name: orthanc, role: admin}``."""
 
-    name: UserName = Field(
-        description="the user's name, unique at the node: 1 to 32 letters, digits, '_' and '-', beginning with a letter. 'forwarder' is "
-        "taken."
-    )
-    role: Annotated[Role, Field(strict=False)] = Field(
-        description="'admin': everything. 'viewer': looks, searches and downloads, changes nothing, and sends nothing on. 'uploader': "
-        "sends images to the node by HTTP, and sees none.",
-    )
+    name: UserName
+    """the user's name, unique at the node: 1 to 32 letters, digits, '_' and '-', beginning with a letter. 'forwarder' is taken."""
+    role: Annotated[Role, Field(strict=False)]
+    """'admin': everything. 'viewer': looks, searches and downloads; changes nothing, sends nothing to others. 'uploader': sends images to
+    the node by HTTP, and sees none."""
 
 
-_user_from_name = from_name(lambda name: {"name": name, "role": Role.ADMIN}, "a user's name, or {name: name, role: viewer}")
-Users = Annotated[
-    tuple[Annotated[UserSettings, BeforeValidator(_user_from_name, json_schema_input_type=str | UserSettings)], ...],
-    BeforeValidator(from_list),
-    Field(min_length=1, max_length=100),
-]
+_user = _or_name(lambda name: {"name": name, "role": Role.ADMIN}, "a user's name, or {name: name, role: viewer}")
+_User = Annotated[UserSettings, BeforeValidator(_user, json_schema_input_type=str | UserSettings)]
 
 
 class NodeSettings(Settings):
     """One Orthanc."""
 
-    name: NodeName = Field(
-        description="the node's name, unique; also its host name for those it is linked to. 1 to 32 lower-case letters, digits and hyphens."
-    )
-    aet: AeTitle = Field(description="the node's AE title, unique without regard to case: 1 to 16 ASCII characters, no backslash.")
-    http_port: Port = Field(description="the host's port for Orthanc's web interface and REST API, 1 to 65535.")
-    dicom_port: Port = Field(description="the host's port for DICOM associations, 1 to 65535.")
-    index: Literal["postgresql", "sqlite"] = Field(
-        default="postgresql",
-        description="where the node keeps its index: 'postgresql' (a database of its own on the stack's server) or 'sqlite' (in its "
-        "volume). Fixed once the node's volume exists.",
-    )
-    forward_to: Links = Field(
-        default=(),
-        description="the destinations of every image that the node gets, each a name or a mapping as below. A forwarder beside the node "
-        "sends until each has confirmed. Each end knows the other by this.",
-    )
-    keep: Keep = Field(
-        default="forever",
-        description="how long the node keeps what it has forwarded: 'forever'; 'until-confirmed', until every destination has confirmed "
-        "it by storage commitment; 'until-confirmed after 7d', that, and so long after the last image of its series came (a number, and "
-        "s, m, h or d).",
-    )
-    metrics_port: Port | None = Field(
-        default=None,
-        description="the host's port for the forwarder's status and Prometheus metrics, 1 to 65535; on no port when left out.",
-    )
-    bind: BindAddress | None = Field(
-        default=None,
-        description="the host's IP address that the node's ports are bound to; the stack's `bind` when left out.",
-    )
-    tls: bool | None = Field(
-        default=None,
-        description="whether the node speaks TLS only: HTTPS, and DICOM TLS with a certificate on both sides. true or false; true in prod "
-        "and false in dev when left out. docs/tls.md says how its certificate is made, or given.",
-    )
-    tls_names: Annotated[tuple[Host, ...], BeforeValidator(from_list), Distinct, Field(max_length=32)] = Field(
-        default=(),
-        description="host names and IP addresses that the node is reached by from outside, besides `bind` and localhost: `make certs` "
-        "makes its certificate for them, too.",
-    )
-    memory: Memory = Field(
-        default=2048,
-        description="MiB that the node's container may use, 256 to 1048576, without swap; beyond it, it is killed and started again. "
-        "docs/containers.md says how to size it.",
-    )
-    start_timeout: StartTimeout = Field(
-        default=120,
-        description="how long the node may take until it serves, in seconds, or as 10m or 2h: 5 seconds to 24 hours. An upgrade of a large "
-        "index takes minutes. Beyond it `up` fails, the node goes on, and the next `up` waits again.",
-    )
-    cpus: Cpus | None = Field(
-        default=None, description="how many CPUs' time the node gets at most, 0.1 to 1024; as much as there is when left out."
-    )
-    users: Users = Field(
-        default=("orthanc",),
-        validate_default=True,
-        description="the users of the web interface and the REST API, each a name, who may do everything, or a mapping as below; each has "
-        "a secret userPassword.<node>.<user>. One at least is an admin.",
-    )
-    unsafe: Annotated[tuple[str, ...], BeforeValidator(from_list), Distinct] = Field(
-        default=(),
-        description="the names of those options of the `orthanc` block that weaken the node's protection on purpose. In prod, such an "
-        "option is refused unless it is named here; a preview shows the list.",
-    )
-    orthanc: dict[str, Any] = Field(
-        default_factory=dict,
-        description="further options of Orthanc's own, by their names in Orthanc's configuration; laid over configs/orthanc/.",
-    )
+    name: NodeName
+    """the node's name, unique; also its host name for those it is linked to. 1 to 32 lower-case letters, digits and hyphens."""
+    aet: AeTitle
+    """the node's AE title, unique without regard to case: 1 to 16 ASCII characters, no backslash."""
+    http_port: Port
+    """the host's port for Orthanc's web interface and REST API, 1 to 65535."""
+    dicom_port: Port
+    """the host's port for DICOM associations, 1 to 65535."""
+    index: Literal["postgresql", "sqlite"] = "postgresql"
+    """where the node keeps its index: 'postgresql' (a database of its own on the stack's server) or 'sqlite' (in its volume). Fixed once
+    the node's volume exists."""
+    forward_to: Annotated[tuple[_Link, ...], FromList, Field(max_length=64)] = ()
+    """the destinations of every image that the node gets, each a name or a mapping as below. The node's forwarder sends until each has
+    confirmed. Each end then knows the other."""
+    keep: Keep = "forever"
+    """how long the node keeps what it has forwarded: 'forever'; 'until-confirmed', until every destination has confirmed it by storage
+    commitment; 'until-confirmed after 7d', that, and that long after the last image of its series came (a number, and s, m, h or d)."""
+    metrics_port: Port | None = None
+    """the host's port for the forwarder's status and Prometheus metrics, 1 to 65535; on no port when left out."""
+    bind: Address | None = None
+    """the host's IP address that the node's ports are bound to; the stack's `bind` when left out."""
+    tls: bool | None = None
+    """whether the node speaks TLS only: HTTPS, and DICOM TLS with a certificate on both sides. true or false; true in prod and false in dev
+    when left out. docs/tls.md says how its certificate is made, or given."""
+    tls_names: Annotated[tuple[Host, ...], FromList, Distinct, Field(max_length=32)] = ()
+    """host names and IP addresses that the node is reached by from outside, besides `bind` and localhost: `make certs` makes its
+    certificate for them, too."""
+    memory: Memory = 2048
+    """MiB that the node's container may use, 256 to 1048576, without swap; beyond it, it is killed and started again. docs/containers.md
+    says how to size it."""
+    start_timeout: Timeout = 120
+    """how long the node may take until it serves, in seconds, or as 10m or 2h: 5 seconds to 24 hours. An upgrade of a large index takes
+    minutes. Beyond it `up` fails, the node goes on, and the next `up` waits again."""
+    cpus: Cpus | None = None
+    """how many CPUs' time the node gets at most, 0.1 to 1024; all there is when left out."""
+    users: Annotated[tuple[_User, ...], FromList, Field(min_length=1, max_length=100)] = Field(("orthanc",), validate_default=True)
+    """the users of the web interface and the REST API, each a mapping as below, or a name alone for an admin; each has a secret
+    userPassword.<node>.<user>. At least one is an admin."""
+    unsafe: Annotated[tuple[str, ...], FromList, Distinct] = ()
+    """the names of those options of the `orthanc` block that weaken the node's protection on purpose. In prod, such an option is refused
+    unless it is named here; a preview shows the list."""
+    orthanc: dict[str, Any] = Field(default_factory=dict)
+    """further options of Orthanc, by their names in Orthanc's configuration; laid over configs/orthanc/."""
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -248,73 +205,67 @@ class NodeSettings(Settings):
 
     @property
     def delete_after(self) -> int | None:
-        """How many seconds after its last image came a series that was confirmed is deleted here; None for never."""
-        return seconds_to_keep(self.keep)
+        """How many seconds after its last image came the node deletes a confirmed series; None: never."""
+        after = self.keep.partition(" after ")[2]
+        if self.keep == "forever":
+            return None
+        return int(after[:-1]) * SECONDS[after[-1]] if after else 0
 
 
 class ModalitySettings(Settings):
     """A DICOM device outside the stack: a scanner, a workstation, another archive."""
 
-    name: NodeName = Field(description="the device's name in each node's DicomModalities, unique among nodes and modalities.")
-    aet: AeTitle = Field(description="the device's AE title, unique among nodes and modalities.")
-    host: DeviceHost = Field(
-        description="the device's host name or IP address as the nodes' containers reach it; host.docker.internal is the machine "
-        "that runs the Docker engine, and localhost the container itself, which is refused."
-    )
-    port: Port = Field(description="the device's DICOM port, 1 to 65535.")
-    nodes: Annotated[tuple[str, ...], BeforeValidator(from_list), Distinct, Field(min_length=1, max_length=MAX_NODES)] = Field(
-        description="the names of the nodes that know the device; all others refuse it."
-    )
-    tls: bool = Field(
-        default=False,
-        description="whether the device speaks DICOM TLS, with a certificate of its own: true or false. `make certs` makes one for it.",
-    )
-    allow: Annotated[tuple[Annotated[Operation, Field(strict=False)], ...], BeforeValidator(from_list), Distinct] = Field(
-        default=(Operation.ECHO,),
-        description="what the device may ask of those nodes: any of echo, store, find, get, move, worklist, and commit (storage "
-        "commitment); each must be named. One that a node forwards to may also echo, and report what it has committed to storage.",
-    )
+    name: NodeName
+    """the device's name in each node's DicomModalities, unique among nodes and modalities."""
+    aet: AeTitle
+    """the device's AE title, unique among nodes and modalities."""
+    host: DeviceHost
+    """the device's host name or IP address as the nodes' containers reach it; host.docker.internal is the machine that runs the Docker
+    engine, and localhost the container itself, which is refused."""
+    port: Port
+    """the device's DICOM port, 1 to 65535."""
+    nodes: Annotated[tuple[str, ...], FromList, Distinct, Field(min_length=1, max_length=MAX_NODES)]
+    """the names of the nodes that know the device; all others refuse it."""
+    tls: bool = False
+    """whether the device speaks DICOM TLS, with a certificate of its own, which `make certs` makes: true or false."""
+    allow: Annotated[tuple[Annotated[Operation, Field(strict=False)], ...], FromList, Distinct] = (Operation.ECHO,)
+    """what the device may ask of those nodes: any of echo, store, find, get, move, worklist, and commit (storage commitment); each must be
+    named. A device that a node forwards to may also echo, and report what it has committed to storage."""
 
 
 class AdminerSettings(Settings):
     """A web page on the index database, for development."""
 
-    port: Port = Field(default=8080, description="the host's port, 1 to 65535.")
-    bind: BindAddress | None = Field(
-        default=None, description="the host's IP address that it is bound to; the stack's `bind` when left out."
-    )
+    port: Port = 8080
+    """the host's port, 1 to 65535."""
+    bind: Address | None = None
+    """the host's IP address that it is bound to; the stack's `bind` when left out."""
 
 
 class StackSettings(Settings):
     """One environment: everything that its stack file says, less the secrets."""
 
-    environment: Literal["dev", "prod"] = Field(
-        default="prod",
-        description="'dev' or 'prod'. prod keeps its data volumes when the stack is destroyed, refuses weak secrets and Adminer, and "
-        "wants `bind` and `images.source` said. configs/orthanc/<environment>.yaml is laid over base.yaml.",
-    )
-    bind: BindAddress | None = Field(
-        default=None,
-        description="the host's IP address that every port is bound to unless a node says otherwise; 127.0.0.1 in dev, required in prod.",
-    )
-    images: ImageSettings = Field(default_factory=ImageSettings, description="the container images.")
-    index_db: IndexDbSettings = Field(default_factory=IndexDbSettings, description="the index database.")
-    nodes: Annotated[tuple[NodeSettings, ...], BeforeValidator(from_list)] = Field(description="a list of at least one Orthanc node.")
-    modalities: Annotated[tuple[ModalitySettings, ...], BeforeValidator(from_list)] = Field(
-        default=(),
-        description="a list of DICOM devices outside the stack; anyone who is neither a node nor listed here is refused.",
-    )
-    adminer: AdminerSettings | None = Field(default=None, description="Adminer, in dev only; left out, there is none.")
-    adopt: Annotated[tuple[str, ...], BeforeValidator(from_list), Distinct, Field(max_length=MAX_NODES)] = Field(
-        default=(),
-        description="the names of volumes on the engine that another state made, or an older version, and that this stack takes over: they "
-        "are refused otherwise. What made them must no longer use them.",
-    )
-    release_data: bool = Field(
-        default=False,
-        description="whether the data volumes of a stack that was prod are no longer protected once `environment` is dev: true or false. "
-        "With true, `pulumi destroy`, and a node that is removed, delete patients' images.",
-    )
+    environment: Literal["dev", "prod"] = "prod"
+    """'dev' or 'prod'. prod keeps its data volumes when the stack is destroyed, refuses weak secrets, Adminer and
+    `images.source: auto`, and requires `bind`. configs/orthanc/<environment>.yaml is laid over base.yaml."""
+    bind: Address | None = None
+    """the host's IP address that every port is bound to unless a node says otherwise; 127.0.0.1 in dev, required in prod."""
+    images: ImageSettings = Field(default_factory=ImageSettings)
+    """the container images."""
+    index_db: IndexDbSettings = Field(default_factory=IndexDbSettings)
+    """the index database."""
+    nodes: Annotated[tuple[NodeSettings, ...], FromList]
+    """a list of at least one Orthanc node."""
+    modalities: Annotated[tuple[ModalitySettings, ...], FromList] = ()
+    """a list of DICOM devices outside the stack; anyone who is neither a node nor listed here is refused."""
+    adminer: AdminerSettings | None = None
+    """Adminer, in dev only; left out, there is none."""
+    adopt: Annotated[tuple[str, ...], FromList, Distinct, Field(max_length=MAX_NODES)] = ()
+    """the names of volumes on the engine that another state made, or an older version, and that this stack takes over: they are refused
+    otherwise. What made them must no longer use them."""
+    release_data: bool = False
+    """whether the data volumes of a stack that was prod are no longer protected once `environment` is dev: true or false. With true,
+    `pulumi destroy`, and a node that is removed, delete patients' images."""
 
     @property
     def is_prod(self) -> bool:
@@ -325,14 +276,14 @@ class StackSettings(Settings):
         """The host's address that a part's ports are bound to."""
         return part.bind or self.bind or "127.0.0.1"
 
-    def tls_of(self, node: NodeSettings) -> bool:
-        """Whether a node speaks TLS only."""
-        return self.is_prod if node.tls is None else node.tls
+    def tls_of(self, part: NodeSettings | ModalitySettings | IndexDbSettings) -> bool:
+        """Whether a node, the index database or a device speaks TLS only."""
+        return self.is_prod if part.tls is None else part.tls
 
     @property
     def db_tls(self) -> bool:
         """Whether there is an index database, and it speaks TLS only."""
-        return bool(self.index_nodes) and (self.is_prod if self.index_db.tls is None else self.index_db.tls)
+        return bool(self.index_nodes) and self.tls_of(self.index_db)
 
     @property
     def forwarding_nodes(self) -> tuple[NodeSettings, ...]:

@@ -1,13 +1,9 @@
-"""The YAML of a stack file, read with limits: whatever the file is, the answer is a mapping or a SettingsError, soon.
+"""The YAML of a stack file, read with limits: whatever the file holds, the result is a mapping or a SettingsError, soon.
 
-Stricter than YAML where YAML lets a mistake pass: a key that stands twice, which Pulumi refuses, too. Anchors and aliases may be used.
-
-check_plain() refuses the values that are not JSON: YAML has more (dates, sets, bytes, keys that are numbers, a list that holds itself), and
-so has Python's JSON (NaN). Pulumi's state and Orthanc's configuration are JSON: such a value would be found out when the first containers
-are there already.
+Two things are stricter than YAML. A key that stands twice is refused, by Pulumi too. check_plain() refuses the values that are not JSON:
+YAML has more of them (dates, sets, bytes, keys that are numbers, a list that holds itself), and so has Python's JSON (NaN). Pulumi's state
+and Orthanc's configuration are JSON, so such a value would fail when the first containers are already made.
 """
-
-from __future__ import annotations
 
 import math
 import re
@@ -19,21 +15,19 @@ import yaml
 
 from configs.problems import NO_VALUE, Problem, SettingsError, path_of, visible
 
-#: Deeper than any option of Orthanc's, and far from the depth at which Python's encoders give up.
+#: Levels below a setting: deeper than any option of Orthanc, and far from the depth at which Python's encoders fail.
 MAX_DEPTH = 32
-
-#: JSON knows no limit, but Pulumi and Orthanc read integers as 64 bits.
-_MAX_INTEGER = 2**63 - 1
-
-#: Control characters but for tab and new line, and halves of characters: no terminal, file or database takes them as they are.
-_UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 #: A stack of 500 nodes with its secrets has about 400 kB.
 MAX_BYTES = 1 << 20
 #: Characters and values once every alias is written out. A few lines of aliases of aliases are gigabytes otherwise.
 MAX_EXPANDED = 2 << 20
-#: The file's own levels above the settings: the document, `config:`.
-_MAX_DEPTH = MAX_DEPTH + 2
 
+#: Two levels of the file are above the settings: the document and `config:`.
+_MAX_DEPTH = MAX_DEPTH + 2
+#: JSON has no limit, but Pulumi and Orthanc read integers of 64 bits.
+_MAX_INTEGER = 2**63 - 1
+#: Control characters except tab and new line, and halves of characters: no terminal, file or database takes them as they are.
+_UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -41,35 +35,33 @@ def read_config(path: Path) -> dict[str, Any]:
     """The mapping under ``config:`` of a stack file.
 
     Raises:
-        FileNotFoundError: there is none.
-        SettingsError: it is no file, no text, no YAML, or not a stack file's shape.
+        FileNotFoundError: there is no such file.
+        SettingsError: it is not a file, not text, not YAML, or not a stack file.
     """
-    text = _text(path)
     try:
-        content = _content(text)
-    except yaml.YAMLError as error:
-        raise SettingsError(visible(f"{path.name} is not YAML: {error}", keep="\n")) from None
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # PyYAML hands on what Python says
-        reason = error if isinstance(error, ValueError) else "its tag, such as !!timestamp, does not fit it"
-        text = visible(f"holds a value that cannot be read: {reason}.")
-        raise SettingsError(f"{path.name} {text} Put it in quotes where text is meant.") from None
-    for where, part in (("it", content), ("config", content.get("config") if isinstance(content, dict) else None)):
-        if part is not None and not isinstance(part, dict):
-            raise SettingsError(f"{path.name} is not a stack file: {where} is not a mapping of keys to values. See README.md, a topology.")
-    config: dict[str, Any] = (content or {}).get("config") or {}
-    return config
-
-
-def _text(path: Path) -> str:
-    try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for
-            raise SettingsError(f"{path.name} is not a file.")
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+        content = _content(_text(path))
     except FileNotFoundError:
         raise
     except OSError as error:
         raise SettingsError(f"{path.name} cannot be read: {error.strerror}. Correct it, or its permissions.") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(visible(f"{path.name} is not YAML: {error}", keep="\n")) from None
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # PyYAML passes on Python's own errors
+        reason = error if isinstance(error, ValueError) else "its tag, such as !!timestamp, does not fit it"
+        shown = visible(f"holds a value that cannot be read: {reason}.")
+        raise SettingsError(f"{path.name} {shown} Put it in quotes where text is meant.") from None
+    config = content.get("config") if isinstance(content, dict) else None
+    for where, part in (("it", content), ("config", config)):
+        if part is not None and not isinstance(part, dict):
+            raise SettingsError(f"{path.name} is not a stack file: {where} is not a mapping of keys to values. See README.md, a topology.")
+    return config or {}
+
+
+def _text(path: Path) -> str:
+    if path.exists() and not path.is_file():  # reading a pipe would wait
+        raise SettingsError(f"{path.name} is not a file.")
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise SettingsError(f"{path.name} has more than {MAX_BYTES} bytes, which no stack file has.")
     try:
@@ -82,112 +74,80 @@ def _text(path: Path) -> str:
 def _content(text: str) -> Any:
     """The document as Python values."""
     depth = 0
-    for event in yaml.parse(text, Loader=_LOADER):  # without recursion, which composing is
+    for event in yaml.parse(text, Loader=_LOADER):  # does not recurse, while composing does
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > _MAX_DEPTH:
             raise _refusal(f"nested more than {_MAX_DEPTH} deep", event)
     loader = _LOADER(text)
     try:
         node = loader.get_single_node()
-        if node is None:
-            return None
-        _measure(node, {})
-        return loader.construct_document(node)
+        if node is not None:
+            _measure(node, {})
+        return loader.construct_document(node) if node is not None else None
     finally:
         loader.dispose()
 
 
-def _measure(node: yaml.Node, known: dict[int, int | None]) -> int:
-    """How large a node is with its aliases written out.
-
-    Args:
-        node: the node.
-        known: the sizes of nodes by their identity; None for one that is being measured: what meets itself there has no end.
-    """
-    key = id(node)
-    if key in known:
-        size = known[key]
-        if size is None:
+def _measure(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
+    """The size of a node with its aliases written out; ``known`` has the sizes of nodes, and 0 for those that are being measured."""
+    if node in known:
+        if not known[node]:
             raise _refusal("an alias that holds itself", node)
-        return size
-    known[key] = None
-    size = 1
-    if isinstance(node, yaml.ScalarNode):
-        size += len(node.value)
-    elif isinstance(node, yaml.MappingNode):
-        _refuse_twins(node)
-        size += sum(_measure(part, known) for pair in node.value for part in pair)
-    else:
-        size += sum(_measure(part, known) for part in node.value)
-    if size > MAX_EXPANDED:
+        return known[node]
+    known[node] = 0
+    parts = node.value
+    if isinstance(node, yaml.MappingNode):
+        keys: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if (key.tag, key.value) in keys:
+                    raise _refusal(f"the key {key.value!r} stands twice", key)
+                keys.add((key.tag, key.value))
+        parts = [part for pair in node.value for part in pair]
+    known[node] = 1 + (len(parts) if isinstance(node, yaml.ScalarNode) else sum(_measure(part, known) for part in parts))
+    if known[node] > MAX_EXPANDED:
         raise _refusal(f"more than {MAX_EXPANDED} characters with aliases written out", node)
-    known[key] = size
-    return size
-
-
-def _refuse_twins(node: yaml.MappingNode) -> None:
-    seen: set[tuple[str, str]] = set()
-    for key, _ in node.value:
-        if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-            if (key.tag, key.value) in seen:
-                raise _refusal(f"the key {key.value!r} stands twice", key)
-            seen.add((key.tag, key.value))
+    return known[node]
 
 
 def _refusal(problem: str, where: Any) -> yaml.YAMLError:
-    """What is YAML, and refused all the same: with its line, as YAML's own errors have it."""
+    """An error for YAML that is refused; it names the line, as YAML's own errors do."""
     return yaml.MarkedYAMLError(problem=problem, problem_mark=where.start_mark)
 
 
 def check_plain(value: object, place: tuple[str | int, ...] = ()) -> Iterator[Problem]:
-    """What in a value is not JSON, or out of bounds.
-
-    Args:
-        value: what stands in the stack file.
-        place: where it stands.
-    """
+    """What is not JSON or out of bounds in a value of a stack file, which stands at ``place``."""
     if len(place) > MAX_DEPTH:
         yield Problem(path_of(place), f"is nested more than {MAX_DEPTH} deep.")
     elif isinstance(value, Mapping):
         for key, inner in value.items():
-            if isinstance(key, str):
-                yield from _check_text(key, (*place, key), NO_VALUE)
-                yield from check_plain(inner, (*place, key))
-            else:
+            if not isinstance(key, str):
                 yield Problem(path_of(place), f"has a key that is {_kind(key)}; keys are text: put it in quotes.", key)
+                continue
+            if _UNFIT.search(key):
+                yield Problem(path_of((*place, key)), "holds a control character, or half of a character; leave it out.")
+            yield from check_plain(inner, (*place, key))
     elif isinstance(value, (list, tuple)):
         for i, inner in enumerate(value):
             yield from check_plain(inner, (*place, i))
     elif isinstance(value, str):
-        yield from _check_text(value, place, value)
-    elif not _is_plain_scalar(value):
-        yield Problem(path_of(place), f"is {_kind(value)}, which no setting is; put it in quotes where text is meant.", _short(value))
+        if _UNFIT.search(value):
+            yield Problem(path_of(place), "holds a control character, or half of a character; leave it out.", value)
+    elif value is not None and not (isinstance(value, float) and math.isfinite(value)) and not _fits(value):
+        shown = NO_VALUE if isinstance(value, int) else value  # Python refuses to print an integer that is very long
+        yield Problem(path_of(place), f"is {_kind(value)}, which no setting is; put it in quotes where text is meant.", shown)
 
 
-def _check_text(text: str, place: tuple[str | int, ...], shown: object) -> Iterator[Problem]:
-    if _UNFIT.search(text):
-        yield Problem(path_of(place), "holds a control character, or half of a character; leave it out.", shown)
-
-
-def _is_plain_scalar(value: object) -> bool:
-    if isinstance(value, int):  # true and false are integers, too
-        return abs(value) <= _MAX_INTEGER
-    return value is None or (isinstance(value, float) and math.isfinite(value))
-
-
-def _short(value: object) -> object:
-    """The value, but for an integer that Python itself would refuse to print."""
-    return NO_VALUE if isinstance(value, int) else value
+def _fits(value: object) -> bool:
+    """Whether a value is true, false, or an integer of 64 bits."""
+    return isinstance(value, int) and abs(value) <= _MAX_INTEGER
 
 
 def _kind(value: Any) -> str:
-    """What a value is, in a YAML writer's words."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return "true or false"
-    if isinstance(value, int):
-        return "an integer of more than 64 bits" if abs(value) > _MAX_INTEGER else "a number"
+    """What a value is, in the words of a person who writes YAML."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return "a number" if _fits(value) else "an integer of more than 64 bits"
     if isinstance(value, float):
         return "a number" if math.isfinite(value) else "no finite number"
-    return {"date": "a date", "datetime": "a date", "bytes": "binary", "set": "a set"}.get(type(value).__name__, "of a kind of YAML's own")
+    kinds = {"NoneType": "nothing", "bool": "true or false", "date": "a date", "datetime": "a date", "bytes": "binary", "set": "a set"}
+    return kinds.get(type(value).__name__, "of a kind of YAML's own")

@@ -21,7 +21,7 @@ from pydantic_core import PydanticUndefined
 from configs.loader import parse
 from configs.names import PROJECT
 from configs.orthanc import COMPUTED
-from configs.problems import path_of, report
+from configs.problems import described, path_of, report
 from configs.promises import PROTECTIONS, RULES
 from configs.settings import StackSettings
 
@@ -33,7 +33,7 @@ def pages() -> dict[Path, str]:
     """Each reference page with its text."""
     return {
         ROOT / "docs" / "settings.md": _settings_page(),
-        ROOT / "docs" / "settings.schema.json": json.dumps(StackSettings.model_json_schema(by_alias=True), indent=2, sort_keys=True) + "\n",
+        ROOT / "docs" / "settings.schema.json": _schema(),
         ROOT / "docs" / "wrong-stack-files.md": _wrong_page(),
     }
 
@@ -53,6 +53,11 @@ def main() -> None:
     for path, text in pages().items():
         path.write_text(text, encoding="utf-8")
         print(f"  wrote {path.relative_to(ROOT)}")
+
+
+def _schema() -> str:
+    schema = json.dumps(StackSettings.model_json_schema(by_alias=True), indent=2, sort_keys=True)
+    return schema.replace("\\n", " ") + "\n"  # a description is one line
 
 
 def _settings_page() -> str:
@@ -112,7 +117,7 @@ def _inside(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _row(field: FieldInfo) -> str:
-    meaning = (field.description or "").replace("|", "\\|")
+    meaning = described(field).replace("|", "\\|")
     return f"| `{field.alias}` | {_type(field.annotation)} | {_default(field)} | {meaning} |"
 
 

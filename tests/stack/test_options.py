@@ -93,7 +93,7 @@ def cases() -> list[dict[str, Any]]:
 
 def refused(options: dict[str, Any]) -> bool:
     """Whether a stack file with these options is."""
-    if check_options(options, "orthanc"):
+    if any(check_options(options, "orthanc")):
         return True
     settings = settings_of(stack(node("a", index="sqlite")))
     one = settings.nodes[0].model_copy(update={"orthanc": options})

@@ -8,6 +8,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def read_file(folder: Path, content: bytes) -> Any:
 
 def read_config(config: dict[str, str]) -> Any:
     """By the second way: as Pulumi hands it over, with all the secrets that it could need."""
-    return load(config | SECRETS, SECRETS, "x").settings
+    return load(config | SECRETS, SECRETS, "x", datetime.now(UTC)).settings
 
 
 def assert_refused(read: Callable[[], Any], file: HostileFile) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -406,7 +407,7 @@ def load_with(secrets: dict[str, str], *encrypted: str) -> Any:
     nodes = '[{"name": "a", "aet": "A", "httpPort": 8042, "dicomPort": 4242, "tls": false}]'
     own = {"environment": "prod", "bind": "127.0.0.1", "nodes": nodes, "indexDb": '{"tls": false}', **secrets}
     config = {f"orthanc-stack:{key}": value for key, value in own.items()}
-    return load(config, [f"orthanc-stack:{key}" for key in encrypted], "organization/orthanc-stack/prod").settings
+    return load(config, [f"orthanc-stack:{key}" for key in encrypted], "organization/orthanc-stack/prod", datetime.now(UTC)).settings
 
 
 def test_the_secrets_of_a_stack() -> None:

@@ -148,11 +148,11 @@ def test_the_stack_file_is_refused_as_a_whole(held: dict[str, str]) -> None:
         **{f"orthanc-stack:{key}": held[key] for key in ("tlsCertificate.archive", "tlsKey.archive", "tlsTrust.archive")},
     }
     secret = ["orthanc-stack:userPassword.archive.orthanc", "orthanc-stack:tlsKey.archive"]
-    assert load(config, secret, "x").settings.nodes[0].tls
+    assert load(config, secret, "x", NOW).settings.nodes[0].tls
     with pytest.raises(SettingsError, match="is over"):
         load(config, secret, "x", NOW + 91 * DAY)
     with pytest.raises(SettingsError, match="a private key, and stands in the stack file in clear") as refused:
-        load(config, secret[:1], "x")
+        load(config, secret[:1], "x", NOW)
     assert "BEGIN" not in str(refused.value)
 
 
