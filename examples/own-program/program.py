@@ -1,8 +1,8 @@
 """A program of one's own: two trials, each with an archive, a database and networks of its own. A gateway forwards to the first.
 
-    pulumi stack init course
-    pulumi config set --secret password ...
-    pulumi up
+pulumi stack init course
+pulumi config set --secret password ...
+pulumi up
 """
 
 import sys

@@ -21,10 +21,10 @@ pulumi_docker.Container(
 #: A program whose one container has a variable that no preview knows, because no image has been pulled yet.
 _KNOWN_LATER = """
 import pulumi_docker
-from components import stack
-from configs import program
+import components
+from images import local_image
 
-image = stack.images_of(program.begin()).id_of("orthanc")
+image = components.image("orthanc", local_image("orthanc")).image_id
 pulumi_docker.Container(
     "own", image=image, envs=[image.apply(lambda known: f"OWN_PASSWORD={known}")], destroy_grace_seconds=10,
     log_opts={"max-size": "1m", "max-file": "1"}, healthcheck=pulumi_docker.ContainerHealthcheckArgs(tests=["CMD", "true"]))
