@@ -13,8 +13,9 @@ from configs import loader
 from configs.plan import plan_of
 from configs.problems import SettingsError
 
-# For speed: nothing is collected that soon ends; the SDK does not wait for the engine with each of 120 debug lines, which only `--debug`
-# shows (pulumi#7292); and pulumi_docker, which takes a tenth of a second, is imported while the state is read and the engine answers.
+# For speed. The program ends soon: garbage need not be collected. Pulumi's SDK sends 120 debug lines to Pulumi's engine and waits for each
+# (pulumi#7292): they are dropped, also with `--debug`. pulumi_docker takes a tenth of a second to import: a thread does it, while this one
+# reads the stack's state and asks the Docker engine.
 gc.disable()
 vars(pulumi.log).update(debug=lambda *_, **__: None)
 threading.Thread(target=importlib.import_module, args=["components.stack"]).start()

@@ -88,10 +88,10 @@ class PublishedArgs(ComponentArgs):
 
 
 def shown(output: pulumi.Output[Any]) -> pulumi.Output[Any]:
-    """A value as an input of a component, for a preview to show, without a dependency on the resources that it comes from.
+    """The same value without its dependencies on resources, for an input of a component that is there for a preview to show.
 
-    A component with a protected volume keeps all that its inputs depend on. A text of the configuration comes from the network:
-    `pulumi destroy --exclude-protected` would leave the network.
+    `pulumi destroy --exclude-protected` does not destroy what a component with a protected volume depends on. A node's configuration holds
+    host names, which are outputs of a network: with the dependency, the network would not be destroyed.
     """
     return pulumi.Output(set(), output.future(), output.is_known(), output.is_secret())
 

@@ -124,8 +124,8 @@ class OrthancNode(pulumi.ComponentResource):
         data = args.data or data_volume(f"{name}-data", data_format=data_format, stack=args.stack, opts=own)
         self.name, self.endpoint = name, DicomEndpoint(args.aet, reached_on(args.network, name))
         self.tls_certificate = args.tls.certificate if args.tls and args.tls.serves else None
-        # Not an output of the container, nor of another resource: what reads it is not replaced with this node, keeps nothing of this
-        # stack from being destroyed, and may be made at the same time.
+        # shown(): a forwarder reads the revision of its destinations. Without a dependency on this node's resources, Pulumi does not
+        # replace the forwarder each time it replaces this node's container, and may make both at the same time.
         self.revision = shown(pulumi.Output.all(args.image, configuration).apply(_revision))
         made = container(
             f"{name}-container",

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import pulumi
 
@@ -77,7 +78,7 @@ class Situation:
         """Whether the data volumes are protected, and stay on the engine when the stack goes."""
         return self.settings.is_prod or (self.held.keeps_data and not self.settings.release_data)
 
-    @property
+    @cached_property
     def images(self) -> ImageChoice:
         """The images to run."""
         return choose(self.settings.images, self.engine.images)
@@ -109,7 +110,11 @@ class Situation:
         return reached_at(address, self.engine.host)
 
     def is_own(self, part: str, found: Volume) -> bool:
-        """Whether a volume that exists is this stack's."""
+        """Whether a volume that exists is this stack's: by its owner label.
+
+        Without that label it is this stack's only if the state holds it, and has never seen a label on it: it is from before there were
+        owners. One that had a label was lost, and a volume of its name was made anew.
+        """
         if found.owner:
             return found.owner == self.held.owner
         return self.holds(part) and self.volume_of(part) not in self.held.labelled

@@ -97,11 +97,11 @@ def options_of(node: NodeSettings, settings: StackSettings) -> dict[str, Any]:
 
 
 def _room_for_links(node: NodeSettings, settings: StackSettings, options: Mapping[str, Any]) -> dict[str, int]:
-    """Options of either end of a link, so that the link takes nothing away from the node's other users.
+    """More jobs and threads for a node that sends or receives on links, so that a link takes none from the node's other users.
 
-    Sending is a job of the sender, and answering a request for storage commitment is a job of the receiver. Orthanc runs two jobs at once
-    by default: a slow destination would hold up the others, and the answers. An association holds a thread of the receiver for as long as
-    it lasts: each link brings its own threads, and one to ask for storage commitment.
+    Sending is a job of the sender. Answering a request for storage commitment is a job of the receiver. Orthanc runs two jobs at once by
+    default: a slow destination would delay the other destinations and the answers. An association holds a thread of the receiver for as
+    long as it lasts: each link adds a thread for each of its associations, and one for its requests for storage commitment.
     """
     sent, received = node.forward_to, settings.links_to(node.name)
     room = {}

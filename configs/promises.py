@@ -39,8 +39,8 @@ def _rule(option: str, at: str, values: Sequence[object], because: str, wrong: s
     return Rule(option, at, values, wrong or named, because)
 
 
-#: Of several rules for an option, the first that fits is reported. Nothing is lost by SaveJobs (the forwarder repeats what a restart lost)
-#: nor by StorageCompression, so neither is here.
+#: Each row has the values that are refused. Where two rows refuse a value, the first is reported. SaveJobs and StorageCompression may have
+#: any value, and have no row: without saved jobs, a restart costs the forwarder one repetition, and no image.
 RULES = (
     _rule("StoreDicom", LINKED, (False,), "it acknowledges images, and keeps none"),
     _rule("ReadOnly", LINKED, (True,), "it takes no image, and can write no record of what was confirmed"),

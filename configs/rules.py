@@ -1,7 +1,7 @@
 """The rules between the settings of a stack: uniqueness, links, ports, connections, what prod requires.
 
-Pure: components/preflight.py looks at the machine and the engine. Each rule takes the parts that are valid in themselves, so that one bad
-AE title does not hide a forwarding loop.
+Pure: components/preflight.py looks at the machine and the engine. A node or a modality with a mistake of its own is left out here, so that
+its bad AE title does not hide a forwarding loop between others. Its name stays known, so that a link to it is not called unknown.
 """
 
 from collections.abc import Iterable, Iterator

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,7 +17,6 @@ _FOLDER = Path(__file__).resolve().parent
 ROLES = ("orthanc", "postgres", "adminer")
 
 
-@cache
 def images_hash() -> str:
     """Twelve hexadecimal digits that change when what the images are built from changes.
 
