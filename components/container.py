@@ -17,6 +17,7 @@ from components.engine import host_and_port, reached_at
 from components.errors import on_error
 from components.ownership import Ownership, fresh_identifier
 from configs import names
+from configs.secrets import SAFE_SECRET
 
 #: The files that run inside the containers.
 PAYLOAD = Path(__file__).with_name("payload")
@@ -203,7 +204,9 @@ def container(
         remove_volumes=True,
         opts=pulumi.ResourceOptions(
             parent=parent,
+            # Not as its parent: a container that is kept blocks the next one.
             protect=False,
+            retain_on_delete=False,
             depends_on=list(after),
             delete_before_replace=True,
             # Edits of these are otherwise shown as an update and never made [2]. "#initerror" is a start that failed: without it, a
@@ -220,7 +223,7 @@ def container(
 def data_volume(
     logical_name: str, *, data_format: str, stack: Ownership | None = None, name: str = "", opts: pulumi.ResourceOptions | None = None
 ) -> docker.Volume:
-    """Make a data volume. With ``protect`` among its options, it also stays on the engine when the stack goes.
+    """Make a data volume. With ``protect`` among its options, it also stays on the engine when the stack goes, unless they say otherwise.
 
     Args:
         logical_name: the resource's name.
@@ -231,8 +234,9 @@ def data_volume(
     """
     stack = stack or Ownership()
     labels = stack.labels({names.LABEL_FORMAT: data_format, names.LABEL_VOLUME: fresh_identifier()})
+    opts = opts or pulumi.ResourceOptions()
     own = pulumi.ResourceOptions(
-        retain_on_delete=opts.protect if opts else None,
+        retain_on_delete=opts.protect if opts.retain_on_delete is None else opts.retain_on_delete,
         # A changed label or name would replace the volume, and delete its data [3]. The labels tell how it was made; the name stays
         # through `pulumi stack rename`.
         ignore_changes=["labels", "name"],
@@ -243,6 +247,28 @@ def data_volume(
         labels=[docker.VolumeLabelArgs(label=label, value=value) for label, value in labels],
         opts=pulumi.ResourceOptions.merge(opts, own),
     )
+
+
+def of_component(parent: pulumi.Resource, opts: pulumi.ResourceOptions | None) -> pulumi.ResourceOptions:
+    """The options of a component's own data volume: protected and kept as the options of the component say."""
+    opts = opts or pulumi.ResourceOptions()
+    return pulumi.ResourceOptions(parent=parent, protect=opts.protect, retain_on_delete=opts.retain_on_delete)
+
+
+def safe_password(value: pulumi.Input[str]) -> pulumi.Output[str]:
+    """A password as a secret, refused where an image would misread it. In a stack file, it was refused before."""
+    return pulumi.Output.secret(pulumi.Output.from_input(value).apply(check_password))
+
+
+def check_password(text: str) -> str:
+    """A password, if every image reads it as it is.
+
+    Raises:
+        pulumi.RunError: it is empty or holds another character.
+    """
+    if not SAFE_SECRET.fullmatch(text):
+        raise pulumi.RunError("A password is empty or holds a character that images misread; use letters, digits, and _ . ~ + = -")
+    return text
 
 
 def identifier_of(volume: docker.Volume) -> pulumi.Output[str]:

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from configs import names
+from configs.problems import SettingsError
 
 _TIMEOUT_SECONDS = 60
 #: A container's name, its status, its health, and how often it ended and was started again.
@@ -24,6 +25,7 @@ class Volume:
 
     format: str = ""  #: The format of its data; "" where it has no label.
     owner: str = ""  #: The identifier of the state that made it; "" where it has no label.
+    stack: str = ""  #: The prefix of the stack that made it; "" where it has no label.
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def engine_url(docker: Sequence[str]) -> str:
         return host or "unix://"
     try:
         return _ask([docker[0], "context", "inspect", *docker[2:], "--format", "{{.Endpoints.docker.Host}}"]).strip()
-    except (FileNotFoundError, subprocess.TimeoutExpired):
+    except (FileNotFoundError, SettingsError):
         return ""
 
 
@@ -133,7 +135,11 @@ def starting(containers: Iterable[str], docker: Sequence[str]) -> set[str]:
 
 
 def _ask(command: Sequence[str]) -> str:
-    return subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False).stdout
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False).stdout
+    except subprocess.TimeoutExpired:
+        said = f"The Docker engine does not answer within {_TIMEOUT_SECONDS} s, and nothing was touched: {' '.join(command[:3])}"
+        raise SettingsError(said) from None
 
 
 def _engine(found: Iterable[Mapping[str, Any]], url: str) -> Engine:
@@ -144,7 +150,8 @@ def _engine(found: Iterable[Mapping[str, Any]], url: str) -> Engine:
             images.update(one["RepoTags"] or ())
         elif "Mountpoint" in one:
             labels = one.get("Labels") or {}
-            volumes[one["Name"]] = Volume(labels.get(names.LABEL_FORMAT, ""), labels.get(names.LABEL_OWNER, ""))
+            known = (names.LABEL_FORMAT, names.LABEL_OWNER, names.LABEL_STACK)
+            volumes[one["Name"]] = Volume(*(labels.get(label, "") for label in known))
         elif (one.get("Config", {}).get("Labels") or {}).get(names.LABEL_ROLE) == names.DB_ROLES:
             environment = dict(variable.partition("=")[::2] for variable in one["Config"].get("Env") or ())
             ended_well = one["State"]["Status"] == "exited" and one["State"]["ExitCode"] == 0

@@ -114,7 +114,7 @@ def _program() -> str:
     """The program's modules in one file, in base64; the same on every machine.
 
     One small file, because the provider compares files slowly in every preview: 18 files took 300 ms for each forwarder, this one takes
-    10. bzip2, because it has one implementation; what deflate makes depends on the machine's zlib. Python cannot import from bzip2: it
+    20. bzip2, because it has one implementation; what deflate makes depends on the machine's zlib. Python cannot import from bzip2: it
     imports from the zip file inside, which is not compressed.
     """
     packed = io.BytesIO()

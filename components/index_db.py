@@ -8,7 +8,18 @@ from dataclasses import dataclass, field
 import pulumi
 import pulumi_docker as docker
 
-from components.container import PAYLOAD, START_SECONDS, ComponentArgs, File, Limits, container, data_volume, identifier_of
+from components.container import (
+    PAYLOAD,
+    START_SECONDS,
+    ComponentArgs,
+    File,
+    Limits,
+    container,
+    data_volume,
+    identifier_of,
+    of_component,
+    safe_password,
+)
 from configs import names
 from configs.secrets import Certificate
 
@@ -110,10 +121,9 @@ class OrthancIndexDb(pulumi.ComponentResource):
         super().__init__("orthanc-stack:index:OrthancIndexDb", name, {**inputs, **({"certificate": tls.shown()} if tls else {})}, opts)
         self.host, self.port, self._args = name, names.DB_PORT, args
         data_format = names.postgresql_format(args.major_version, alpine=args.alpine)
-        own = pulumi.ResourceOptions(parent=self)
-        data = args.data or data_volume(f"{name}-data", data_format=data_format, stack=args.stack, opts=own)
+        data = args.data or data_volume(f"{name}-data", data_format=data_format, stack=args.stack, opts=of_component(self, opts))
         # 0444: this project's image reads it after it has become postgres; upstream's, before.
-        password = File(path=_PASSWORD_FILE, content=pulumi.Output.secret(args.password))
+        password = File(path=_PASSWORD_FILE, content=safe_password(args.password))
         options = [f"max_connections={args.max_connections}", *_CUT_OFF, *(_TLS if tls else ())]
         server = container(
             f"{name}-container",
@@ -200,6 +210,7 @@ def _mount_path(major_version: int) -> str:
 def _roles_file(nodes: Mapping[str, DatabaseOwner]) -> pulumi.Output[str]:
     """A line for each node, sorted: its role, which is also its database, the role's password, the identifier of its volume."""
     lines = (
-        pulumi.Output.concat(names.database_of(name), " ", node.password, " ", node.data_id, "\n") for name, node in sorted(nodes.items())
+        pulumi.Output.concat(names.database_of(name), " ", safe_password(node.password), " ", node.data_id, "\n")
+        for name, node in sorted(nodes.items())
     )
     return pulumi.Output.secret(pulumi.Output.concat(*lines))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,13 +12,24 @@ from typing import Any
 import pulumi
 import pulumi_docker as docker
 
-from components.container import PAYLOAD, START_SECONDS, File, Limits, PublishedArgs, container, data_volume, shown
+from components.container import (
+    PAYLOAD,
+    START_SECONDS,
+    File,
+    Limits,
+    PublishedArgs,
+    container,
+    data_volume,
+    of_component,
+    safe_password,
+    shown,
+)
 from components.index_db import IndexDatabase
 from components.network import DicomEndpoint, reached_on
 from components.ownership import Ownership
 from components.tls import NodeTls
 from configs import names
-from configs.orthanc import OF_LINKS, baseline, overlay
+from configs.orthanc import OF_LINKS, baseline, computed_in, overlay
 from configs.plan import COMMITMENT_REQUEST, PERMISSIONS
 from configs.secrets import Certificate
 
@@ -34,6 +46,10 @@ _COMMITMENT_SCRIPT = "/etc/orthanc/commitment.py"
 _ROLES_SCRIPT = "/etc/orthanc/roles.lua"
 _STORAGE = "/var/lib/orthanc/db"
 _DB_TRUSTED = "/etc/orthanc/tls-database.pem"
+
+
+#: What a user may do: payload/roles.lua.
+_ROLES = ("admin", "forwarder", "uploader", "viewer")
 
 
 @dataclass(frozen=True)
@@ -117,11 +133,12 @@ class OrthancNode(pulumi.ComponentResource):
     revision: pulumi.Output[str]  #: Changes with the node's image and public configuration, its links excepted.
 
     def __init__(self, name: str, args: OrthancNodeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        if wrong := _mistakes(args):
+            raise pulumi.RunError(f"OrthancNode {name}: {'; '.join(wrong)}")
         data_format = names.postgresql_format() if args.index else names.sqlite_format()
         configuration = _public(name, args)
         super().__init__("orthanc-stack:index:OrthancNode", name, _inputs(args, configuration), opts)
-        own = pulumi.ResourceOptions(parent=self)
-        data = args.data or data_volume(f"{name}-data", data_format=data_format, stack=args.stack, opts=own)
+        data = args.data or data_volume(f"{name}-data", data_format=data_format, stack=args.stack, opts=of_component(self, opts))
         self.name, self.endpoint = name, DicomEndpoint(args.aet, reached_on(args.network, name))
         self.tls_certificate = args.tls.certificate if args.tls and args.tls.serves else None
         # shown(): a forwarder reads the revision of its destinations. Without a dependency on this node's resources, Pulumi does not
@@ -173,6 +190,19 @@ def _inputs(args: OrthancNodeArgs, configuration: pulumi.Output[dict[str, Any]])
         **({"certificate": args.tls.certificate.shown()} if args.tls else {}),
         **({"trusts": trusts} if trusts else {}),
     }
+
+
+def _mistakes(args: OrthancNodeArgs) -> list[str]:
+    """Arguments that would make a node unsafe or useless. In a stack file, they were refused before."""
+    safe = baseline(index=args.index is not None, tls=args.tls is not None)
+    wrong = [f"options: {option} is computed and cannot be overridden: {instead}" for option, instead in computed_in(args.options, safe)]
+    wrong += [f"users: {user!r} is no user name" for user in args.users if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,31}", user)]
+    wrong += [f"users: {user.role!r} is no role; there are {', '.join(_ROLES)}" for user in args.users.values() if user.role not in _ROLES]
+    if not any(user.role == "admin" for user in args.users.values()):
+        wrong.append("users: one at least is an admin")
+    asked = {permission for peer in args.peers.values() for permission in peer.permissions}
+    wrong += [f"peers: {one!r} is no permission; there are {', '.join(PERMISSIONS)}" for one in sorted(asked - set(PERMISSIONS))]
+    return wrong
 
 
 def _public(name: str, args: OrthancNodeArgs) -> pulumi.Output[dict[str, Any]]:
@@ -237,13 +267,15 @@ def _scripts(args: OrthancNodeArgs) -> list[File]:
 def _secret(args: OrthancNodeArgs) -> pulumi.Output[str]:
     """The secret part of the node's configuration. An admin is its first user: the images' probes log in as the first one."""
     users = sorted(args.users, key=lambda user: (args.users[user].role != "admin", user))
-    secrets: dict[str, Any] = {"RegisteredUsers": {user: args.users[user].password for user in users}}
+    secrets: dict[str, Any] = {"RegisteredUsers": {user: safe_password(args.users[user].password) for user in users}}
     if args.index:
-        secrets["PostgreSQL"] = {"ConnectionUri": _uri(args.index)} if args.index.certificate else {"Password": args.index.password}
+        secrets["PostgreSQL"] = (
+            {"ConnectionUri": _uri(args.index)} if args.index.certificate else {"Password": safe_password(args.index.password)}
+        )
     return pulumi.Output.secret(pulumi.Output.json_dumps(secrets))
 
 
 def _uri(index: IndexDatabase) -> pulumi.Output[str]:
     """libpq's URI of a database whose server's certificate is verified: the plugin's own options cannot do that."""
     server = f"{index.host}:{index.port}/{index.database}?sslmode=verify-full&sslrootcert={_DB_TRUSTED}"
-    return pulumi.Output.concat(f"postgresql://{index.database}:", index.password, "@", server)
+    return pulumi.Output.concat(f"postgresql://{index.database}:", safe_password(index.password), "@", server)

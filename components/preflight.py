@@ -61,6 +61,7 @@ _UNBOUND = {
         "another port. A node of this stack that is no longer in the stack file, or had another name, holds its ports until it is gone."
     ),
     errno.EADDRNOTAVAIL: "cannot be bound: {address} is not an address of this host. Correct bind.",
+    errno.EAFNOSUPPORT: "cannot be bound: this host has no IPv6, and {address} is an address of it. Correct bind.",
 }
 
 
@@ -70,6 +71,7 @@ class Situation:
 
     settings: StackSettings
     prefix: str  #: What its physical names begin with.
+    first_prefix: str = ""  #: What they began with before 2026-12; another one where the stack's name has a hyphen.
     held: Held = field(default_factory=Held)  #: What its state holds.
     engine: Engine = field(default_factory=Engine)  #: What the engine holds.
 
@@ -103,7 +105,15 @@ class Situation:
 
     def volume_of(self, part: str) -> str:
         """The name of the data volume of a part: the one that it has, or the one that it gets."""
-        return self.held.volumes.get(f"{part}-data", f"{self.prefix}-{part}")
+        first = f"{self.first_prefix}-{part}"
+        return self.held.volumes.get(f"{part}-data", first if first in self.settings.adopt else f"{self.prefix}-{part}")
+
+    def passed_over(self, part: str) -> str:
+        """A volume from before 2026-12 that the state has lost: a part would begin with an empty one. Empty where there is none."""
+        first = f"{self.first_prefix}-{part}"
+        found = self.engine.volumes.get(first, Volume())
+        lost = first != self.volume_of(part) and not self.holds(part) and not found.owner and found.stack == self.first_prefix
+        return first if lost and self.first_prefix else ""
 
     def host_of(self, address: str) -> str:
         """Where a port that is bound to an address of the engine's machine is reached."""
@@ -146,11 +156,14 @@ def look(loaded: Loaded, config: Mapping[str, str]) -> Situation:
         SettingsError: the stack cannot be deployed as it is. No resource was touched.
     """
     stack, docker, settings = pulumi.get_stack(), docker_command(config), loaded.settings
-    situation = Situation(settings, names.prefix(stack, pulumi.get_project()), _read_state())
+    project = pulumi.get_project()
+    situation = Situation(settings, names.prefix(stack, project), f"{project}-{stack}", _read_state())
     parts = [*(part for node in settings.nodes for part in (node.name, names.forwarder_of(node.name))), names.ADMINER]
     logical = (*(f"{part}-container" for part in parts), names.DB_ROLES)
     containers = [identifier for name in logical if (identifier := situation.held.containers.get(name))]
-    volumes = sorted({*map(situation.volume_of, situation.data_parts), *settings.adopt})
+    renamed = situation.first_prefix != situation.prefix
+    first = (f"{situation.first_prefix}-{part}" for part in situation.data_parts if renamed)
+    volumes = sorted({*map(situation.volume_of, situation.data_parts), *settings.adopt, *first})
     situation = replace(situation, engine=engines.inspect(docker, candidates(), containers, volumes))
     if problems := check(loaded.parts, situation, docker):
         raise SettingsError(report(problems, stack_file_name(stack)))
@@ -206,6 +219,8 @@ def _owners(situation: Situation, docker: Sequence[str]) -> Iterator[Problem]:
         message = f"names a volume that no part of this stack has: {', '.join(unknown)}. Its volumes are {known}. Leave it out."
         yield Problem("adopt", message, unknown)
     for part, (path, _) in situation.data_parts.items():
+        if volume := situation.passed_over(part):
+            yield Problem(f"{path.partition('.')[0]}.name" if part != names.DB_HOST else "indexDb", _UNKNOWN.format(volume=volume), part)
         found, held = volumes.get(own[part]), situation.holds(part)
         if own[part] in adopted or (situation.is_own(part, found) if found else not held):
             continue
@@ -232,13 +247,13 @@ def _formats(situation: Situation) -> Iterator[Problem]:
 def _try_port(wanted: HostPort) -> Problem | None:
     """Try to bind a port as the engine would, and let go of it at once."""
     family = socket.AF_INET6 if ":" in wanted.address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as attempt:
-        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as attempt:
+            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             attempt.bind((wanted.address, wanted.port))
-        except OSError as error:
-            if message := _UNBOUND.get(error.errno or 0):
-                return Problem(wanted.path, message.format(address=wanted.address, port=wanted.port), wanted.port)
+    except OSError as error:
+        if message := _UNBOUND.get(error.errno or 0):
+            return Problem(wanted.path, message.format(address=wanted.address, port=wanted.port), wanted.port)
     return None
 
 

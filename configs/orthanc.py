@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, reduce
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import yaml
 from configs.fields import unreachable
 from configs.problems import NO_VALUE, Problem, nearest, path_of
 from configs.secrets import needs_certificate
-from configs.settings import NodeSettings, StackSettings
+from configs.settings import LinkSettings, NodeSettings, StackSettings
 
 _FOLDER = Path(__file__).parent / "orthanc"
 
@@ -103,14 +103,18 @@ def _room_for_links(node: NodeSettings, settings: StackSettings, options: Mappin
     default: a slow destination would delay the other destinations and the answers. An association holds a thread of the receiver for as
     long as it lasts: each link adds a thread for each of its associations, and one for its requests for storage commitment.
     """
-    sent, received = node.forward_to, settings.links_to(node.name)
+    return room_for_links(node.forward_to, settings.links_to(node.name), int(options["DicomThreadsCount"]))
+
+
+def room_for_links(sent: Sequence[LinkSettings], received: Sequence[LinkSettings], threads: int = 4) -> dict[str, int]:
+    """More jobs and threads for the links that a node sends on, and those that it receives on, beside some DICOM threads for others."""
     room = {}
     if sent or received:
         room["ConcurrentJobs"] = _CONCURRENT_JOBS + sum(link.associations for link in sent) + len(received)
     if sent:  # each thread of the forwarder keeps a connection, and Orthanc gives each connection a thread
         room["HttpThreadsCount"] = _HTTP_THREADS + sum(link.associations + 3 for link in sent)
     if received:
-        room["DicomThreadsCount"] = int(options["DicomThreadsCount"]) + sum(link.associations + 1 for link in received)
+        room["DicomThreadsCount"] = threads + sum(link.associations + 1 for link in received)
     return room
 
 
@@ -134,6 +138,13 @@ def check_options(options: Mapping[str, Any], path: str) -> Iterator[Problem]:
     yield from _section(options, _load("options"), path, ())
     yield from _servers(options.get("OrthancPeers"), f"{path}.OrthancPeers")
     yield from _servers(_at(options, "DicomWeb", "Servers"), f"{path}.DicomWeb.Servers")
+
+
+def computed_in(options: Mapping[str, Any], safe: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The options that may not be set otherwise than in a baseline, each with what to set instead."""
+    for key, instead in COMPUTED.items():
+        if _at(options, *key) not in (NO_VALUE, _at(safe, *key)):
+            yield ".".join(key), instead
 
 
 def _section(options: Mapping[str, Any], known: Mapping[str, Any], path: str, keys: tuple[str, ...]) -> Iterator[Problem]:

@@ -15,10 +15,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import components as orthanc
 from configs import names
+from configs.orthanc import room_for_links
 from configs.settings import LinkSettings
 from images import local_image
 
 config = pulumi.Config()
+#: The gateway's links. Each end gets more jobs and threads for them.
+LINKS = [LinkSettings(to="trial-a")]
 PASSWORD = config.require_secret("password")
 #: A registry's images, or those that `make images` builds from Debian's packages.
 server_image = orthanc.image("orthanc", config.get("orthancImage") or local_image("orthanc")).image_id
@@ -49,6 +52,7 @@ class Trial(pulumi.ComponentResource):
                 http_port=ports[0],
                 dicom_port=ports[1],
                 peers=peers,
+                options=room_for_links([], LINKS if peers else []),
                 index=db.index_of(name),
                 data=data,
             ),
@@ -77,6 +81,7 @@ gateway = orthanc.OrthancNode(
         users={"physicist": orthanc.User("admin", PASSWORD), "forwarder": orthanc.User("forwarder", PASSWORD)},
         http_port=ports[4],
         dicom_port=ports[5],
+        options=room_for_links(LINKS, []),
         peers={"trial-a": orthanc.Peer(trial_a.archive.endpoint, frozenset({"AllowEcho", "AllowEventReport"}))},
     ),
 )
@@ -86,7 +91,7 @@ orthanc.Forwarder(
         image=server_image,
         network=network_a,
         node=gateway,
-        links=[LinkSettings(to="trial-a")],
+        links=LINKS,
         destinations={"trial-a": trial_a.archive},
         password=PASSWORD,
     ),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
 
+import pulumi
 import pytest
 
+from components.container import check_password
 from ops.mocked import run_mocked
 from tests.program.harness import ROOT, SECRET, Run
 
@@ -57,13 +60,44 @@ def test_its_own_options_lie_over_the_baseline_and_under_what_is_computed(tmp_pa
     run = run_text(
         tmp_path,
         """
-        args = orthanc.OrthancNodeArgs(aet="A", image="sha256:1", network=net, users={}, http_port=1, dicom_port=2,
-                                       options={"StableAge": 33, "DicomAet": "MISTAKE"})
+        users = {"x": orthanc.User("admin", "pw")}
+        args = orthanc.OrthancNodeArgs(aet="A", image="sha256:1", network=net, users=users, http_port=1, dicom_port=2,
+                                       options={"StableAge": 33})
         orthanc.OrthancNode("a", args)
         """,
     )
     options = run.configuration("a")
     assert (options["StableAge"], options["DicomAet"], options["DicomCheckCalledAet"]) == (33, "A", True)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ('options={"DicomAet": "MISTAKE"}', "options: DicomAet is computed"),
+        ('options={"DicomModalities": {"evil": ["EVIL", "h", 1]}}', "options: DicomModalities is computed"),
+        ('options={"AuthenticationEnabled": False}', "options: AuthenticationEnabled is computed"),
+        ("users={}", "one at least is an admin"),
+        ('users={"x": orthanc.User("Admin", "pw")}', "'Admin' is no role"),
+        ('users={"o\'brien": orthanc.User("admin", "pw")}', "is no user name"),
+        ('peers={"p": orthanc.Peer(orthanc.DicomEndpoint("P", "h"), frozenset({"AllowStoer"}))}', "'AllowStoer' is no permission"),
+    ],
+)
+def test_what_a_stack_file_could_not_say_is_refused(tmp_path: Path, more: str, told: str) -> None:
+    with pytest.raises(pulumi.RunError, match=re.escape(told)):
+        run_text(
+            tmp_path,
+            f"""
+            known = dict(aet="A", image="sha256:1", network=net, users={{"x": orthanc.User("admin", "pw")}}, http_port=1, dicom_port=2)
+            orthanc.OrthancNode("a", orthanc.OrthancNodeArgs(**(known | dict({more}))))
+            """,
+        )
+
+
+def test_a_password_that_an_image_would_misread_is_refused() -> None:
+    assert check_password("Aa0_.~+=-") == "Aa0_.~+=-"
+    for text in ("", "two words", "a`echo`b", "it's", "$HOME", "a@b/c"):
+        with pytest.raises(pulumi.RunError, match="holds a character that images misread"):
+            check_password(text)
 
 
 def test_a_class_that_is_used_twice_makes_names_that_do_not_collide() -> None:
@@ -90,8 +124,19 @@ def test_the_example_wires_both_ends_from_endpoints_and_tells_no_secret() -> Non
 @pytest.mark.parametrize(("protect", "data"), [("True", True), ("False", False), ("None", False)])
 def test_protect_is_for_the_data_and_not_for_the_container(tmp_path: Path, protect: str, data: bool) -> None:
     run = run_text(tmp_path, f'node("a", protect={protect})')
-    protected = {name: run.one(name).request.protect for name in ("a-data", "a-container")}
-    assert protected == {"a-data": data, "a-container": False}
+    protected = {name: (run.one(name).request.protect, run.one(name).request.retainOnDelete) for name in ("a-data", "a-container")}
+    assert protected == {"a-data": (data, data), "a-container": (False, False)}
+
+
+def test_a_volume_is_kept_as_its_caller_says(tmp_path: Path) -> None:
+    run = run_text(
+        tmp_path,
+        """
+        for name, protect, retain in (("a", False, True), ("b", True, None), ("c", True, False)):
+            orthanc.data_volume(name, data_format="sqlite", opts=pulumi.ResourceOptions(protect=protect, retain_on_delete=retain))
+        """,
+    )
+    assert [run.one(name).request.retainOnDelete for name in "abc"] == [True, True, False]
 
 
 def test_a_provider_is_handed_down(tmp_path: Path) -> None:

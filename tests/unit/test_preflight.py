@@ -62,13 +62,15 @@ def state(**held: Any) -> Held:
 
 
 def situation(raw: dict[str, Any], engine: Engine | None = None, held: Held | None = None, stack: str = "x") -> Situation:
-    return Situation(settings_of(raw), names.prefix(stack), held or state(), engine or Engine())
+    return Situation(settings_of(raw), names.prefix(stack), f"orthanc-stack-{stack}", held or state(), engine or Engine())
 
 
-def checked(raw: dict[str, Any], engine: Engine, held: Held | None = None, docker: list[str] | None = None) -> list[Problem]:
+def checked(
+    raw: dict[str, Any], engine: Engine, held: Held | None = None, docker: list[str] | None = None, stack: str = "x"
+) -> list[Problem]:
     _, parts, problems = parse(raw)
     assert not problems
-    return preflight.check(parts, situation(raw, engine, held), docker or ["true"])
+    return preflight.check(parts, situation(raw, engine, held, stack), docker or ["true"])
 
 
 # --- ports ---
@@ -144,6 +146,19 @@ def test_what_is_in_use_cannot_be_adopted(tmp_path: Path) -> None:
     assert (problem.path, "which theirs still uses" in problem.message) == ("adopt", True)
 
 
+def test_a_volume_from_before_2026_12_is_not_passed_over_and_can_be_adopted() -> None:
+    """A stack with a hyphen in its name had volumes of other names. Those of another stack are not its concern."""
+    first = "orthanc-stack-ct-room-a"
+    engine = Engine(volumes={first: Volume(stack="orthanc-stack-ct-room")})
+    problem = only(checked(ONE, engine, stack="ct-room"))
+    assert (problem.path, first in problem.message) == ("nodes[0].name", True)
+    assert checked(ONE, engine, state(volumes={"a-data": first}), stack="ct-room") == []
+    assert checked(ONE, Engine(volumes={first: Volume(owner="another", stack="orthanc-stack-ct")}), stack="ct-room") == []
+    adopting = stack(node("a"), adopt=[first])
+    assert situation(adopting, engine, stack="ct-room").volume_of("a") == first
+    assert checked(adopting, engine, stack="ct-room") == []
+
+
 def test_what_no_part_has_cannot_be_adopted() -> None:
     raw = stack(node("a"), adopt=["orthanc-stack-y-a", "gone"])
     problem = only(checked(raw, Engine(volumes={"orthanc-stack-y-a": ANOTHERS})))
@@ -192,7 +207,7 @@ def test_what_makes_the_roles_runs_again_until_it_has_ended_well(tmp_path: Path,
 
 
 def test_what_the_engine_holds_is_read(tmp_path: Path) -> None:
-    labels = {names.LABEL_FORMAT: "postgresql-17", names.LABEL_OWNER: "o"}
+    labels = {names.LABEL_FORMAT: "postgresql-17", names.LABEL_OWNER: "o", names.LABEL_STACK: "p"}
     volumes = [{"Name": "p-db", "Mountpoint": "/m", "Labels": labels}, {"Name": "p-a", "Mountpoint": "/m", "Labels": None}]
     prints = [
         {"RepoTags": ["orthanc-stack/orthanc:local-1"]},
@@ -204,7 +219,7 @@ def test_what_the_engine_holds_is_read(tmp_path: Path) -> None:
         local=True,
         images=frozenset({"orthanc-stack/orthanc:local-1"}),
         ports=frozenset({8000}),
-        volumes={"p-db": Volume("postgresql-17", "o"), "p-a": Volume()},
+        volumes={"p-db": Volume("postgresql-17", "o", "p"), "p-a": Volume()},
     )
 
 
