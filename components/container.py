@@ -17,7 +17,7 @@ from components.engine import host_and_port, reached_at
 from components.errors import on_error
 from components.ownership import Ownership, fresh_identifier
 from configs import names
-from configs.secrets import SAFE_SECRET
+from configs.secrets import SAFE_SECRET, UNSAFE_SECRET
 
 #: The files that run inside the containers.
 PAYLOAD = Path(__file__).with_name("payload")
@@ -267,7 +267,7 @@ def check_password(text: str) -> str:
         pulumi.RunError: it is empty or holds another character.
     """
     if not SAFE_SECRET.fullmatch(text):
-        raise pulumi.RunError("A password is empty or holds a character that images misread; use letters, digits, and _ . ~ + = -")
+        raise pulumi.RunError(f"A password {UNSAFE_SECRET}")
     return text
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,9 +28,11 @@ from components.network import DicomEndpoint, reached_on
 from components.ownership import Ownership
 from components.tls import NodeTls
 from configs import names
+from configs.fields import USER_NAME
 from configs.orthanc import OF_LINKS, baseline, computed_in, overlay
 from configs.plan import COMMITMENT_REQUEST, PERMISSIONS
 from configs.secrets import Certificate
+from configs.settings import Role
 
 #: DCMTK reads these two; Orthanc's own TcpNoDelay is for HTTP. Without the first, small writes wait for delayed acknowledgements: one
 #: association carried 17 images/s of a CT series, 97 with the first, 123 with both.
@@ -48,8 +49,8 @@ _STORAGE = "/var/lib/orthanc/db"
 _DB_TRUSTED = "/etc/orthanc/tls-database.pem"
 
 
-#: What a user may do: payload/roles.lua.
-_ROLES = ("admin", "forwarder", "uploader", "viewer")
+#: The roles of users: a stack file's, and the forwarder's.
+_ROLES = sorted((*Role, names.FORWARDER_USER))
 
 
 @dataclass(frozen=True)
@@ -196,9 +197,9 @@ def _mistakes(args: OrthancNodeArgs) -> list[str]:
     """Arguments that would make a node unsafe or useless. In a stack file, they were refused before."""
     safe = baseline(index=args.index is not None, tls=args.tls is not None)
     wrong = [f"options: {option} is computed and cannot be overridden: {instead}" for option, instead in computed_in(args.options, safe)]
-    wrong += [f"users: {user!r} is no user name" for user in args.users if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,31}", user)]
+    wrong += [f"users: {user!r} is no user name" for user in args.users if not USER_NAME.fullmatch(user)]
     wrong += [f"users: {user.role!r} is no role; there are {', '.join(_ROLES)}" for user in args.users.values() if user.role not in _ROLES]
-    if not any(user.role == "admin" for user in args.users.values()):
+    if not any(user.role == Role.ADMIN for user in args.users.values()):
         wrong.append("users: one at least is an admin")
     asked = {permission for peer in args.peers.values() for permission in peer.permissions}
     wrong += [f"peers: {one!r} is no permission; there are {', '.join(PERMISSIONS)}" for one in sorted(asked - set(PERMISSIONS))]

@@ -103,17 +103,22 @@ class Situation:
         """Whether the state holds the data volume of a part."""
         return f"{part}-data" in self.held.volumes
 
+    def first_volume_of(self, part: str) -> str:
+        """The name that the data volume of a part had before 2026-12."""
+        return f"{self.first_prefix}-{part}"
+
     def volume_of(self, part: str) -> str:
         """The name of the data volume of a part: the one that it has, or the one that it gets."""
-        first = f"{self.first_prefix}-{part}"
+        first = self.first_volume_of(part)
         return self.held.volumes.get(f"{part}-data", first if first in self.settings.adopt else f"{self.prefix}-{part}")
 
-    def passed_over(self, part: str) -> str:
-        """A volume from before 2026-12 that the state has lost: a part would begin with an empty one. Empty where there is none."""
-        first = f"{self.first_prefix}-{part}"
-        found = self.engine.volumes.get(first, Volume())
-        lost = first != self.volume_of(part) and not self.holds(part) and not found.owner and found.stack == self.first_prefix
-        return first if lost and self.first_prefix else ""
+    def passes_over(self, part: str) -> bool:
+        """Whether the state has lost a part's volume from before 2026-12: the part would begin with an empty one."""
+        first = self.first_volume_of(part)
+        found = self.engine.volumes.get(first)
+        if found is None or self.holds(part) or first == self.volume_of(part):
+            return False
+        return not found.owner and found.stack == self.first_prefix
 
     def host_of(self, address: str) -> str:
         """Where a port that is bound to an address of the engine's machine is reached."""
@@ -161,8 +166,7 @@ def look(loaded: Loaded, config: Mapping[str, str]) -> Situation:
     parts = [*(part for node in settings.nodes for part in (node.name, names.forwarder_of(node.name))), names.ADMINER]
     logical = (*(f"{part}-container" for part in parts), names.DB_ROLES)
     containers = [identifier for name in logical if (identifier := situation.held.containers.get(name))]
-    renamed = situation.first_prefix != situation.prefix
-    first = (f"{situation.first_prefix}-{part}" for part in situation.data_parts if renamed)
+    first = (situation.first_volume_of(part) for part in situation.data_parts if not situation.holds(part))
     volumes = sorted({*map(situation.volume_of, situation.data_parts), *settings.adopt, *first})
     situation = replace(situation, engine=engines.inspect(docker, candidates(), containers, volumes))
     if problems := check(loaded.parts, situation, docker):
@@ -219,13 +223,13 @@ def _owners(situation: Situation, docker: Sequence[str]) -> Iterator[Problem]:
         message = f"names a volume that no part of this stack has: {', '.join(unknown)}. Its volumes are {known}. Leave it out."
         yield Problem("adopt", message, unknown)
     for part, (path, _) in situation.data_parts.items():
-        if volume := situation.passed_over(part):
-            yield Problem(f"{path.partition('.')[0]}.name" if part != names.DB_HOST else "indexDb", _UNKNOWN.format(volume=volume), part)
+        place = "indexDb" if part == names.DB_HOST else f"{path.partition('.')[0]}.name"
+        if situation.passes_over(part):
+            yield Problem(place, _UNKNOWN.format(volume=situation.first_volume_of(part)), part)
         found, held = volumes.get(own[part]), situation.holds(part)
         if own[part] in adopted or (situation.is_own(part, found) if found else not held):
             continue
         message = _GONE if not found else _ANOTHERS if found.owner else _MADE_ANEW if held else _UNKNOWN
-        place = "indexDb" if part == names.DB_HOST else f"{path.partition('.')[0]}.name"
         yield Problem(place, message.format(volume=own[part], owner=found.owner if found else ""), part)
 
 

@@ -16,6 +16,8 @@ RESERVED_NAMES = frozenset({ADMINER, DB_HOST, DB_ROLES, "localhost"})
 #: The seconds of each unit of a duration.
 SECONDS: Mapping[str, int] = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
+#: The name of a user of a node.
+USER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 _START = re.compile(r"([0-9]{1,6})([smh])")
 _KEEP = re.compile(r"forever|until-confirmed(?: after [0-9]{1,6}[smhd])?")
 #: RFC 1123, section 2.1: labels of 1 to 63 characters. The last one is not a number, so that 10.0.0.256 is not a name.
@@ -121,7 +123,7 @@ UserName = Annotated[
     str,
     _check(
         (FORWARDER_USER.__eq__, f"is taken: a node's forwarder logs in as {FORWARDER_USER!r}; give this user another name."),
-        (_is_not(r"[A-Za-z][A-Za-z0-9_-]{0,31}"), "is not a user name: 1 to 32 letters, digits, '_' and '-', beginning with a letter."),
+        (_is_not(USER_NAME), "is not a user name: 1 to 32 letters, digits, '_' and '-', beginning with a letter."),
     ),
 ]
 Port = Annotated[int, _check((lambda port: not 1 <= port <= 65535, "is out of range; a port is 1 to 65535."))]

@@ -23,7 +23,6 @@ class Held:
     volumes: Mapping[str, str] = field(default_factory=dict)  #: the names of its volumes on the engine
     labelled: frozenset[str] = frozenset()  #: those of the names whose volume carried an owner when the state last saw it
     containers: Mapping[str, str] = field(default_factory=dict)  #: the identifiers of its containers
-    outputs: Mapping[str, Any] = field(default_factory=dict)  #: of the last deployment
 
 
 def held_of(resources: Mapping[str, Mapping[str, Any]]) -> Held:
@@ -43,6 +42,4 @@ def held_of(resources: Mapping[str, Mapping[str, Any]]) -> Held:
             labelled |= {volumes[name] for label in outputs.get("labels") or () if label["label"] == LABEL_OWNER}
         elif kind == "docker:index/container:Container":
             containers[name] = str(outputs.get("id", ""))
-        elif kind == "pulumi:pulumi:Stack":
-            found["outputs"] = outputs
     return Held(**found, volumes=volumes, labelled=frozenset(labelled), containers=containers)

@@ -93,21 +93,18 @@ def options_of(node: NodeSettings, settings: StackSettings) -> dict[str, Any]:
     image = _load("postgresql-registry") if indexed and settings.images.source == "registry" else {}
     safe = baseline(index=indexed, tls=needs_certificate(node, settings))
     options = reduce(overlay, (safe, _load(settings.environment), image))
-    return reduce(overlay, (options, _room_for_links(node, settings, options), node.orthanc))
+    room = room_for_links(node.forward_to, settings.links_to(node.name), int(options["DicomThreadsCount"]))
+    return reduce(overlay, (options, room, node.orthanc))
 
 
-def _room_for_links(node: NodeSettings, settings: StackSettings, options: Mapping[str, Any]) -> dict[str, int]:
+def room_for_links(sent: Sequence[LinkSettings], received: Sequence[LinkSettings], threads: int = 4) -> dict[str, int]:
     """More jobs and threads for a node that sends or receives on links, so that a link takes none from the node's other users.
 
     Sending is a job of the sender. Answering a request for storage commitment is a job of the receiver. Orthanc runs two jobs at once by
     default: a slow destination would delay the other destinations and the answers. An association holds a thread of the receiver for as
-    long as it lasts: each link adds a thread for each of its associations, and one for its requests for storage commitment.
+    long as it lasts: each link adds a thread for each of its associations, and one for its requests for storage commitment. ``threads`` are
+    those for all other associations.
     """
-    return room_for_links(node.forward_to, settings.links_to(node.name), int(options["DicomThreadsCount"]))
-
-
-def room_for_links(sent: Sequence[LinkSettings], received: Sequence[LinkSettings], threads: int = 4) -> dict[str, int]:
-    """More jobs and threads for the links that a node sends on, and those that it receives on, beside some DICOM threads for others."""
     room = {}
     if sent or received:
         room["ConcurrentJobs"] = _CONCURRENT_JOBS + sum(link.associations for link in sent) + len(received)

@@ -27,6 +27,7 @@ CA_KEY = "tlsCaKey"
 #: What every image reads unchanged. Elsewhere: `$` starts a variable in Orthanc's configuration files. Blanks, quotes and backslashes end
 #: a value in the connection string of the index plugin, which does not quote it.
 SAFE_SECRET = re.compile(r"[A-Za-z0-9_.~+=-]+")
+UNSAFE_SECRET = "is empty or holds a character that the images would misread ($, blank, quote, …); use letters, digits, and _ . ~ + = -"
 _MISREAD = re.compile(r"[0-9.+-]+|true|false|null|none", re.IGNORECASE)
 #: Outside dev: a shorter password can be guessed, and these words are in every list of passwords.
 _MINIMUM_LENGTH = 12
@@ -141,7 +142,7 @@ def check_secret(key: str, value: str | None, *, encrypted: bool, strict: bool) 
     elif not encrypted:
         reason = f"stands in the stack file in clear. {how_to_set(key)}"
     elif not SAFE_SECRET.fullmatch(value):
-        reason = "is empty or holds a character that the images would misread ($, blank, quote, …); use letters, digits, and _ . ~ + = -"
+        reason = UNSAFE_SECRET
     elif _MISREAD.fullmatch(value):
         reason = "would be read as a number, a truth value or nothing instead of text; take a longer one, with letters."
     elif strict and len(value) < _MINIMUM_LENGTH:

@@ -207,7 +207,7 @@ def deploy(stack: str, root: Path) -> dict[str, Any]:
     # Of the checkout, too: its settings decide which secrets there are.
     from configs.loader import parse  # noqa: PLC0415
     from configs.problems import SettingsError, report  # noqa: PLC0415
-    from configs.secrets import is_setting, parties_of, private_key_key, secret_keys  # noqa: PLC0415  # noqa: PLC0415
+    from configs.secrets import is_setting, parties_of, private_key_key, secret_keys  # noqa: PLC0415
     from configs.stack_file import read_config  # noqa: PLC0415
     from images import candidates  # noqa: PLC0415
 

@@ -96,7 +96,7 @@ def test_what_a_stack_file_could_not_say_is_refused(tmp_path: Path, more: str, t
 def test_a_password_that_an_image_would_misread_is_refused() -> None:
     assert check_password("Aa0_.~+=-") == "Aa0_.~+=-"
     for text in ("", "two words", "a`echo`b", "it's", "$HOME", "a@b/c"):
-        with pytest.raises(pulumi.RunError, match="holds a character that images misread"):
+        with pytest.raises(pulumi.RunError, match="A password is empty or holds a character that the images would misread"):
             check_password(text)
 
 
