@@ -18,11 +18,11 @@ from bench.results import FOLDER
 from bench.session import BenchError, Session, session
 from configs.loader import load_stack_file
 from configs.problems import SettingsError
-from ops.containers import docker_runner
-from ops.images import ensure_images
-from ops.prepare import Tools
 from ops.setup.console import SetupError
+from ops.setup.prepare import Tools
+from ops.setup.stack_images import ensure_images
 from ops.setup.state import State
+from ops.stack.containers import docker_runner
 
 _SUITES: Final[dict[str, Callable[[Session, int], None]]] = {
     "deploy": deploy.measure,

@@ -19,8 +19,8 @@ import yaml
 from bench.pulumi_stack import PulumiStack
 from bench.session import PREFIX, BenchError, run
 from components.engine import Engine
-from ops.mocked import Run, run_mocked
 from ops.setup.console import cache_dir
+from tests.program.mocked import Run, run_mocked
 
 #: In Debian's package docker-compose.
 _PLUGIN: Final = "usr/libexec/docker/cli-plugins/docker-compose"
@@ -42,7 +42,7 @@ def render(program: Run, project: str) -> dict[str, Any]:
             # The protocol knows no integers; Docker wants nothing else.
             inputs = json.loads(json.dumps(resource.inputs), parse_float=lambda number: int(float(number)))
             made[resource.type.rpartition(":")[2]][urn] = inputs
-    # By the ID that ops.mocked gives each.
+    # By the ID that tests.program.mocked gives each.
     images = {f"sha256:{program.resources[urn].name}": inputs["name"] for urn, inputs in made["RemoteImage"].items()}
     containers = made["Container"]
     configs: dict[str, Any] = {}

@@ -22,8 +22,8 @@ from configs.loader import parse
 from configs.names import PROJECT, prefix
 from configs.secrets import certificate_key, is_setting, private_key_key, secret_keys
 from configs.settings import StackSettings
-from ops.authority import make
 from ops.setup.console import ROOT
+from ops.stack.authority import make
 
 #: How often it is tried to pause containers.
 _PAUSES: Final = 10

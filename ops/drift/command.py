@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
-from ops.containers import docker_runner
 from ops.drift.containers import check_container
 from ops.drift.deployed import deployed_of
 from ops.drift.engine import Engine, ReadFiles, file_reader, look
@@ -16,12 +15,13 @@ from ops.drift.findings import Finding
 from ops.drift.others import check_image, check_network, check_unknown, check_volume
 from ops.drift.refresh import check_refresh
 from ops.drift.report import as_json, markdown, ordered, verdict
-from ops.drift_issue import FOLDER
-from ops.recover import refuse_interrupted
 from ops.setup.console import ROOT, say
-from ops.stack import Stack
-from ops.up import deployed as deployed_stack
+from ops.stack.containers import docker_runner
+from ops.stack.recover import refuse_interrupted
+from ops.stack.stack import Stack
+from ops.stack.up import deployed as deployed_stack
 
+FOLDER: Final = "artifacts/drift"
 #: The exit status for drift; 1 is for errors.
 DRIFTED: Final = 2
 _THREADS: Final = 8

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from configs.names import ADMINER, LABEL_ROLE, forwarder_of
-from ops.containers import CONTAINER_TYPE
 from ops.drift.findings import Part
+from ops.stack.containers import CONTAINER_TYPE
 
 #: What marks a secret in an exported state, and what its value is beside it.
 _SECRET_MARK: Final = "4dabf18193072939515e22adb298388d"

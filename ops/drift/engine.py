@@ -11,9 +11,9 @@ from pathlib import PurePosixPath
 from typing import Any, Final, cast
 
 from configs.names import LABEL_STACK
-from ops.containers import Docker
 from ops.drift.deployed import Deployed
 from ops.setup.console import SetupError
+from ops.stack.containers import Docker
 
 #: No file of a stack is near it; what somebody put in its place is not read.
 _LARGEST_FILE: Final = 16 << 20

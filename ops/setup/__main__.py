@@ -9,9 +9,9 @@ def set_up(stack: str) -> int:
     """Find or make all that `make up` needs; the exit status."""
     # In the virtual environment only.
     from configs.loader import load_stack_file  # noqa: PLC0415
-    from ops.containers import docker_runner  # noqa: PLC0415
-    from ops.images import ensure_images  # noqa: PLC0415
-    from ops.prepare import prepare  # noqa: PLC0415
+    from ops.setup.prepare import prepare  # noqa: PLC0415
+    from ops.setup.stack_images import ensure_images  # noqa: PLC0415
+    from ops.stack.containers import docker_runner  # noqa: PLC0415
 
     settings = load_stack_file(stack)
     tools = prepare(stack)
@@ -22,9 +22,9 @@ def set_up(stack: str) -> int:
 def build_images(stack: str) -> int:
     """Build the images from Debian's packages, whatever the stack file says; the exit status."""
     from images import ROLES  # noqa: PLC0415
-    from ops.prepare import docker_command  # noqa: PLC0415
     from ops.setup.engine import ensure_engine  # noqa: PLC0415
     from ops.setup.images import ensure_local_images  # noqa: PLC0415
+    from ops.setup.prepare import docker_command  # noqa: PLC0415
 
     docker = docker_command(stack)
     engine = ensure_engine(docker[1:])
@@ -35,6 +35,6 @@ def build_images(stack: str) -> int:
 
 
 if __name__ == "__main__":
-    from ops.__main__ import _guarded
+    from ops.cli import _guarded
 
     sys.exit(_guarded(["setup", *sys.argv[1:2]]))

@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from ops.apt import can_install, install
+from ops.setup.apt import can_install, install
 from ops.setup.console import SetupError, cache_dir, run_slow, say
 from ops.setup.engine import holds_image
 

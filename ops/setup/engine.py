@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ops import apt
+from ops.setup import apt
 from ops.setup.console import SetupError, cache_dir, run_slow, say
 
 _LABEL = "Docker"

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ops import apt
+from ops.setup import apt
 from ops.setup.console import ROOT, SetupError, run_slow, say
 
 _LABEL = "Python"

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from bench.results import FOLDER
-from ops.table import table
+from ops.stack.table import table
 from tests.faults.recovery import Episode
 
 _HEAD = ("fault", "times", "images meanwhile", "not recovered", "median s", "p95 s", "max s", "undisturbed median s")

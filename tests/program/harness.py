@@ -12,8 +12,8 @@ import yaml
 from components.engine import Engine
 from configs.loader import parse
 from configs.secrets import is_setting, secret_keys
-from ops import mocked
-from ops.mocked import Resource
+from tests.program import mocked
+from tests.program.mocked import Resource
 from tests.unit.certificates import certificates_for
 from tests.unit.stacks import settings_of
 

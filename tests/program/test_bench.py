@@ -125,7 +125,7 @@ def settings(folder: Path) -> dict[str, Any]:
 _RECORD = """
 import json, sys
 from pathlib import Path
-from ops.mocked import run_mocked
+from tests.program.mocked import run_mocked
 run = run_mocked(*json.loads(sys.argv[1]), "x", root=Path.cwd())
 print(json.dumps({one.name: one.inputs for one in run.resources.values() if one.type.endswith(":Container")}))
 """

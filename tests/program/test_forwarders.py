@@ -16,7 +16,8 @@ import pytest
 
 from configs.names import record_number
 from forwarder.config import Config, Rules, parse
-from ops import authority, mocked
+from ops.stack import authority
+from tests.program import mocked
 from tests.program.harness import ROOT, SECRET, Run, run_program
 from tests.unit.stacks import node, stack
 

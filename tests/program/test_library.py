@@ -12,8 +12,8 @@ import pulumi
 import pytest
 
 from components.container import check_password
-from ops.mocked import run_mocked
 from tests.program.harness import ROOT, SECRET, Run
+from tests.program.mocked import run_mocked
 
 
 def run_example() -> Run:

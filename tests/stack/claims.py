@@ -11,10 +11,10 @@ from pydicom.dataset import FileDataset
 
 from configs.secrets import is_private_key
 from images import local_image
-from ops.containers import docker_runner
 from ops.drift.command import look_for_drift
-from ops.table import table
-from ops.verify import report, verify
+from ops.stack.containers import docker_runner
+from ops.stack.table import table
+from ops.stack.verify import report, verify
 from tests.stack.dicom import PATIENT, as_file, ct_series, dataset_bytes
 from tests.stack.forwarding import ask_commitment, await_delivery
 from tests.stack.harness import Stack, docker

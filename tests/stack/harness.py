@@ -31,8 +31,8 @@ from configs import names
 from configs.loader import parse
 from configs.secrets import CA_CERTIFICATE, certificate_key, is_certificate, is_private_key, private_key_key, secret_keys
 from images import candidates
-from ops.authority import make
-from ops.probes import opener_of
+from ops.stack.authority import make
+from ops.stack.probes import opener_of
 from tests.stack.engine import PATIENCE_SECONDS, TEST_PORTS, Watch, docker, eventually, free_ports, need_pulumi
 
 __all__ = ["ROOT", "Done", "Node", "Stack", "Watch", "copy_program", "docker", "eventually", "free_ports", "need_pulumi", "without_nodes"]

@@ -21,7 +21,7 @@ from typing import Any
 from configs import names
 from configs.loader import parse
 from images import local_image
-from ops.authority import make
+from ops.stack.authority import make
 from tests.stack.engine import docker
 from tests.stack.harness import ROOT, Stack, copy_program, need_pulumi, without_nodes
 

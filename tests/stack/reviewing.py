@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ops.report import Report, build, read
-from ops.report.model import Level
+from ops.preview import Report, build, read
+from ops.preview.model import Level
 from tests.stack.harness import Done, Stack, eventually
 from tests.stack.outage import Outage, answers
 

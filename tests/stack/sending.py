@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import FileDataset
 
-from ops import stack as operated
-from ops.prepare import Tools
+from ops.setup.prepare import Tools
 from ops.setup.state import State
+from ops.stack import stack as operated
 from tests.stack.dicom import store
 from tests.stack.harness import Node, Stack
 

@@ -18,7 +18,7 @@ from configs.settings import ImageSettings
 from images import ROLES, candidates, choose
 from ops.drift import command
 from ops.setup.console import ROOT
-from ops.table import table
+from ops.stack.table import table
 from tests.stack.engine import docker, free_ports
 from tests.stack.harness import Stack
 from tests.stack.sending import operated_on

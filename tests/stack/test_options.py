@@ -12,8 +12,8 @@ import yaml
 
 from configs.orthanc import check_options
 from configs.promises import check_promises
+from dev.reference import ROOT
 from images import local_image
-from ops.reference import ROOT
 from ops.setup.images import ensure_local_images
 from tests.unit.stacks import node, settings_of, stack
 

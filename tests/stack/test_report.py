@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from ops.prepare import Tools
-from ops.preview import run
-from ops.report import Report
-from ops.report.markdown import markdown
-from ops.report.model import Level
+from ops.preview import Report
+from ops.preview.command import run
+from ops.preview.markdown import markdown
+from ops.preview.model import Level
+from ops.setup.prepare import Tools
 from ops.setup.state import State
-from ops.stack import Stack as Deployed
+from ops.stack.stack import Stack as Deployed
 from tests.stack import record_previews as changes
 from tests.stack.harness import Stack, copy_program, need_pulumi
 from tests.stack.reviewing import Reviewed

@@ -8,7 +8,7 @@ import pytest
 
 from configs.secrets import parties_of
 from configs.settings import StackSettings
-from ops import authority
+from ops.stack import authority
 
 #: Making keys is what takes the time, and of the real length, 3072, four times as much.
 KEY_BITS = 2048

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from configs import names
-from ops.report import Report, build, read
-from ops.report.sides import settings_of
+from ops.preview import Report, build, read
+from ops.preview.sides import settings_of
 
 FOLDER = Path(__file__).with_name("previews")
 Event = dict[str, Any]

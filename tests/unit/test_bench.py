@@ -14,7 +14,7 @@ from bench.orthanc import Node, upload
 from bench.results import Results, Row
 from bench.security import BARE, PROJECT, TLS, in_turn
 from configs.secrets import certificate_key, private_key_key, trust_key
-from ops import authority
+from ops.stack import authority
 from tests.unit.servers import Answer, serving
 from tests.unit.stacks import node, settings_of, stack
 

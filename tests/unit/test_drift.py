@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from ops import recover
 from ops.drift import command
 from ops.drift.deployed import deployed_of
 from ops.drift.engine import Engine, Held, ReadFiles, file_reader
@@ -20,6 +19,7 @@ from ops.drift.findings import Finding, Part, code, listed
 from ops.drift.refresh import check_refresh
 from ops.drift.report import as_json, markdown, ordered, repair
 from ops.setup.console import SetupError
+from ops.stack import recover
 
 _RECORDED = json.loads((Path(__file__).parent / "drift_recorded.json").read_text())
 _PREFIX = str(_RECORDED["prefix"])

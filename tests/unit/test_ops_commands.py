@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from ops.__main__ import COMMANDS
-from ops.lint import shell_scripts
-from ops.outputs import MASK, outputs_json
-from ops.prepare import exports
+from dev.lint import shell_scripts
+from ops.cli import COMMANDS
 from ops.setup import venv
 from ops.setup.console import ROOT, SetupError
-from ops.up import summary
+from ops.setup.prepare import exports
+from ops.stack.outputs import MASK, outputs_json
+from ops.stack.up import summary
 
 
 @pytest.fixture

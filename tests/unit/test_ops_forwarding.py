@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from ops import forwarding
-from ops.containers import Container, Docker
-from ops.forwarding import report
 from ops.setup.console import SetupError
+from ops.stack import forwarding
+from ops.stack.containers import Container, Docker
+from ops.stack.forwarding import report
 
 NOW = 1_800_000_000.0
 IDLE = {

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from configs.problems import SettingsError
-from ops import preview as command
-from ops.containers import Container
-from ops.prepare import Tools
-from ops.preview import Files, run
-from ops.report.__main__ import main
+from ops.preview import command
+from ops.preview.__main__ import main
+from ops.preview.command import Files, run
 from ops.setup.console import SetupError
+from ops.setup.prepare import Tools
 from ops.setup.state import State
-from ops.stack import Stack
-from ops.up import not_well, plan_file, refuse_unplanned
+from ops.stack.containers import Container
+from ops.stack.stack import Stack
+from ops.stack.up import not_well, plan_file, refuse_unplanned
 from tests.unit.reports import recorded, report_of
 
 

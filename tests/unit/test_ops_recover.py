@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 
 from configs.held import Held
-from ops import lifecycle
-from ops.containers import Container, Thing, list_containers
-from ops.lifecycle import stop_order
-from ops.prepare import Tools
-from ops.recover import half_made, remove, was_interrupted
 from ops.setup.console import SetupError
+from ops.setup.prepare import Tools
 from ops.setup.state import State
-from ops.stack import Stack, write_marker
-from ops.up import needs_refresh, refuse_removed, start_stopped
+from ops.stack import lifecycle
+from ops.stack.containers import Container, Thing, list_containers
+from ops.stack.lifecycle import stop_order
+from ops.stack.recover import half_made, remove, was_interrupted
+from ops.stack.stack import Stack, write_marker
+from ops.stack.up import needs_refresh, refuse_removed, start_stopped
 from tests.unit.stacks import node, settings_of, stack
 
 LOST = Thing("container", "id-lost", "s-server")

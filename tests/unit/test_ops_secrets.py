@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from ops import authority
-from ops.prepare import Tools
-from ops.rotate import all_keys, chosen, known_keys
-from ops.secrets import missing_keys, random_secret, set_secrets
 from ops.setup.console import SetupError
+from ops.setup.prepare import Tools
 from ops.setup.state import State
-from ops.stack import Stack
+from ops.stack import authority
+from ops.stack.rotate import all_keys, chosen, known_keys
+from ops.stack.secrets import missing_keys, random_secret, set_secrets
+from ops.stack.stack import Stack
 from tests.unit.pki import Authority
 from tests.unit.stacks import node, settings_of, stack
 

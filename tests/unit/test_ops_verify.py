@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from ops import probes
-from ops import verify as verification
-from ops.containers import Docker
 from ops.setup.console import SetupError
-from ops.verify import Result, report, verify
+from ops.stack import probes
+from ops.stack import verify as verification
+from ops.stack.containers import Docker
+from ops.stack.verify import Result, report, verify
 from tests.unit.servers import Answer, Request, serving
 
 PREFIX = "orthanc-stack-dev"

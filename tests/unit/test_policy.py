@@ -15,8 +15,9 @@ from configs.held import Held
 from configs.names import LABEL_ROLE
 from configs.settings import ImageSettings
 from images import ROLES, local_image
-from ops import preview, recover, up
+from ops.preview import command as preview
 from ops.setup.console import ROOT, SetupError
+from ops.stack import recover, up
 from policy.images import PRODUCTS
 from policy.resources import CONTAINER, IMAGE, UNKNOWN, VOLUME, Resource, SecretText
 from policy.rules import RULES, violations

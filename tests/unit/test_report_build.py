@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from ops.preview import refused
-from ops.report import build, read
-from ops.report.markdown import markdown
-from ops.report.model import Fate, Level, Part, Report, as_json, say
+from ops.preview import build, read
+from ops.preview.command import refused
+from ops.preview.markdown import markdown
+from ops.preview.model import Fate, Level, Part, Report, as_json, say
 from ops.setup.console import ROOT
 from tests.unit.reports import Event, changed, events_of, recorded, replaced, report_of, step_of, text_of
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from ops.report import build, read
-from ops.report.escape import block, code, html_code, label, link
-from ops.report.markdown import markdown
-from ops.report.mermaid import mermaid
-from ops.report.model import Fate, Link, Place
+from ops.preview import build, read
+from ops.preview.escape import block, code, html_code, label, link
+from ops.preview.markdown import markdown
+from ops.preview.mermaid import mermaid
+from ops.preview.model import Fate, Link, Place
 from tests.unit.reports import events_of, step_of, text_of
 
 #: Each would do something if it were read as markup: by GitHub, by GitLab, by Mermaid, by a terminal, by a tool that looks for its comment.

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from ops.report import build, read
-from ops.report.fit import LIMIT, Section, fit
-from ops.report.markdown import markdown
-from ops.report.model import Level
+from ops.preview import build, read
+from ops.preview.fit import LIMIT, Section, fit
+from ops.preview.markdown import markdown
+from ops.preview.model import Level
 from tests.unit.reports import Event, changed, deployed, events_of, replaced, report_of, text_of
 
 

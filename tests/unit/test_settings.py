@@ -22,8 +22,8 @@ from configs.problems import SettingsError
 from configs.promises import PROTECTIONS, RULES, unlike_ends
 from configs.secrets import check_secret, is_secret_key, secret_keys
 from configs.settings import Operation
+from dev.reference import pages, wrong_stack_files
 from forwarder.config import Rules
-from ops.reference import pages, wrong_stack_files
 from tests.unit.stacks import node, place_of, problems_of, settings_of, stack
 
 PACS = {"name": "pacs", "aet": "PACS", "host": "10.0.0.7", "port": 104, "nodes": ["a"]}

@@ -7,8 +7,8 @@ from typing import cast
 
 import pytest
 
+from dev.tiers import outcomes, report, run_tests
 from ops.setup.console import SetupError
-from ops.tiers import outcomes, report, run_tests
 from tests.conftest import ByStack, pytest_collection_modifyitems
 
 _JUNIT = """<testsuites><testsuite>

@@ -14,8 +14,8 @@ from configs.plan import plan_of
 from configs.problems import SettingsError
 from configs.secrets import parties_of
 from configs.settings import StackSettings
-from ops import authority
-from ops.authority import LIFE, make
+from ops.stack import authority
+from ops.stack.authority import LIFE, make
 from tests.unit.certificates import KEY_BITS, certificates_for
 from tests.unit.pki import Authority
 from tests.unit.stacks import node, problems_of, settings_of, stack

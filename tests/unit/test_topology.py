@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from configs.orthanc import options_of, overlay
 from configs.plan import PERMISSIONS, plan_of
 from configs.settings import Operation
-from ops.reference import ROOT
+from dev.reference import ROOT
 from tests.unit.stacks import node, problems_of, settings_of, stack
 
 PACS = {"name": "pacs", "aet": "PACS", "host": "10.0.0.7", "port": 104, "nodes": ["a"], "allow": ["find"]}

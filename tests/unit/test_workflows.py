@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ops import comment, reviewed
-from ops.__main__ import COMMANDS
+from ops.cli import COMMANDS
 from ops.setup.console import ROOT
 
 FOLDER = ROOT / ".github" / "workflows"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import FileDataset
 
-from ops.table import table
+from ops.stack.table import table
 from tests.stack.dicom import as_file, ask_to_commit, ct_series, echo, find, get, move, store, worklist
 from tests.stack.forwarding import await_delivery
 from tests.stack.harness import Node, adminer_login

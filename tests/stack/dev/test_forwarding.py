@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 from pydicom.dataset import FileDataset
 
-from ops import forwarding as ops_forwarding
+from ops.stack import forwarding as ops_forwarding
 from tests.stack.dicom import ct_series, dataset_bytes, read, store
 from tests.stack.forwarding import ask_commitment, await_delivery, forwarder_of, link, nothing_waits, status
 from tests.stack.harness import Node, docker, eventually

@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from ops.containers import docker_runner
-from ops.verify import verify
+from ops.stack.containers import docker_runner
+from ops.stack.verify import verify
 from tests.stack.dicom import echo, store_bytes
 from tests.stack.engine import docker, eventually
 from tests.stack.harness import Node

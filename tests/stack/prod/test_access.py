@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ops.probes import opener_of
-from ops.table import table
+from ops.stack.probes import opener_of
+from ops.stack.table import table
 from tests.contract.images import has_page
 from tests.stack.dicom import as_file, ct_series
 from tests.stack.forwarding import await_delivery

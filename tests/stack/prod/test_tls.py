@@ -20,9 +20,9 @@ from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from configs.loader import parse
-from ops.authority import AUTHORITY
-from ops.certs import renew_certificates
-from ops.table import table
+from ops.stack.authority import AUTHORITY
+from ops.stack.certs import renew_certificates
+from ops.stack.table import table
 from tests.stack.dicom import ct_series, echo
 from tests.stack.forwarding import await_delivery
 from tests.stack.harness import Node, docker

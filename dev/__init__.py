@@ -1,0 +1,1 @@
+"""A folder of the developers: linters, tests by size, reference pages. Nothing that a deployment needs."""
