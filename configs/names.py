@@ -49,6 +49,11 @@ FORWARDER_USER: Final = "forwarder"
 FORWARDER_PORT: Final = 9042
 
 
+def short_name(stack: str) -> str:
+    """The name of a stack less its organization and project: "prod" of "organization/orthanc-stack/prod"."""
+    return stack.rpartition("/")[2]
+
+
 def own(config: Mapping[Any, Value]) -> dict[str, Value]:
     """The part of a configuration in the project's namespace; its keys are without the namespace."""
     mine = f"{PROJECT}:"

@@ -19,7 +19,7 @@ from ops.setup.console import ROOT, say
 from ops.stack.containers import docker_runner
 from ops.stack.recover import refuse_interrupted
 from ops.stack.stack import Stack
-from ops.stack.up import deployed as deployed_stack
+from ops.stack.stack import deployed as deployed_stack
 
 FOLDER: Final = "artifacts/drift"
 #: The exit status for drift; 1 is for errors.

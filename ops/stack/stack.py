@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from configs.held import VOLUME, Held, held_of
-from configs.names import PROJECT, prefix
+from configs.names import PROJECT, prefix, short_name
 from ops.setup.console import ROOT, SetupError, cache_dir, say
 from ops.setup.prepare import Tools, prepare
 from ops.setup.state import SECRETS_PROVIDER, STATE_FOLDER
@@ -27,7 +27,8 @@ class Stack:
         self.tools = tools
         self.root = root
         #: What its containers', volumes' and networks' names begin with.
-        self.prefix = prefix(name.rpartition("/")[2])
+        self.short = short_name(name)
+        self.prefix = prefix(self.short)
         self._exported: dict[str, Any] | None = None
 
     def ask(self, *arguments: str, stdin: str | None = None) -> str:
@@ -121,6 +122,18 @@ def opened(name: str, *, engine: bool = True) -> Stack:
     stack = Stack(name, prepare(name, engine=engine))
     if not stack.exists():
         stack.create()
+    return stack
+
+
+def deployed(name: str, *, engine: bool = True) -> Stack:
+    """A stack that was deployed before.
+
+    Raises:
+        SetupError: it was not.
+    """
+    stack = Stack(name, prepare(name, engine=engine))
+    if not stack.exists():
+        raise SetupError(f"there is no stack {name} in {stack.tools.state.origin}. `./orthanc-stack up {name}` deploys it.")
     return stack
 
 

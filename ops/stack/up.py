@@ -20,7 +20,7 @@ from ops.stack.certs import ensure_certificates
 from ops.stack.containers import CONTAINER_TYPE, ROLE_ONE_SHOT, Container, Docker, docker_runner, expected_names, list_containers
 from ops.stack.recover import recover, was_interrupted
 from ops.stack.secrets import ensure_secrets, missing_keys
-from ops.stack.stack import Stack
+from ops.stack.stack import Stack, deployed
 from ops.stack.table import table
 from ops.stack.verify import report, verify
 from ops.stack.watch import watching
@@ -126,18 +126,6 @@ def plan_file(said: str) -> Path | None:
     if not plan.is_file():
         raise SetupError(f"there is no plan {said}: `make preview PLAN=1` writes one, to artifacts/preview/<stack>.plan.json.")
     return plan
-
-
-def deployed(name: str, *, engine: bool = True) -> Stack:
-    """A stack that was deployed before.
-
-    Raises:
-        SetupError: it was not.
-    """
-    stack = Stack(name, prepare(name, engine=engine))
-    if not stack.exists():
-        raise SetupError(f"there is no stack {name} in {stack.tools.state.origin}. `make up STACK={name}` deploys it.")
-    return stack
 
 
 def needs_refresh(found: Sequence[Container], settings: StackSettings, prefix: str) -> bool:
