@@ -1,9 +1,18 @@
-# Thin: what the commands do is in ops/. `make` alone lists them.
+# Aliases of the commands that are typed most: ./orthanc-stack --help lists all, with their options.
 STACK ?= dev
 PYTHON ?= python3
+RUN = @$(PYTHON) ./orthanc-stack
 
-COMMANDS := help up preview preview-offline verify drift outputs status retry recheck secrets certs rotate down destroy env setup images test test-slow soak lint bench comment reviewed newest drift-check drift-issue docs clean
-.PHONY: $(COMMANDS)
+.PHONY: help up down preview outputs verify status destroy test test-slow lint bench soak
 
-$(COMMANDS):
-	@$(PYTHON) -m ops $@ $(STACK)
+help:
+	$(RUN) --help
+
+up down preview outputs verify status destroy:
+	$(RUN) $@ $(STACK)
+
+test lint bench soak:
+	$(RUN) dev $@
+
+test-slow:
+	$(RUN) dev test --slow

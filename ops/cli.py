@@ -1,224 +1,330 @@
-"""The commands behind the Makefile: `python3 -m ops <command> [stack]`.
+"""The command line: `./orthanc-stack COMMAND STACK [options]`. Each command imports only what it needs.
 
-Begins under whatever python3 there is, with the standard library only; makes the virtual environment; and goes on in it.
+Exit statuses: 0 well; 1 refused or failed; 2 a wrong command line; 3 (NOT_WELL) the command did its work, and what it found is not well;
+130 interrupted.
 """
+# ruff: noqa: PLC0415 - a command that prints help imports nothing else
 
-from __future__ import annotations
-
-import contextlib
-import importlib
+import functools
+import json
 import os
 import shlex
 import shutil
 import signal
 import sys
-from typing import TextIO
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Final
 
-MINIMUM_PYTHON = (3, 11)
+import typer
 
-#: Each command with what `make help` says of it.
-COMMANDS = {
-    "up": "deploy the stack from whatever is there, and check it; PLAN=<file> does what that plan says, and nothing else",
-    "preview": "show what up would change and what it breaks of policy/, with a report in artifacts/preview/; PLAN=1 keeps the plan",
-    "preview-offline": "what the stack file would deploy, without an engine, a state or a secret; BASE=<commit> compares with a commit",
-    "verify": "check a running stack as its users meet it",
-    "drift": "report what of a running stack was changed by hand; artifacts/drift/ has it, and nothing is changed",
-    "outputs": "the stack's outputs as JSON; SHOW_SECRETS=1 shows the passwords",
-    "status": "what waits on each forwarding link, and how it does; JSON=1 as JSON",
-    "retry": "have the forwarders try everything now: destinations that failed, images set aside",
-    "recheck": "ask each destination again for all that it has confirmed; what it lost is sent again",
-    "secrets": "set the secrets that are missing to random values",
-    "certs": "make the certificates that are missing or end soon; RENEW=<name> or all, EXPORT=<name> for a device",
-    "rotate": "give secrets new random values on a running stack: KEY=<key>, or KEY=all",
-    "down": "stop the stack and keep its data",
-    "destroy": "remove the stack; volumes that are protected stay (prod). Asks for its name; YES=1 (or --yes) does not",
-    "env": 'print what plain `pulumi` needs: eval "$(make -s env)"',
-    "setup": "find or make all that up needs, and deploy nothing",
-    "images": "build the images from Debian's packages",
-    "test": 'the tests that matter most, in five minutes; TIERS="unit program" runs some of them',
-    "test-slow": "all other tests, in twenty minutes; each says why it is slow",
-    "soak": "forwarding under hundreds of faults, for half an hour; writes docs/bench/soak.md",
-    "lint": "all linters",
-    "bench": "measure against docker compose and an empty program; writes docs/bench/",
-    "comment": 'the previews of STACK="dev prod" in one comment on the pull request (docs/ci.md)',
-    "reviewed": "fetch the plan that was reviewed with the merged pull request, if it is for this very tree",
-    "newest": "refuse a commit that is no longer the newest of its branch",
-    "drift-check": "make drift, and keep its answer for drift-issue",
-    "drift-issue": 'one issue that tells what of STACK="dev prod" has drifted: opened, updated, closed',
-    "docs": "write docs/settings.md and its JSON Schema from the settings' models",
-    "clean": "delete what can be made again: the virtual environment, caches, artefacts",
-}
-_NEED_DEVELOPMENT = ("test", "test-slow", "soak", "lint", "bench")
-#: Their standard output is for programs: what the set-up says goes to standard error.
-_FOR_PROGRAMS = ("outputs", "status", "env")
-#: What has a forge's token in its environment: runs under any python3, and no package of anybody's.
-_WITH_TOKEN = ("comment", "reviewed", "newest", "drift-issue")
+from ops.setup.console import ROOT, SetupError
+
+_OPTIONS: Final[dict[str, Any]] = {"no_args_is_help": True, "context_settings": {"help_option_names": ["-h", "--help"]}}
+app = typer.Typer(help="Orthanc DICOM servers on Docker, from one stack file.", pretty_exceptions_enable=False, **_OPTIONS)
+developers = typer.Typer(help="For developers of this project: tests, linters, measurements, reference pages.", **_OPTIONS)
+app.add_typer(developers, name="dev", rich_help_panel="This machine")
+
+_RUN, _LOOK, _SECRETS, _MACHINE = "Run a stack", "Look at a stack", "Secrets and certificates", "This machine"
 
 
-#: What takes a stack's name and returns an exit status, as module:function.
-_OF_A_STACK = {
-    "up": "ops.stack.up:up",
-    "preview": "ops.preview.command:preview",
-    "preview-offline": "ops.offline:preview_offline",
-    "verify": "ops.stack.up:verify_stack",
-    "drift": "ops.drift.command:drift",
-    "drift-check": "ops.drift_issue:drift_check",
-    "secrets": "ops.stack.secrets:secrets",
-    "certs": "ops.stack.certs:certs",
-    "rotate": "ops.stack.rotate:rotate",
-    "down": "ops.stack.lifecycle:down",
-    "setup": "ops.setup.__main__:set_up",
-    "images": "ops.setup.__main__:build_images",
-}
+def stack_names() -> list[str]:
+    """The stacks that have a stack file in this checkout."""
+    return sorted(file.name.removeprefix("Pulumi.").removesuffix(".yaml") for file in ROOT.glob("Pulumi.*.yaml"))
 
 
-def main(arguments: list[str]) -> int:
-    """Run one command; the exit status."""
-    if "--yes" in arguments:
-        os.environ["YES"] = "1"
-    command, stack = (*(word for word in arguments if word != "--yes"), "dev")[:2] if arguments else ("help", "dev")
-    if command == "help":
-        for name, meaning in COMMANDS.items():
-            print(f"  make {name:<15} {meaning}")
-        print("\n  STACK=<name> chooses the stack file Pulumi.<name>.yaml; it is dev when left out.")
-        return 0
-    if command not in COMMANDS:
-        print(f"There is no command {command!r}. There are: {', '.join(COMMANDS)}.", file=sys.stderr)
-        return 2
-    if command == "clean":
-        return _clean()
-    if command in _WITH_TOKEN:
-        return _pipeline(command, arguments[1:] or [stack])
-    with contextlib.ExitStack() as context:
-        out = sys.stdout
-        if command in _FOR_PROGRAMS:
-            context.enter_context(contextlib.redirect_stdout(sys.stderr))
-        _enter_venv(command, [command, stack])
-        return _run(command, stack, out)
+StackName = Annotated[
+    str, typer.Argument(metavar="STACK", help="The stack: NAME of Pulumi.NAME.yaml.", autocompletion=stack_names, show_default=False)
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for the stack's name.")]
+Json = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]
+Plan = Annotated[Path | None, typer.Option("--plan", help="Do what this plan of a preview says, and nothing else.", exists=True, dir_okay=False)]
 
 
-def _enter_venv(command: str, arguments: list[str]) -> None:
-    """Make the virtual environment and go on in it; returns when this is its interpreter already."""
-    from ops.setup.console import ROOT
-    from ops.setup.venv import ensure_venv
+def _command(panel: str, group: typer.Typer = app, **settings: Any) -> Callable[[Callable[..., int]], Callable[..., None]]:
+    """Register a function as a command. What it returns is the exit status; what users can put right is a message and no traceback."""
 
-    requirements = "requirements-dev.txt" if command in _NEED_DEVELOPMENT else "requirements.txt"
-    inside = sys.prefix == str(ROOT / ".venv")
-    python = ensure_venv(requirements, quiet=inside or command in _FOR_PROGRAMS)
-    if not inside:
-        sys.stdout.flush()
-        os.execv(python, [str(python), "-m", "ops", *arguments])
+    def register(function: Callable[..., int]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def guarded(*arguments: Any, **options: Any) -> None:
+            raise typer.Exit(_status(lambda: function(*arguments, **options)))
 
+        # Typer goes by the annotations; a command has no result.
+        guarded.__annotations__ = {**function.__annotations__, "return": None}
+        group.command(rich_help_panel=panel, **settings)(guarded)
+        return guarded
 
-def _run(command: str, stack: str, out: TextIO) -> int:
-    """Everything from here on runs in the virtual environment; each command imports only what it needs."""
-    # ruff: noqa: PLC0415
-    if command in _OF_A_STACK:
-        module, function = _OF_A_STACK[command].split(":")
-        return int(getattr(importlib.import_module(module), function)(stack))
-    if command == "destroy":
-        from ops.stack.lifecycle import destroy
-
-        return destroy(stack, yes=os.environ.get("YES") == "1")
-    if command == "outputs":
-        from ops.stack.outputs import outputs_json
-        from ops.stack.up import deployed
-
-        show = os.environ.get("SHOW_SECRETS") == "1"
-        print(outputs_json(deployed(stack, engine=False).outputs(show_secrets=show), show_secrets=show), file=out)
-        return 0
-    if command in ("status", "retry", "recheck"):
-        return _forwarding(command, stack, out)
-    if command == "env":
-        return _env(stack, out)
-    if command in ("test", "test-slow"):
-        from dev.tiers import TIERS, run_tests
-
-        return run_tests(stack, command, os.environ.get("TIERS", "").split() or TIERS)
-    if command in ("bench", "soak", "docs"):
-        from ops.setup.prepare import prepare
-
-        if command != "docs":
-            prepare(stack, state=False)
-        module = {"bench": "bench", "soak": "tests.faults.soak", "docs": "dev.reference"}[command]
-        sys.stdout.flush()
-        os.execv(sys.executable, [sys.executable, "-m", module])
-    from dev.lint import lint
-
-    return lint()
+    return register
 
 
-def _pipeline(command: str, stacks: list[str]) -> int:
-    # ruff: noqa: PLC0415
-    from ops import comment, drift_issue, reviewed
-
-    if command == "newest":
-        return reviewed.newest()
-    if command == "reviewed":
-        return reviewed.reviewed(stacks[0])
-    return {"comment": comment.comment, "drift-issue": drift_issue.drift_issue}[command](stacks)
-
-
-def _forwarding(command: str, stack: str, out: TextIO) -> int:
-    from ops.stack import forwarding
-
-    if command != "status":
-        return forwarding.ask(stack, command)
-    return forwarding.status(stack, out)
-
-
-def _env(stack: str, out: TextIO) -> int:
-    from ops.setup.prepare import exports, prepare
-    from ops.setup.venv import venv_python
-
-    before = dict(os.environ)
-    prepare(stack)
-    path = os.environ["PATH"].split(os.pathsep)
-    scripts = str(venv_python().parent)
-    os.environ["PATH"] = os.pathsep.join([*([] if scripts in path else [scripts]), *path])
-    for name, value in exports(before, dict(os.environ), stack):
-        print(f"export {name}={shlex.quote(value)}", file=out)
-    if "DOCKER_CONTEXT" in before and "DOCKER_CONTEXT" not in os.environ:
-        print("unset DOCKER_CONTEXT", file=out)
-    return 0
-
-
-def _clean() -> int:
-    from ops.setup.console import ROOT
-
-    for name in (".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis", "artifacts"):
-        shutil.rmtree(ROOT / name, ignore_errors=True)
-    print("  The virtual environment, caches and artefacts are gone. State, passphrase, stack files, data and built tools stay.")
-    return 0
-
-
-def _guarded(arguments: list[str]) -> int:
-    """main(), with what users can put right as a message and never as a traceback."""
-    if sys.version_info < MINIMUM_PYTHON:
-        wanted, found = (".".join(map(str, version[:2])) for version in (MINIMUM_PYTHON, sys.version_info))
-        print(f"This is Python {found}; {wanted} or newer is needed: make {' '.join(arguments[:1])} PYTHON=python{wanted}", file=sys.stderr)
-        return 1
-    from ops.setup.console import SetupError
+def _status(work: Callable[[], int]) -> int:
+    from configs.problems import SettingsError
 
     try:
-        return main(arguments)
-    except SetupError as error:
+        return work()
+    except (SetupError, SettingsError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nInterrupted. The same command goes on where this one stopped.", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of a pipe (`make outputs | head`) has seen enough.
+        # The reader of a pipe (`… outputs dev | head`) has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except Exception as error:
-        # Its class is in the virtual environment's half of the program, which may not be there yet.
-        if type(error).__name__ != "SettingsError":
-            raise
-        print(f"\n{error}", file=sys.stderr)
-        return 1
+
+
+# --- Run a stack -----------------------------------------------------------------------------------------------------
+
+
+@_command(_RUN)
+def up(stack: StackName, plan: Plan = None) -> int:
+    """Deploy the stack from whatever is there, or what changed of it, and verify it."""
+    from ops.stack.up import up
+
+    return up(stack, plan.absolute() if plan else None)
+
+
+@_command(_RUN)
+def send(
+    stack: StackName,
+    node: Annotated[str, typer.Argument(help="The node that gets the images.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="A folder of DICOM files, with all folders in it; or one file.", show_default=False)],
+) -> int:
+    """Upload a folder of images to a node, and say what was refused and why."""
+    from ops.stack.send import send
+
+    return send(stack, node, folder)
+
+
+@_command(_RUN)
+def down(stack: StackName) -> int:
+    """Stop the stack; data and settings stay. `up` starts it again."""
+    from ops.stack.lifecycle import down
+
+    return down(stack)
+
+
+@_command(_RUN)
+def destroy(stack: StackName, yes: Yes = False) -> int:
+    """Remove the stack with its data; volumes that are protected (prod) stay. Asks for the stack's name."""
+    from ops.stack.lifecycle import destroy
+
+    return destroy(stack, yes=yes)
+
+
+@_command(_RUN)
+def unlock(stack: StackName, yes: Yes = False) -> int:
+    """Take away the lock that a run left which died; refused while that run lives. Asks for the stack's name."""
+    from ops.stack.interrupted import unlock
+
+    return unlock(stack, yes=yes)
+
+
+# --- Look at a stack -------------------------------------------------------------------------------------------------
+
+
+@_command(_LOOK)
+def check(stack: StackName, as_json: Json = False) -> int:
+    """Read the stack file and hold it to every rule, without an engine, a state or a secret."""
+    from ops.stack.check import check
+
+    return check(stack, as_json=as_json)
+
+
+@_command(_LOOK)
+def preview(
+    stack: StackName,
+    save_plan: Annotated[bool, typer.Option("--save-plan", help="Keep the plan, for `up --plan`.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Show what `up` would change and what of it breaks the policy pack; write a report for reviewers to artifacts/preview/."""
+    from ops.preview.command import preview
+
+    return preview(stack, save_plan=save_plan, as_json=as_json)
+
+
+@_command(_LOOK)
+def verify(stack: StackName) -> int:
+    """Check a running stack as its users meet it: containers, logins, C-ECHO over every link, indexes, forwarders."""
+    from ops.stack.verify import verify_stack
+
+    return verify_stack(stack)
+
+
+@_command(_LOOK)
+def status(stack: StackName, as_json: Json = False) -> int:
+    """What waits on each forwarding link, what was set aside and why, when the next try is."""
+    from ops.stack.forwarding import status
+
+    return status(stack, as_json=as_json)
+
+
+@_command(_LOOK)
+def retry(stack: StackName) -> int:
+    """Have the forwarders try everything now, what was set aside as well."""
+    from ops.stack.forwarding import ask
+
+    return ask(stack, "retry")
+
+
+@_command(_LOOK)
+def recheck(stack: StackName) -> int:
+    """Ask each destination again for all that it has confirmed; what it lost is sent again."""
+    from ops.stack.forwarding import ask
+
+    return ask(stack, "recheck")
+
+
+@_command(_LOOK)
+def drift(stack: StackName, as_json: Json = False) -> int:
+    """Report what of a running stack was changed by hand, and what puts it right; change nothing. 3: something was."""
+    from ops.drift.command import drift
+
+    return drift(stack, as_json=as_json)
+
+
+@_command(_LOOK)
+def outputs(stack: StackName, show_secrets: Annotated[bool, typer.Option("--show-secrets", help="The passwords, too.")] = False) -> int:
+    """The stack's outputs as JSON: addresses, AE titles, links."""
+    from ops.stack.stack import deployed
+
+    found = deployed(stack, engine=False).outputs(show_secrets=show_secrets)
+    print(json.dumps(found, indent=2, sort_keys=True, ensure_ascii=False))
+    return 0
+
+
+# --- Secrets and certificates ----------------------------------------------------------------------------------------
+
+
+@_command(_SECRETS)
+def secrets(stack: StackName) -> int:
+    """Set the secrets that are missing to random values, and never change one."""
+    from ops.stack.secrets import secrets
+
+    return secrets(stack)
+
+
+@_command(_SECRETS)
+def certs(
+    stack: StackName,
+    renew: Annotated[list[str] | None, typer.Option(help="A party whose certificate to make anew; `all`.", show_default=False)] = None,
+    export: Annotated[list[str] | None, typer.Option(help="A device whose files to write to certificates/.", show_default=False)] = None,
+) -> int:
+    """Make the certificates that are missing or end soon."""
+    from ops.stack.certs import certs
+
+    return certs(stack, renew or (), export or ())
+
+
+@_command(_SECRETS)
+def rotate(
+    stack: StackName,
+    keys: Annotated[list[str] | None, typer.Argument(metavar="[KEY]...", help="The secrets: dbPassword.archive …", show_default=False)] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that nobody outside of the stack has to be told of.")] = False,
+) -> int:
+    """Give secrets new random values on a running stack."""
+    from ops.stack.rotate import rotate
+
+    return rotate(stack, keys or (), everything=everything)
+
+
+# --- This machine ----------------------------------------------------------------------------------------------------
+
+
+@_command(_MACHINE)
+def setup(stack: StackName) -> int:
+    """Find or make all that `up` needs, and deploy nothing."""
+    from ops.setup.commands import set_up
+
+    return set_up(stack)
+
+
+@_command(_MACHINE)
+def images(stack: StackName) -> int:
+    """Build the images from Debian's packages."""
+    from ops.setup.commands import build_images
+
+    return build_images(stack)
+
+
+@_command(_MACHINE)
+def env(stack: StackName) -> int:
+    """Print what plain `pulumi` needs here: eval "$(./orthanc-stack env dev)"."""
+    from ops.setup.prepare import prepare
+
+    before = dict(os.environ)
+    prepare(stack)
+    path = os.environ["PATH"].split(os.pathsep)
+    scripts = str(Path(sys.executable).parent)
+    os.environ["PATH"] = os.pathsep.join([*([] if scripts in path else [scripts]), *path])
+    changed = {key: value for key, value in os.environ.items() if before.get(key) != value and key != "PYTHONUTF8"}
+    for name, value in sorted({**changed, "PULUMI_STACK": stack}.items()):
+        print(f"export {name}={shlex.quote(value)}")
+    if "DOCKER_CONTEXT" in before and "DOCKER_CONTEXT" not in os.environ:
+        print("unset DOCKER_CONTEXT")
+    return 0
+
+
+@_command(_MACHINE)
+def clean() -> int:
+    """Delete what can be made again: the virtual environment, caches, artefacts. State, stack files and data stay."""
+    for name in (".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis", "artifacts"):
+        shutil.rmtree(ROOT / name, ignore_errors=True)
+    print("  The virtual environment, caches and artefacts are gone. State, passphrase, stack files, data and built tools stay.")
+    return 0
+
+
+# --- Developers ------------------------------------------------------------------------------------------------------
+
+
+@_command("", developers)
+def test(
+    slow: Annotated[bool, typer.Option("--slow", help="All other tests, in twenty minutes.")] = False,
+    tier: Annotated[list[str] | None, typer.Option(help="Only this tier: a folder of tests/.", show_default=False)] = None,
+    pytest: Annotated[list[str] | None, typer.Argument(metavar="[-- ARGS]...", help="Arguments of pytest's.", show_default=False)] = None,
+) -> int:
+    """The tests that matter most, in five minutes."""
+    from dev.tiers import TIERS, run_tests
+
+    return run_tests("dev", "test-slow" if slow else "test", tier or TIERS, pytest or ())
+
+
+@_command("", developers)
+def lint() -> int:
+    """All linters."""
+    from dev.lint import lint
+
+    return lint()
+
+
+def _module(name: str, *, prepared: bool) -> int:
+    """Go on as a module of its own, with the machine made ready for it."""
+    from ops.setup.prepare import prepare
+
+    if prepared:
+        prepare("dev", state=False)
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", name])
+
+
+@_command("", developers)
+def bench() -> int:
+    """Measure against docker compose and an empty program; writes docs/bench/."""
+    return _module("bench", prepared=True)
+
+
+@_command("", developers)
+def soak() -> int:
+    """Forwarding under hundreds of faults, for half an hour; writes docs/bench/soak.md."""
+    return _module("tests.faults.soak", prepared=True)
+
+
+@_command("", developers)
+def docs() -> int:
+    """Write docs/settings.md, its JSON Schema and docs/wrong-stack-files.md from the settings' models."""
+    return _module("dev.reference", prepared=False)
 
 
 if __name__ == "__main__":
-    sys.exit(_guarded(sys.argv[1:]))
+    app(prog_name="orthanc-stack")

@@ -9,8 +9,6 @@ The database's clients compare names (libpq, verify-full). They trust the author
 nodes that run; and a new authority is signed by the one before it, for the time until the nodes know it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -57,6 +55,16 @@ class Made:
     why: Mapping[str, str]
 
 
+def due(
+    settings: StackSettings, held: Mapping[str, str], now: datetime, renew: Container[str] = (), *, only_needed: bool = False
+) -> dict[str, str]:
+    """Why certificates have to be made, by the party's name; nothing of those that serve. Needs no private key. Arguments as of make()."""
+    good_at = now + (timedelta(0) if only_needed else RENEWED_BEFORE)
+    parties = [party.name for party in parties_of(settings) if not is_own(party.name, held)]
+    reasons = {name: "it was asked for" if name in renew else _reason(name, settings, held, good_at) for name in parties}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
 def make(settings: StackSettings, held: Mapping[str, str], now: datetime, renew: Container[str] = (), *, only_needed: bool = False) -> Made:
     """The certificates that a stack lacks, that end soon, or that are asked for.
 
@@ -69,14 +77,11 @@ def make(settings: StackSettings, held: Mapping[str, str], now: datetime, renew:
         renew: parties to make anew in any case; AUTHORITY for the authority, and with it all.
         only_needed: leave what ends soon as it is.
     """
-    parties = [party.name for party in parties_of(settings) if not is_own(party.name, held)]
-    before = timedelta(0) if only_needed else RENEWED_BEFORE
-    reasons = {name: "it was asked for" if name in renew else _reason(name, settings, held, now + before) for name in parties}
-    if not any(reasons.values()) and AUTHORITY not in renew:
+    why = due(settings, held, now, renew, only_needed=only_needed)
+    if not why and AUTHORITY not in renew:
         return Made({}, {}, {})
     plain: dict[str, str] = {}
     secret: dict[str, str] = {}
-    why = {name: reason for name, reason in reasons.items() if reason}
     authority, bridge = (None if AUTHORITY in renew else _held_authority(held, now + LIFE)), ""
     if authority is None:
         authority = _new_identity(f"{names.PROJECT} authority")
@@ -85,7 +90,8 @@ def make(settings: StackSettings, held: Mapping[str, str], now: datetime, renew:
         before_it = _held_authority(held, now)
         bridge = _pem(_sign(authority, before_it, _is_authority(1), now, LIFE)) if before_it else ""
         # What another one has signed would be taken for somebody's own.
-        why = {AUTHORITY: "there was none, or not for long", **{name: reasons[name] or "the authority is new" for name in parties}}
+        all_of_it = {party.name: "the authority is new" for party in parties_of(settings) if not is_own(party.name, held)}
+        why = {AUTHORITY: "there was none, or not for long", **all_of_it, **why}
     for name in sorted(why.keys() - {AUTHORITY}):
         issued = _issue(name, _reached_at(name, settings), authority, now)
         plain[certificate_key(name)] = _pem(issued.certificate) + _pem(issued.issuer)

@@ -1,12 +1,10 @@
-"""`make certs`: the certificates of a stack, and what a device outside it needs."""
-
-from __future__ import annotations
+"""`certs`: the certificates of a stack, and what a device outside it needs."""
 
 import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from configs.loader import load_stack_file
 from configs.names import PROJECT, own
@@ -19,26 +17,30 @@ from ops.stack.secrets import set_secrets
 from ops.stack.stack import Stack, opened
 
 #: Stands for every certificate that the stack's authority has made.
-ALL = "all"
+ALL: Final = "all"
 
 
-def certs(name: str) -> int:
-    """Make or renew certificates, or with EXPORT write a device's own into a folder; the exit status."""
+def certs(name: str, renew: Sequence[str] = (), export: Sequence[str] = ()) -> int:
+    """Make the certificates that are missing or end soon; the exit status.
+
+    Args:
+        name: the stack's name.
+        renew: those to make anew in any case.
+        export: the devices whose own to write into a folder, with the key and what they are to trust.
+    """
     settings = load_stack_file(name)
     parties = [party.name for party in parties_of(settings)]
     if not parties:
         raise SetupError("nobody in this stack speaks TLS: set tls of a node, of a modality or of indexDb.")
     stack = opened(name, engine=False)
-    from ops.stack.authority import is_own  # noqa: PLC0415 - for a stack with TLS only
+    from ops.stack.authority import is_own  # noqa: PLC0415 - its library is for a stack with TLS only
 
-    exported = os.environ.get("EXPORT", "")
     held = certificates_in(stack_config(name))
     made_here = [party for party in parties if not is_own(party, held)]
-    renewed = renew_certificates(stack, settings, _named("RENEW", os.environ.get("RENEW", ""), parties, made_here))
-    if exported:
-        _export(stack, _named("EXPORT", exported, parties, made_here))
+    renewed = renew_certificates(stack, settings, _named(renew, parties, made_here))
+    _export(stack, _named(export, parties, made_here))
     if renewed:
-        say("Certificates", f"`make up STACK={name}` gives them to the stack")
+        say("Certificates", f"`./orthanc-stack up {name}` gives them to the stack")
     return 0
 
 
@@ -46,6 +48,24 @@ def ensure_certificates(stack: Stack, settings: StackSettings) -> None:
     """Make the certificates that a stack needs and has not; renew none that still serves."""
     if parties_of(settings):
         renew_certificates(stack, settings, only_needed=True)
+
+
+def require_certificates(stack: Stack, settings: StackSettings) -> None:
+    """Refuse a stack file that lacks a certificate: neither a pipeline nor a preview makes one. Decrypts nothing.
+
+    Raises:
+        SetupError: which are missing or over.
+    """
+    if not parties_of(settings):
+        return
+    from ops.stack.authority import due  # noqa: PLC0415 - its library is for a stack with TLS only
+
+    if why := due(settings, certificates_in(stack_config(stack.name, stack.root)), datetime.now(UTC), only_needed=True):
+        missing = ", ".join(f"{certificate_key(party)} ({reason})" for party, reason in sorted(why.items()))
+        raise SetupError(
+            f"{stack_file(stack.name).name} lacks certificates: {missing}. At a desk: `./orthanc-stack certs {stack.name}` makes them; "
+            "then commit the stack file."
+        )
 
 
 def renew_certificates(stack: Stack, settings: StackSettings, renew: Sequence[str] = (), *, only_needed: bool = False) -> bool:
@@ -60,21 +80,22 @@ def renew_certificates(stack: Stack, settings: StackSettings, renew: Sequence[st
     Raises:
         SetupError: the stack file's certificates are one's own, and were asked to be made anew.
     """
-    from ops.stack.authority import is_own, make  # noqa: PLC0415 - for a stack with TLS only
+    from ops.stack.authority import AUTHORITY, due, is_own, make  # noqa: PLC0415 - its library is for a stack with TLS only
 
     config = stack_config(stack.name, stack.root)
-    held = certificates_in(config)
+    held, now = certificates_in(config), datetime.now(UTC)
     if foreign := [party for party in renew if is_own(party, held)]:
         key = certificate_key(foreign[0])
         raise SetupError(f"the certificate of {foreign[0]} is not of this stack's authority: set {key} to a new one.")
-    if f"{PROJECT}:{CA_KEY}" in config:
-        held[CA_KEY] = stack.ask("config", "get", f"{PROJECT}:{CA_KEY}")
-    made = make(settings, held, datetime.now(UTC), renew, only_needed=only_needed)
-    for party, why in made.why.items():
-        say("Certificates", f"made for {party}: {why}")
-    if not made.why:
+    if AUTHORITY not in renew and not due(settings, held, now, renew, only_needed=only_needed):
         say("Certificates", f"all {len(parties_of(settings))} there")
         return False
+    # The authority's private key is decrypted only where it has to sign.
+    if f"{PROJECT}:{CA_KEY}" in config:
+        held[CA_KEY] = stack.ask("config", "get", f"{PROJECT}:{CA_KEY}")
+    made = make(settings, held, now, renew, only_needed=only_needed)
+    for party, why in made.why.items():
+        say("Certificates", f"made for {party}: {why}")
     set_secrets(stack, made.secret, stack_file(stack.name, stack.root), made.plain)
     return True
 
@@ -84,12 +105,11 @@ def certificates_in(config: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(value) for key, value in own(config).items() if is_certificate(key)}
 
 
-def _named(variable: str, said: str, parties: Sequence[str], everything: Sequence[str] = ()) -> list[str]:
-    """The parties that a variable names."""
-    named = list(everything) if said == ALL else sorted(set(said.split()))
+def _named(said: Sequence[str], parties: Sequence[str], everything: Sequence[str]) -> list[str]:
+    """The parties that an option names."""
+    named = list(everything) if ALL in said else sorted(set(said))
     if unknown := [one for one in named if one not in parties]:
-        there = ", ".join(parties)
-        raise SetupError(f"{variable}={unknown[0]} has no certificate in this stack.{nearest(unknown[0], parties)} There are: {there}.")
+        raise SetupError(f"{unknown[0]} has no certificate in this stack.{nearest(unknown[0], parties)} There are: {', '.join(parties)}.")
     return named
 
 
@@ -100,7 +120,7 @@ def _export(stack: Stack, parties: Sequence[str]) -> None:
         texts = {"certificate.pem": config.get(f"{PROJECT}:{certificate_key(party)}"), "ca.pem": config.get(f"{PROJECT}:{CA_CERTIFICATE}")}
         if not all(texts.values()):
             raise SetupError(f"the stack has made no certificate for {party}: it has one of its own.")
-        folder = stack.root / "certificates" / stack.name.rpartition("/")[2] / party
+        folder = stack.root / "certificates" / stack.short / party
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
         texts["key.pem"] = stack.ask("config", "get", f"{PROJECT}:{private_key_key(party)}")

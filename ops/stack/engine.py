@@ -1,17 +1,29 @@
-"""The Docker engine of a stack, asked by Docker's own SDK."""
+"""The containers of a stack on its Docker engine, asked by Docker's own SDK, and whether they are as they were deployed."""
 
 import contextlib
 import functools
-from collections.abc import Iterator
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 import docker
 from docker.errors import DockerException
+from docker.models.containers import Container as Handle
 from requests.exceptions import RequestException
 
+from components.engine import is_local
+from configs.names import LABEL_ROLE, LABEL_STACK
 from ops.setup.console import SetupError
 
-#: How long one answer may take: a container that is stopped has a minute to end.
-_SECONDS = 300
+#: How long one answer may take: a container that is asked to stop has a minute.
+_SECONDS: Final = 300
+#: What Pulumi calls a container.
+CONTAINER_TYPE: Final = "docker:index/container:Container"
+#: The one-shot container that makes the databases' roles: it ends, and that is well.
+ROLE_ONE_SHOT: Final = "db-roles"
+#: The program in a forwarder's container that asks the forwarder; what to ask for follows.
+FORWARDER_ASK: Final = ("python3", "-SB", "-m", "forwarder")
 
 
 @functools.cache
@@ -36,3 +48,125 @@ def engine_errors() -> Iterator[None]:
         yield
     except (DockerException, RequestException, OSError) as error:
         raise SetupError(f"the Docker engine: {getattr(error, 'explanation', None) or error}") from error
+
+
+def is_here() -> bool:
+    """Whether the engine is this machine's own, so that its 127.0.0.1 is ours."""
+    return is_local(os.environ.get("DOCKER_HOST") or "unix://")
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container of a stack.
+
+    Attributes:
+        name: its name.
+        id: its whole identifier.
+        role: what it is: db, db-roles, node, forwarder, adminer.
+        state: created, running, restarting, exited, …
+        health: starting, healthy, unhealthy; empty without a health check.
+        exit_status: of its last end.
+        restarts: how often it ended and was started again.
+        part: its host name, which is its part's name.
+        handle: the SDK's object, to act on it.
+    """
+
+    name: str
+    id: str
+    role: str
+    state: str
+    health: str = ""
+    exit_status: int = 0
+    restarts: int = 0
+    part: str = ""
+    handle: Handle | None = None
+
+    @property
+    def starting(self) -> bool:
+        """Whether it is too early to say how it is."""
+        one_shot_at_work = self.role == ROLE_ONE_SHOT and self.state in ("created", "running")
+        return one_shot_at_work or self.state == "restarting" or (self.state == "running" and self.health == "starting")
+
+    @property
+    def well(self) -> bool:
+        """Whether it does what it is there for."""
+        if self.role == ROLE_ONE_SHOT:
+            return self.state == "exited" and self.exit_status == 0
+        return self.state == "running" and self.health not in ("unhealthy", "starting")
+
+    @property
+    def said(self) -> str:
+        """How it is, in a word or two."""
+        if self.state == "running":
+            return self.health or "running"
+        return f"{self.state}, with exit status {self.exit_status}" if self.state in ("exited", "restarting", "dead") else self.state
+
+    def run(self, command: Sequence[str]) -> str:
+        """Run a command in it; what it prints.
+
+        Raises:
+            SetupError: it ended with another status than 0, or could not be run.
+        """
+        assert self.handle is not None
+        with engine_errors():
+            status, (out, errors) = self.handle.exec_run(list(command), demux=True)
+        if status != 0:
+            raise SetupError(f"`{command[0]}` in {self.name} ended with status {status}: {(errors or b'').decode(errors='replace').strip()}")
+        return (out or b"").decode(errors="replace")
+
+
+def list_containers(prefix: str, ids: Collection[str] | None = None) -> list[Container]:
+    """All containers of a stack, stopped ones as well, sorted by name.
+
+    Args:
+        prefix: what their names begin with.
+        ids: instead of those that bear the stack's name, which another checkout may have made, those with these identifiers.
+    """
+    label = f"{LABEL_STACK}={prefix}" if ids is None else LABEL_STACK
+    with engine_errors():
+        # ignore_removed: one may go between the list and the look at it.
+        found = client().containers.list(all=True, filters={"label": label}, ignore_removed=True)
+        containers = [_container(one) for one in found if ids is None or one.id in ids]
+    return sorted(containers, key=lambda container: container.name)
+
+
+def _container(handle: Handle) -> Container:
+    state: Mapping[str, Any] = handle.attrs["State"]
+    return Container(
+        name=str(handle.name),
+        id=str(handle.id),
+        role=handle.labels.get(LABEL_ROLE, ""),
+        state=str(state["Status"]),
+        health=str((state.get("Health") or {}).get("Status", "")),
+        exit_status=int(state.get("ExitCode") or 0),
+        restarts=int(handle.attrs.get("RestartCount") or 0),
+        part=str(handle.attrs["Config"].get("Hostname") or ""),
+        handle=handle,
+    )
+
+
+def amiss(resources: Sequence[Mapping[str, Any]], found: Sequence[Container]) -> dict[str, str]:
+    """Whether a stack runs as it was deployed: the containers of its state that do not, by name, each with what is the matter.
+
+    One that is still starting is not amiss.
+
+    Args:
+        resources: the state's.
+        found: the containers on the engine.
+    """
+    there = {container.id: container for container in found}
+    lost = {}
+    for resource in resources:
+        if resource.get("type") == CONTAINER_TYPE:
+            container = there.get(str(resource.get("id")))
+            if container is None:
+                lost[str((resource.get("inputs") or {}).get("name"))] = "missing"
+            elif not (container.well or container.starting):
+                lost[container.name] = container.said
+    return dict(sorted(lost.items()))
+
+
+def role_of(resource: Mapping[str, Any]) -> str:
+    """What a container of the state is, by its label."""
+    labels = {label["label"]: label["value"] for label in (resource.get("inputs") or {}).get("labels") or ()}
+    return str(labels.get(LABEL_ROLE, ""))

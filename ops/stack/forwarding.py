@@ -1,64 +1,61 @@
-"""`make status`, `make retry`, `make recheck`: what the forwarders of a running stack say, and what they are asked for."""
-
-from __future__ import annotations
+"""`status`, `retry`, `recheck`: what the forwarders of a running stack say, and what they are asked for."""
 
 import calendar
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TextIO
+from typing import Any, Final
 
-from configs.names import prefix
 from ops.setup.console import SetupError, say
-from ops.setup.engine import ensure_engine
-from ops.setup.prepare import docker_command
-from ops.stack.containers import FORWARDER_ASK, Container, Docker, docker_runner, list_containers
-from ops.stack.table import table
+from ops.stack.engine import FORWARDER_ASK, Container, list_containers
+from ops.stack.stack import deployed
+from ops.stack.terminal import NOT_WELL, table
 
-_HEADERS = ("link", "waiting", "in flight", "set aside", "oldest waiting", "last delivered", "tries", "next try", "state")
-_THREADS = 8
+_HEADERS: Final = ("link", "waiting", "in flight", "set aside", "oldest waiting", "last delivered", "tries", "next try", "state")
+_THREADS: Final = 8
 
 
-def status(name: str, out: TextIO) -> int:
-    """Write how each link does, as a table, or with JSON=1 as JSON; 1 where a forwarder does not answer."""
-    docker, forwarders = _forwarders(name)
-    answers = _ask_all(docker, forwarders, "status")
+def status(name: str, *, as_json: bool) -> int:
+    """Print how each link does, as a table or as JSON; NOT_WELL where a forwarder does not answer."""
+    answers = _ask_all(_forwarders(name), "status")
     said = [json.loads(text) for text in answers.values() if text]
-    silent = sorted(name for name, text in answers.items() if not text)
-    if os.environ.get("JSON") == "1":
-        print(json.dumps(said, indent=1), file=out)
+    if as_json:
+        print(json.dumps(said, indent=1))
     else:
-        print(report(said, time.time()), file=out)
-    for forwarder in silent:
-        # Not among the JSON, which is for programs.
-        print(f"  {forwarder} does not answer; see: docker logs --tail 30 {forwarder}", file=sys.stderr)
-    return 1 if silent else 0
+        report(said, time.time())
+    return _silent(answers)
 
 
 def ask(name: str, what: str) -> int:
     """Have every forwarder of a stack try everything now (`retry`), or ask again for what was confirmed (`recheck`)."""
-    docker, forwarders = _forwarders(name)
-    answers = _ask_all(docker, forwarders, what)
-    for forwarder, text in sorted(answers.items()):
-        say(what.capitalize(), forwarder if text else f"{forwarder} does not answer; see: docker logs --tail 30 {forwarder}")
-    return 0 if all(answers.values()) else 1
+    answers = _ask_all(_forwarders(name), what)
+    for forwarder in sorted(one for one, text in answers.items() if text):
+        say(what.capitalize(), forwarder)
+    return _silent(answers)
 
 
-def report(said: Sequence[Mapping[str, Any]], now: float) -> str:
-    """The table of all links, and below it the images that are set aside."""
+def _silent(answers: Mapping[str, str]) -> int:
+    """Name the forwarders that do not answer, beside what is for programs."""
+    silent = sorted(name for name, text in answers.items() if not text)
+    for forwarder in silent:
+        print(f"  {forwarder} does not answer; see: docker logs --tail 30 {forwarder}", file=sys.stderr)
+    return NOT_WELL if silent else 0
+
+
+def report(said: Sequence[Mapping[str, Any]], now: float) -> None:
+    """Print the table of all links, and below it the images that are set aside."""
     rows, aside = [], []
     for node in sorted(said, key=lambda node: str(node["node"])):
         for link in sorted(node["links"], key=lambda link: str(link["to"])):
             title = f"{node['node']} -> {link['to']}"
             rows.append((title, *_row(link, now), _state(node, link)))
             aside += [(title, one["image"], str(one["tries"]), one["nextTry"], one["reason"]) for one in link["aside"]]
-    text = table(_HEADERS, rows)
+    table(_HEADERS, rows)
     if aside:
-        text += "\n\n" + table(("set aside", "image (its identifier at the node)", "tries", "next try", "reason"), aside)
-    return text
+        print()
+        table(("set aside", "image (its identifier at the node)", "tries", "next try", "reason"), aside)
 
 
 def _row(link: Mapping[str, Any], now: float) -> tuple[str, ...]:
@@ -68,7 +65,7 @@ def _row(link: Mapping[str, Any], now: float) -> tuple[str, ...]:
         _since(link["oldestWaiting"], now),
         _since(link["lastDelivered"], now),
         str(link["tries"]),
-        _until(link["nextTry"], now),
+        f"in {_span(_seconds(link['nextTry']) - now)}" if link["nextTry"] else "-",
     )
 
 
@@ -84,10 +81,6 @@ def _since(moment: str | None, now: float) -> str:
     return f"{_span(now - _seconds(moment))} ago" if moment else "-"
 
 
-def _until(moment: str | None, now: float) -> str:
-    return f"in {_span(_seconds(moment) - now)}" if moment else "-"
-
-
 def _span(seconds: float) -> str:
     whole = max(0, round(seconds))
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
@@ -100,24 +93,21 @@ def _seconds(moment: str) -> float:
     return calendar.timegm(time.strptime(moment, "%Y-%m-%dT%H:%M:%SZ"))
 
 
-def _forwarders(name: str) -> tuple[Docker, list[Container]]:
-    command = docker_command(name)
-    engine = ensure_engine(command[1:])
-    if host := engine.env.get("DOCKER_HOST"):
-        command = (*command, "--host", host) if len(command) == 1 else command
-    docker = docker_runner(command)
-    found = [one for one in list_containers(docker, prefix(name.rpartition("/")[2])) if one.role == "forwarder"]
-    if not found:
-        raise SetupError(f"the stack {name} has no forwarder: it is not deployed (`make up STACK={name}`), or no node has forwardTo.")
-    return docker, found
+def _forwarders(name: str) -> list[Container]:
+    stack = deployed(name)
+    found = list_containers(stack.prefix, stack.held().containers.values())
+    forwarders = [one for one in found if one.role == "forwarder"]
+    if not forwarders:
+        raise SetupError(f"no forwarder of the stack {name} is on the engine: no node has forwardTo, or `./orthanc-stack up {name}` is due.")
+    return forwarders
 
 
-def _ask_all(docker: Docker, forwarders: Sequence[Container], what: str) -> dict[str, str]:
+def _ask_all(forwarders: Sequence[Container], what: str) -> dict[str, str]:
     """What each forwarder answers, by its container's name; nothing where it does not."""
 
     def answer(forwarder: Container) -> str:
         try:
-            return docker(["exec", forwarder.name, *FORWARDER_ASK, what])
+            return forwarder.run([*FORWARDER_ASK, what])
         except SetupError:
             return ""
 

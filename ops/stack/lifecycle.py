@@ -1,37 +1,42 @@
-"""`make down` and `make destroy`: a stack stops, or goes. Both go by its state: what another state made is not theirs to touch."""
+"""`down` and `destroy`: a stack stops, or goes. Both go by its state: what another state made is not theirs to touch."""
 
-from __future__ import annotations
-
-import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
 from ops.setup.console import SetupError, say
-from ops.stack.containers import Container, docker_runner, list_containers
-from ops.stack.recover import recover, was_interrupted
-from ops.stack.stack import Stack
-from ops.stack.up import deployed
+from ops.stack.engine import Container, engine_errors, list_containers
+from ops.stack.interrupted import put_right
+from ops.stack.stack import Stack, deployed
+from ops.stack.terminal import confirm
 
 #: Orthanc and PostgreSQL write down what they hold when they are asked to stop, and are killed after this.
-_GRACE_SECONDS = 60
+_GRACE_SECONDS: Final = 60
 
 
 def down(name: str) -> int:
     """Stop a stack's containers and keep everything; the exit status."""
     stack = deployed(name)
-    docker = docker_runner(stack.tools.docker)
-    found = list_containers(docker, stack.prefix, stack.held().containers.values())
+    found = list_containers(stack.prefix, stack.held().containers.values())
     running = [container for container in found if container.state in ("running", "restarting", "paused")]
     if not running:
         say("Down", f"nothing of the stack {name} is running")
         return 0
     for group in stop_order(running):
-        docker(["stop", "-t", str(_GRACE_SECONDS), *(container.name for container in group)])
+        with ThreadPoolExecutor(len(group)) as threads:
+            list(threads.map(_stop, group))
         say("Down", f"stopped {', '.join(container.name for container in group)}")
-    say("Down", f"its containers, data and settings are kept; `make up STACK={name}` starts it again")
+    say("Down", f"its containers, data and settings are kept; `./orthanc-stack up {name}` starts it again")
     return 0
 
 
-def stop_order(running: list[Container]) -> list[list[Container]]:
+def _stop(container: Container) -> None:
+    assert container.handle is not None
+    with engine_errors():
+        container.handle.stop(timeout=_GRACE_SECONDS)
+
+
+def stop_order(running: Sequence[Container]) -> list[list[Container]]:
     """What is stopped together, in order: forwarders first, so that what they have sent is still confirmed; the database last."""
     forwarders = [container for container in running if container.role == "forwarder"]
     users = [container for container in running if container.role not in ("forwarder", "db")]
@@ -47,39 +52,35 @@ def destroy(name: str, *, yes: bool) -> int:
         yes: do not ask for it again.
     """
     stack = deployed(name)
-    docker = docker_runner(stack.tools.docker)
     held, volumes = stack.held(), stack.volumes()
     if held.keeps_data and not all(volumes.values()):
         raise SetupError(
-            f"nothing was touched: the last run was to protect the data volumes, and did not end. `make up STACK={name}` does that; then "
-            "destroy keeps them."
+            f"nothing was touched: the last run was to protect the data volumes, and did not end. `./orthanc-stack up {name}` does that; "
+            "then destroy keeps them."
         )
     if not yes:
-        _ask(stack, volumes)
-    if was_interrupted(stack):
-        recover(stack, docker)
+        kept, lost = (", ".join(sorted(one for one, stays in volumes.items() if stays is wanted)) or "none" for wanted in (True, False))
+        confirm(stack.name, f"This removes the stack {stack.name}.\n  Data volumes that go with it: {lost}\n  that stay: {kept}", "destroy")
+    if stack.pending:
+        put_right(stack)
     status = stack.run("destroy", "--yes", "--skip-preview", *(["--exclude-protected"] if held.keeps_data or any(volumes.values()) else []))
     if status != 0:
-        raise SetupError(f"the stack {name} is not gone: pulumi ended with exit status {status}; what it says is above.")
+        raise SetupError(
+            f"the stack {name} is not gone: pulumi ended with exit status {status}; what it says is above.\n"
+            f"If it says that the stack is locked, and that run has died: `./orthanc-stack unlock {name}`."
+        )
     print()
-    if kept := sorted(stack.held().volumes.values()):
-        say("Destroy", f"kept, with their data: {', '.join(kept)}")
-        say("Destroy", f"`make up STACK={name}` takes them up again; `docker volume rm` deletes them for good")
-    else:
-        say("Destroy", "no data volume is left")
-    say("Destroy", f"settings and secrets stay in Pulumi.{name.rpartition('/')[2]}.yaml")
+    _say_what_is_left(stack)
     return 0
 
 
-def _ask(stack: Stack, volumes: Mapping[str, bool]) -> None:
-    """Ask for the stack's name.
-
-    Raises:
-        SetupError: it is not said, or nobody is there to say it.
-    """
-    kept, lost = (", ".join(sorted(name for name, stays in volumes.items() if stays is wanted)) or "none" for wanted in (True, False))
-    print(f"\n  This removes the stack {stack.name}.\n  Data volumes that go with it: {lost}\n  that stay: {kept}", flush=True)
-    if not sys.stdin.isatty():
-        raise SetupError(f"nothing was touched: nobody is there to ask. In a pipeline: make destroy STACK={stack.name} YES=1")
-    if input("  Its name, to go on: ").strip() != stack.name:
-        raise SetupError("nothing was touched: that is not the stack's name.")
+def _say_what_is_left(stack: Stack) -> None:
+    if kept := sorted(stack.held().volumes.values()):
+        say("Destroy", f"kept, with their data: {', '.join(kept)}")
+        say("Destroy", f"`./orthanc-stack up {stack.name}` takes them up again; `docker volume rm` deletes them for good")
+    else:
+        say("Destroy", "of what this state had made, no data volume is left")
+    if others := list_containers(stack.prefix):
+        names = ", ".join(container.name for container in others)
+        say("Destroy", f"another checkout or login made a stack of the same name, which was not touched: {names}")
+    say("Destroy", f"settings and secrets stay in Pulumi.{stack.short}.yaml")

@@ -1,29 +1,23 @@
-"""What `make verify` asks a running stack: one function a check, each saying what it found."""
+"""What `verify` asks a running stack: one function a check, each saying what it found."""
 
-from __future__ import annotations
-
-import base64
 import functools
 import json
 import ssl
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
+from urllib.parse import urlsplit
 
+import httpx
+
+from components.engine import is_loopback
 from configs.names import DB_SUPERUSER
-from ops.stack.containers import FORWARDER_ASK, Docker
+from ops.stack.engine import FORWARDER_ASK, Container
 
-_TIMEOUT_SECONDS = 20
+_TIMEOUT_SECONDS: Final = 20
 #: How long a forwarder that was just started may take to reach its node.
-_FORWARDER_SECONDS = 10
-#: How often an image may arrive between the two counts before they are held against each other.
-_COUNT_ATTEMPTS = 4
-
-#: The stack is on this machine or on a host that the user names: never behind the proxy that the environment names.
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+_FORWARDER_SECONDS: Final = 10
 
 
 class CheckFailedError(Exception):
@@ -56,39 +50,33 @@ class Node:
     roles: Mapping[str, str] = field(default_factory=dict)
     trust: str = field(default="", repr=False)
 
-    def ask(self, path: str, login: tuple[str, str] | None = None, body: bytes | None = None) -> Reply:
-        """GET a path of its REST API, or POST a body to it."""
-        return request(self.url + path, login, body, opener_of(self.trust, self.name))
+    @property
+    def loopback(self) -> bool:
+        """Whether only its own machine reaches it."""
+        return is_loopback(urlsplit(self.url).hostname or "")
 
     @property
     def login(self) -> tuple[str, str]:
         """An admin and the password."""
         return next((user, password) for user, password in self.users.items() if self.roles.get(user, "admin") == "admin")
 
+    def ask(self, path: str, login: tuple[str, str] | None = None, body: bytes | None = None) -> httpx.Response:
+        """GET a path of its REST API, or POST a body to it; any status is an answer.
 
-@dataclass(frozen=True)
-class Reply:
-    """An HTTP answer."""
-
-    status: int
-    body: str
-
-    def json(self) -> dict[str, Any]:
-        """The body, as an object."""
-        try:
-            return dict(json.loads(self.body))
-        except (ValueError, TypeError):
-            raise CheckFailedError(f"the answer is not JSON: {self.body[:80]!r}") from None
+        Raises:
+            CheckFailedError: there was no answer.
+        """
+        return request(self.url + path, login, body, trust=self.trust, name=self.name)
 
 
 def nodes_of(outputs: Mapping[str, Any]) -> list[Node]:
-    """The nodes in a stack's outputs, which must hold the users in clear."""
+    """The nodes that the outputs describe, by name."""
     users = outputs.get("users") or {}
     return [
         Node(
             name=name,
             aet=node["aet"],
-            url=node["httpUrl"].rstrip("/"),
+            url=node["httpUrl"],
             forward_to=tuple(node.get("forwardTo") or ()),
             index=node["index"],
             database=node.get("indexDatabase"),
@@ -100,62 +88,41 @@ def nodes_of(outputs: Mapping[str, Any]) -> list[Node]:
     ]
 
 
-class _Named(ssl.SSLContext):
-    """Looks in a certificate for a given name instead of the address that was asked."""
-
-    name: str
-
-    def wrap_socket(self, *arguments: Any, **more: Any) -> ssl.SSLSocket:
-        return super().wrap_socket(*arguments, **{**more, "server_hostname": self.name})
-
-
 @functools.cache
-def opener_of(trust: str, name: str) -> urllib.request.OpenerDirector:
-    """What opens addresses of a node.
+def http_client(trust: str = "") -> httpx.Client:
+    """What asks nodes whose certificate is known by this (PEM), or that have none; never by the proxy that the environment names."""
+    context = ssl.create_default_context(cadata=trust) if trust else False
+    return httpx.Client(verify=context, trust_env=False, timeout=_TIMEOUT_SECONDS, limits=httpx.Limits(max_keepalive_connections=0))
+
+
+def request(url: str, login: tuple[str, str] | None = None, body: Any = None, *, trust: str = "", name: str = "") -> httpx.Response:
+    """GET an address, or POST a body to it; any status is an answer.
 
     Args:
-        trust: what its certificate is known by, as PEM; empty for one without TLS.
-        name: the node's name, which is in its certificate whatever address it is reached by.
-    """
-    if not trust:
-        return _OPENER
-    context = _Named(ssl.PROTOCOL_TLS_CLIENT)
-    context.name = name
-    context.load_verify_locations(cadata=trust)
-    return urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
-
-
-def request(
-    url: str,
-    login: tuple[str, str] | None = None,
-    body: bytes | None = None,
-    opener: urllib.request.OpenerDirector = _OPENER,
-) -> Reply:
-    """GET an address, or POST a body to it; any status is an answer.
+        url: the address.
+        login: user and password.
+        body: what to POST.
+        trust: what the certificate of the address is known by.
+        name: the name that is in that certificate, whatever address it is reached by.
 
     Raises:
         CheckFailedError: there was no answer.
     """
-    asked = urllib.request.Request(url, data=body)
-    if login:
-        asked.add_header("Authorization", "Basic " + base64.b64encode(":".join(login).encode()).decode())
+    # The name that TLS asks for, and compares with the certificate (https://www.python-httpx.org/advanced/extensions/#sni_hostname).
+    extensions = {"sni_hostname": name} if trust else {}
     try:
-        with opener.open(asked, timeout=_TIMEOUT_SECONDS) as answer:
-            return Reply(answer.status, answer.read().decode(errors="replace"))
-    except urllib.error.HTTPError as error:
-        with error:
-            return Reply(error.code, error.read().decode(errors="replace"))
-    except (OSError, urllib.error.URLError) as error:
-        raise CheckFailedError(f"no answer from {url}: {getattr(error, 'reason', error)}") from None
+        return http_client(trust).request("GET" if body is None else "POST", url, auth=login, content=body, extensions=extensions)
+    except httpx.HTTPError as error:
+        raise CheckFailedError(f"no answer from {url}: {error or type(error).__name__}") from None
 
 
 def check_login(node: Node, user: str) -> str:
     """A user gets in with the password; nobody gets in with another one, or with none."""
-    right = node.ask("/system", (user, node.users[user])).status
+    right = node.ask("/system", (user, node.users[user])).status_code
     if right != 200:
-        raise CheckFailedError(f"{user}'s password is answered with {right} instead of 200; was it changed since the last `make up`?")
+        raise CheckFailedError(f"{user}'s password is answered with {right} instead of 200; was it changed since the last `up`?")
     for what, login in (("a wrong password", (user, "not-the-password")), ("no password", None)):
-        status = node.ask("/system", login).status
+        status = node.ask("/system", login).status_code
         if status != 401:
             raise CheckFailedError(f"{what} is answered with {status} instead of 401: the node is open to anyone")
     return "password accepted; a wrong one and none refused"
@@ -165,15 +132,15 @@ def check_echo(node: Node, peer: Node) -> str:
     """The node reaches its peer by DICOM: a C-ECHO, sent from inside the node's container."""
     started = time.monotonic()
     reply = node.ask(f"/modalities/{peer.name}/echo", node.login, b"{}")
-    if reply.status == 404:
-        raise CheckFailedError(f"{node.name} does not know {peer.name}: run `make up`")
-    if reply.status != 200:
-        raise CheckFailedError(f"C-ECHO to {peer.aet} failed ({reply.status}): {_reason(reply)}")
+    if reply.status_code == 404:
+        raise CheckFailedError(f"{node.name} does not know {peer.name}: `./orthanc-stack up` is due")
+    if reply.status_code != 200:
+        raise CheckFailedError(f"C-ECHO to {peer.aet} failed ({reply.status_code}): {reason(reply)}")
     return f"{node.aet} -> {peer.aet} in {(time.monotonic() - started) * 1000:.0f} ms"
 
 
-def check_index(node: Node, docker: Docker, db_container: str) -> str:
-    """The node's index is where it should be; one in PostgreSQL holds the instances that the node says it has."""
+def check_index(node: Node, database: Container | None) -> str:
+    """The node's index is where it should be: the database holds the changes that the node tells of, also while images arrive or go."""
     plugin = str(node.ask("/system", node.login).json().get("DatabaseBackendPlugin") or "")
     if node.index != "postgresql":
         if plugin:
@@ -183,48 +150,55 @@ def check_index(node: Node, docker: Docker, db_container: str) -> str:
         raise CheckFailedError(
             f"the index should be in PostgreSQL, but is in {plugin or 'SQLite'}: was the plugin loaded? See the node's log"
         )
-    sql = "select count(*) from resources where resourcetype = 3"
-    psql = ["psql", "-U", DB_SUPERUSER, "-h", "/var/run/postgresql", "-d", node.database or "", "-AtXc", sql]
-    for _ in range(_COUNT_ATTEMPTS):
-        before = _count(node)
-        rows = int(docker(["exec", "--user", DB_SUPERUSER, db_container, *psql]))
-        # Images may arrive, or be deleted, between the two questions.
-        if rows in (before, after := _count(node)):
-            return f"PostgreSQL, database {node.database}: {rows} instances, as the node says"
-    raise CheckFailedError(f"database {node.database} holds {rows} instances, the node says {after}: it writes to another one")
+    if database is None:
+        raise CheckFailedError("there is no container of the database")
+    # The number of the last change only ever grows, so what the database says lies between what the node says before and after.
+    before = _last_change(node)
+    held = int(database.run(["psql", "-U", DB_SUPERUSER, "-h", "/var/run/postgresql", "-d", node.database or "", "-AtXc", _LAST_CHANGE]))
+    after = _last_change(node)
+    if not before <= held <= after:
+        raise CheckFailedError(f"database {node.database} ends at change {held}, the node at {after}: it writes to another one")
+    count = node.ask("/statistics", node.login).json()["CountInstances"]
+    return f"PostgreSQL, database {node.database}, as the node says: {count} instances, change {held}"
+
+
+_LAST_CHANGE: Final = "select coalesce(max(seq), 0) from changes"
+
+
+def _last_change(node: Node) -> int:
+    return int(node.ask("/changes?last", node.login).json()["Last"])
 
 
 def check_adminer(url: str) -> str:
     """Adminer shows its login page."""
     reply = request(url)
-    if reply.status != 200:
-        raise CheckFailedError(f"{url} answers {reply.status} instead of 200")
-    if "auth[" not in reply.body:
+    if reply.status_code != 200:
+        raise CheckFailedError(f"{url} answers {reply.status_code} instead of 200")
+    if "auth[" not in reply.text:
         raise CheckFailedError(f"{url} does not show Adminer's login form; something else is on that port")
     return "login page shown"
 
 
-def _count(node: Node) -> int:
-    return int(node.ask("/statistics", node.login).json()["CountInstances"])
-
-
-def _reason(reply: Reply) -> str:
+def reason(reply: httpx.Response) -> str:
+    """Why Orthanc refused something, in its own words."""
     try:
-        said = json.loads(reply.body)
-        return str(said.get("Details") or said.get("Message") or reply.body[:80])
+        said = reply.json()
+        return str(said.get("Details") or said.get("Message") or reply.text[:80])
     except (ValueError, AttributeError):
-        return reply.body[:80]
+        return reply.text[:80]
 
 
-def check_forwarder(docker: Docker, container: str) -> str:
+def check_forwarder(container: Container | None) -> str:
     """The node's forwarder reaches the node; what waits on its links.
 
     What a destination says is not looked at: an archive that is away is no fault of the forwarder, and each C-ECHO tells of it.
     """
+    if container is None:
+        raise CheckFailedError("there is no container of the forwarder")
     end = time.monotonic() + _FORWARDER_SECONDS
-    while not (said := json.loads(docker(["exec", container, *FORWARDER_ASK, "status"])))["nodeAnswers"]:
+    while not (said := json.loads(container.run([*FORWARDER_ASK, "status"])))["nodeAnswers"]:
         if time.monotonic() > end:
-            raise CheckFailedError(f"it cannot reach its node; see: docker logs --tail 30 {container}")
+            raise CheckFailedError(f"it cannot reach its node; see: docker logs --tail 30 {container.name}")
         time.sleep(0.5)
     links = [(link["to"], link["waiting"] + link["inFlight"], link["setAside"]) for link in said["links"]]
     return "; ".join(f"to {to}: {waiting} on their way, {aside} set aside" for to, waiting, aside in links)

@@ -1,10 +1,8 @@
-"""`make rotate`: gives a stack's secrets new random values while it runs."""
+"""`rotate`: gives a stack's secrets new random values while it runs."""
 
-from __future__ import annotations
-
-import os
 import subprocess
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from configs.loader import load_stack_file
 from configs.names import DB_HOST, DB_SUPERUSER
@@ -16,14 +14,11 @@ from ops.setup.prepare import stack_config, stack_file
 from ops.stack.authority import AUTHORITY, is_own
 from ops.stack.certs import certificates_in, renew_certificates
 from ops.stack.secrets import random_secret, set_secrets
-from ops.stack.stack import Stack
-from ops.stack.up import deployed, up
-
-#: Stands for every secret of the stack that nobody outside has to be told of.
-ALL = "all"
+from ops.stack.stack import Stack, deployed
+from ops.stack.up import up
 
 #: The password comes in by standard input, as a variable that psql quotes; the statement is kept out of the server's log.
-_ALTER = """\\set password {password}
+_ALTER: Final = """\\set password {password}
 SET log_statement = 'none';
 SET log_min_error_statement = 'panic';
 SET log_min_duration_statement = -1;
@@ -31,15 +26,21 @@ ALTER ROLE "{role}" PASSWORD :'password';
 """
 
 
-def rotate(name: str) -> int:
-    """Rotate what KEY says, and deploy the stack with it; the exit status."""
+def rotate(name: str, keys: Sequence[str], *, everything: bool) -> int:
+    """Give secrets new random values while the stack runs, and deploy it with them; the exit status.
+
+    Args:
+        name: the stack's name.
+        keys: which.
+        everything: instead of keys, all that nobody outside of the stack has to be told of.
+    """
     settings = load_stack_file(name)
     held = certificates_in(stack_config(name))
-    keys = chosen(os.environ.get("KEY", ""), known_keys(settings), all_keys(settings, held))
+    chosen = all_keys(settings, held) if everything else checked(keys, known_keys(settings))
     stack = deployed(name)
-    if private := [key for key in keys if is_private_key(key)]:
-        renew_certificates(stack, settings, [_party_of(key) for key in private])
-    if passwords := [key for key in keys if not is_private_key(key)]:
+    if private := [key for key in chosen if is_private_key(key)]:
+        renew_certificates(stack, settings, [AUTHORITY if key == CA_KEY else key.removeprefix(f"{PRIVATE_KEY}.") for key in private])
+    if passwords := [key for key in chosen if not is_private_key(key)]:
         renew(stack, passwords)
         say("Rotate", f"new random values: {', '.join(passwords)}")
     return up(name)
@@ -52,32 +53,22 @@ def known_keys(settings: StackSettings) -> list[str]:
 
 
 def all_keys(settings: StackSettings, held: Mapping[str, str]) -> list[str]:
-    """What ALL stands for: what nobody outside the stack has to be told of. A device has its key, and knows the authority's certificate."""
+    """The secrets that nobody outside the stack has to be told of. A device has its key, and knows the authority's certificate."""
     inside = [party.name for party in parties_of(settings) if not party.outside and not is_own(party.name, held)]
     return [*secret_keys(settings), *map(private_key_key, inside)]
 
 
-def _party_of(private_key: str) -> str:
-    return AUTHORITY if private_key == CA_KEY else private_key.removeprefix(f"{PRIVATE_KEY}.")
-
-
-def chosen(said: str, known: Sequence[str], everything: Sequence[str]) -> list[str]:
-    """The keys that KEY names.
-
-    Args:
-        said: one key, several with blanks between them, or ``all``.
-        known: the keys of the stack.
-        everything: those that ``all`` stands for.
+def checked(keys: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The keys, each once.
 
     Raises:
-        SetupError: it names none, or one that the stack has not.
+        SetupError: there is none, or one that the stack has not.
     """
-    keys = list(everything) if said == ALL else sorted(set(said.split()))
     if unknown := [key for key in keys if key not in known]:
-        raise SetupError(f"KEY={unknown[0]} is no secret of this stack.{nearest(unknown[0], known)} There are: {', '.join(known)}.")
+        raise SetupError(f"{unknown[0]} is no secret of this stack.{nearest(unknown[0], known)} There are: {', '.join(known)}.")
     if not keys:
-        raise SetupError(f"say which secret: KEY=<key>, or KEY={ALL}. There are: {', '.join(known)}.")
-    return keys
+        raise SetupError(f"say which secret, or --all. There are: {', '.join(known)}.")
+    return sorted(set(keys))
 
 
 def renew(stack: Stack, keys: Sequence[str]) -> Mapping[str, str]:
@@ -98,9 +89,10 @@ def renew(stack: Stack, keys: Sequence[str]) -> Mapping[str, str]:
 
 
 def _alter_superuser(stack: Stack, password: str) -> None:
-    command = ["exec", "-i", "--user", "postgres", f"{stack.prefix}-{DB_HOST}", "psql", "-h", "/var/run/postgresql", "-U", DB_SUPERUSER]
+    # By the docker command: Docker's SDK has no way to close a command's input over every kind of connection (docker/docker-py#983).
+    command = ["docker", "exec", "-i", "--user", "postgres", f"{stack.prefix}-{DB_HOST}", "psql", "-h", "/var/run/postgresql"]
     done = subprocess.run(
-        [*stack.tools.docker, *command, "-d", "postgres", "--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1"],
+        [*command, "-U", DB_SUPERUSER, "-d", "postgres", "--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1"],
         input=_ALTER.format(password=password, role=DB_SUPERUSER),
         capture_output=True,
         text=True,

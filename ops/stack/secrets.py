@@ -1,6 +1,4 @@
-"""Sets a stack's missing secrets to strong random values, and never changes one that is set."""
-
-from __future__ import annotations
+"""A stack's secrets: set where they are missing, demanded in a pipeline. No value is ever on a command line."""
 
 import secrets as randomness
 import shutil
@@ -13,7 +11,8 @@ from configs.loader import load_stack_file
 from configs.names import PROJECT
 from configs.secrets import secret_keys
 from configs.settings import StackSettings
-from ops.setup.console import say
+from ops.setup.console import SetupError, say
+from ops.setup.go_build import lock
 from ops.setup.prepare import stack_config, stack_file
 from ops.stack.stack import Stack, opened
 
@@ -39,27 +38,34 @@ def missing_keys(needed: Iterable[str], config: Mapping[str, Any]) -> list[str]:
     return [key for key in needed if f"{PROJECT}:{key}" not in config]
 
 
-def ensure_secrets(stack: Stack, settings: StackSettings) -> list[str]:
-    """Set what is missing, and say what was set.
-
-    Returns:
-        the keys that were set.
-    """
+def ensure_secrets(stack: Stack, settings: StackSettings) -> None:
+    """Set to random values what is missing, and never change what is set. Of two runs at once, the second takes the first one's."""
     needed = secret_keys(settings)
-    missing = missing_keys(needed, stack_config(stack.name, stack.root))
-    if missing:
-        set_secrets(stack, {key: random_secret() for key in missing}, stack_file(stack.name, stack.root))
-        say("Secrets", f"set to random values: {', '.join(missing)}")
-    else:
-        say("Secrets", f"all {len(needed)} set")
-    return missing
+    with lock(f"secrets-{stack.short}"):
+        missing = missing_keys(needed, stack_config(stack.name, stack.root))
+        if missing:
+            set_secrets(stack, {key: random_secret() for key in missing}, stack_file(stack.name, stack.root))
+    say("Secrets", f"set to random values: {', '.join(missing)}" if missing else f"all {len(needed)} set")
+
+
+def require_secrets(stack: Stack, settings: StackSettings) -> None:
+    """Refuse a stack file that lacks a secret: neither a pipeline nor a preview makes one.
+
+    Raises:
+        SetupError: which are missing.
+    """
+    if missing := missing_keys(secret_keys(settings), stack_config(stack.name, stack.root)):
+        raise SetupError(
+            f"{stack_file(stack.name).name} lacks secrets: {', '.join(missing)}. At a desk: `./orthanc-stack secrets {stack.name}` sets them "
+            "to random values; then commit the stack file."
+        )
 
 
 def set_secrets(stack: Stack, values: Mapping[str, str], file: Path, plain: Mapping[str, str] | None = None) -> None:
     """Set secrets, all of them or none: on a copy of the stack file, which then takes its place.
 
-    Values go through standard input. On a command line, as `pulumi config set-all` has them, every user of the machine
-    could read them while it runs.
+    Values go through standard input. On a command line, as `pulumi config set-all` has them, every user of the machine could read them
+    while it runs.
 
     Args:
         stack: the stack.

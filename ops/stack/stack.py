@@ -1,7 +1,5 @@
 """One stack, through the pulumi command: the only module that starts it."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -13,22 +11,28 @@ from types import FrameType
 from typing import Any
 
 from configs.held import VOLUME, Held, held_of
-from configs.names import PROJECT, prefix, short_name
-from ops.setup.console import ROOT, SetupError, cache_dir, say
+from configs.names import prefix, short_name
+from ops.setup.console import ROOT, SetupError, say
 from ops.setup.prepare import Tools, prepare
-from ops.setup.state import SECRETS_PROVIDER, STATE_FOLDER
+from ops.setup.state import SECRETS_PROVIDER
+
+#: What Pulumi is told to hold the program to: the project's own policy pack. It costs half a second of a core, most of it Python's start.
+#: Its exceptions are for plain `pulumi` (docs/policy.md): these commands make none.
+POLICIES = ("--policy-pack", "policy")
 
 
 class Stack:
-    """A stack of the project and the tools to work on it."""
+    """A stack of the project and the tools to work on it.
+
+    Attributes:
+        name: its name as it was given: ``prod`` or ``organization/orthanc-stack/prod``.
+        short: the last part of it, which its stack file has.
+        prefix: what the names of its containers, volumes and networks begin with.
+    """
 
     def __init__(self, name: str, tools: Tools, root: Path = ROOT) -> None:
-        self.name = name
-        self.tools = tools
-        self.root = root
-        #: What its containers', volumes' and networks' names begin with.
-        self.short = short_name(name)
-        self.prefix = prefix(self.short)
+        self.name, self.short, self.prefix = name, short_name(name), prefix(short_name(name))
+        self.tools, self.root = tools, root
         self._exported: dict[str, Any] | None = None
 
     def ask(self, *arguments: str, stdin: str | None = None) -> str:
@@ -43,12 +47,8 @@ class Stack:
             raise SetupError(f"`pulumi {' '.join(arguments[:2])}` failed (exit status {done.returncode}):\n{said}")
         return done.stdout
 
-    def try_(self, *arguments: str) -> bool:
-        """Run pulumi on the stack, silently; whether it succeeded."""
-        return self._capture(*arguments).returncode == 0
-
     def run(self, *arguments: str, env: Mapping[str, str] | None = None) -> int:
-        """Run pulumi on the stack before the user's eyes; its exit status. Leaves the marker when it does not end well.
+        """Run pulumi on the stack before the user's eyes; its exit status.
 
         Args:
             arguments: the command and its options.
@@ -57,24 +57,25 @@ class Stack:
         Raises:
             KeyboardInterrupt: the user interrupted it; it has ended by then.
         """
-        command = [str(self.tools.pulumi), *arguments, "--stack", self.name]
         self._exported = None
-        marker = self.marker()
-        write_marker(marker, os.getpid())
-        process = subprocess.Popen(command, cwd=self.root, env=os.environ | dict(env or {}))
-        write_marker(marker, os.getpid(), process.pid)
-        status = wait_through_interrupts(process)
-        if status == 0:
-            marker.unlink(missing_ok=True)
-        return status
+        command = [str(self.tools.pulumi), *arguments, "--stack", self.name]
+        return wait_through_interrupts(subprocess.Popen(command, cwd=self.root, env=os.environ | dict(env or {})))
 
     def exists(self) -> bool:
-        """Whether the backend knows the stack. A local backend is looked into; others are asked."""
-        folder = self.tools.state.folder
-        if folder is not None and "/" not in self.name:
-            files = (folder / "stacks" / PROJECT / f"{self.name}.json{packed}" for packed in ("", ".gz"))
-            return any(file.exists() for file in files)
-        return self.try_("stack", "select")
+        """Whether the backend knows the stack.
+
+        Raises:
+            SetupError: it cannot be asked: no network, no login, no right to read, a passphrase that is wrong.
+        """
+        from pulumi.automation.errors import not_found_regex  # noqa: PLC0415 - half a second
+
+        try:
+            self.export()
+        except SetupError as error:
+            if not_found_regex.search(str(error)):
+                return False
+            raise
+        return True
 
     def create(self) -> None:
         """Make the stack and select it, so that plain `pulumi` works on it. SECRETS_PROVIDER says what encrypts its secrets."""
@@ -88,10 +89,19 @@ class Stack:
             self._exported = dict(json.loads(self.ask("stack", "export")).get("deployment") or {})
         return self._exported
 
+    @property
+    def resources(self) -> list[dict[str, Any]]:
+        """The resources in the state, less those of which only a deletion is left."""
+        return [resource for resource in self.export().get("resources") or () if not resource.get("delete")]
+
+    @property
+    def pending(self) -> list[dict[str, Any]]:
+        """What a run had begun and not ended when it ended, or does just now: Pulumi's pending operations."""
+        return list(self.export().get("pending_operations") or ())
+
     def held(self) -> Held:
         """What the state holds."""
-        resources = self.export().get("resources") or ()
-        return held_of({str(resource["urn"]): resource for resource in resources if not resource.get("delete")})
+        return held_of({str(resource["urn"]): resource for resource in self.resources})
 
     def volumes(self) -> dict[str, bool]:
         """The names of the data volumes that the state holds, and whether each is protected and stays when the stack goes."""
@@ -99,30 +109,14 @@ class Stack:
         return {str(one["outputs"]["name"]): bool(one.get("protect") and one.get("retainOnDelete")) for one in volumes}
 
     def outputs(self, *, show_secrets: bool) -> dict[str, Any]:
-        """The stack's outputs."""
+        """The stack's outputs. Pulumi leaves out what is null."""
         arguments = ["stack", "output", "--json", *(["--show-secrets"] if show_secrets else [])]
-        return dict(json.loads(self.ask(*arguments) or "{}"))
-
-    def marker(self) -> Path:
-        """The file that is there while pulumi changes the stack, and stays when it does not end well."""
-        folder = self.root / STATE_FOLDER
-        if self.tools.state.url != f"file://{folder}":
-            folder = cache_dir() / "running"
-            folder.mkdir(exist_ok=True)
-        return folder / f"running-{self.name.replace('/', '-')}.json"
+        return {"adminerUrl": None, "indexDb": None, **json.loads(self.ask(*arguments) or "{}")}
 
     def _capture(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         command = [str(self.tools.pulumi), *arguments, "--stack", self.name, "--color", "never"]
         with_input: dict[str, Any] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
         return subprocess.run(command, cwd=self.root, capture_output=True, text=True, check=False, **with_input)
-
-
-def opened(name: str, *, engine: bool = True) -> Stack:
-    """A stack with its tools, made where the backend does not know it yet."""
-    stack = Stack(name, prepare(name, engine=engine))
-    if not stack.exists():
-        stack.create()
-    return stack
 
 
 def deployed(name: str, *, engine: bool = True) -> Stack:
@@ -137,26 +131,12 @@ def deployed(name: str, *, engine: bool = True) -> Stack:
     return stack
 
 
-def write_marker(marker: Path, *pids: int) -> None:
-    """Note which processes work on a stack, complete at any moment."""
-    draft = marker.with_suffix(".new")
-    draft.write_text(json.dumps({"pids": pids}))
-    draft.replace(marker)
-
-
-def at_work(marker: Path) -> int | None:
-    """The process that still works on the stack of a marker, or None when all have ended."""
-    try:
-        pids = json.loads(marker.read_text())["pids"]
-    except (OSError, ValueError, KeyError):
-        return None
-    for pid in pids:
-        # -ww: with COLUMNS set, ps would cut the line there, and the program's name behind a long path with it.
-        shown = subprocess.run(["ps", "-ww", "-p", str(pid), "-o", "stat=,args="], capture_output=True, text=True, check=False).stdout
-        # Its number may have gone to another program since. A zombie (stat Z) has ended; in a container nobody may take it away.
-        if pid != os.getpid() and not shown.startswith("Z") and ("pulumi" in shown or "-m ops" in shown):
-            return int(pid)
-    return None
+def opened(name: str, *, engine: bool = True) -> Stack:
+    """A stack with its tools, made where the backend does not know it yet."""
+    stack = Stack(name, prepare(name, engine=engine))
+    if not stack.exists():
+        stack.create()
+    return stack
 
 
 def wait_through_interrupts(process: subprocess.Popen[bytes]) -> int:

@@ -1,24 +1,24 @@
-"""`make verify`: checks a running stack as its users meet it, and says what it found in a table."""
-
-from __future__ import annotations
+"""`verify`: checks a running stack as its users meet it, and prints what it found in a table."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
-from configs.names import forwarder_of
+from configs.names import DB_HOST, forwarder_of
 from ops.setup.console import SetupError
-from ops.stack.containers import ROLE_ONE_SHOT, Container, Docker, expected_names, list_containers
+from ops.stack.engine import Container, amiss, is_here, list_containers
 from ops.stack.probes import CheckFailedError, Node, check_adminer, check_echo, check_forwarder, check_index, check_login, nodes_of
-from ops.stack.table import table
+from ops.stack.stack import Stack, deployed
+from ops.stack.terminal import NOT_WELL, table
 
 #: For containers that have just been started; a first start on an empty database takes seconds, an upgrade of one longer.
-WAIT_SECONDS = 180
+WAIT_SECONDS: Final = 180
 #: For checks that fail: a node whose database was just replaced answers 503 for some seconds.
-_AGAIN_SECONDS = 15
-_THREADS = 16
+_AGAIN_SECONDS: Final = 15
+_THREADS: Final = 16
 
 
 @dataclass(frozen=True)
@@ -28,117 +28,125 @@ class Result:
     Attributes:
         what: the part of the stack.
         check: what was checked.
-        ok: whether it passed.
+        outcome: "ok", "FAILED", or "not checked" where it cannot be checked from here.
         detail: what was found, or why it failed.
     """
 
     what: str
     check: str
-    ok: bool
+    outcome: str
     detail: str
 
 
 @dataclass(frozen=True)
 class Check:
-    """A check to make: run() says what it found, or raises CheckFailedError."""
+    """A check to make: run() says what it found, or raises CheckFailedError.
+
+    Attributes:
+        away: why it cannot be made from here; empty where it can.
+    """
 
     what: str
     check: str
     run: Callable[[], str]
+    away: str = ""
 
 
-def verify(outputs: Mapping[str, Any], prefix: str, docker: Docker, wait_seconds: float = WAIT_SECONDS) -> list[Result]:
+def verify_stack(name: str) -> int:
+    """Check a stack that runs; 0, or NOT_WELL where a check failed."""
+    stack = deployed(name)
+    return report(verify(stack, stack.outputs(show_secrets=True)))
+
+
+def verify(stack: Stack, outputs: Mapping[str, Any], wait_seconds: float = WAIT_SECONDS) -> list[Result]:
     """Check a stack.
 
     Args:
+        stack: the stack.
         outputs: its outputs, secrets in clear.
-        prefix: what its containers' names begin with.
-        docker: the docker command.
         wait_seconds: how long containers that are still starting are waited for; checks that fail, no longer than _AGAIN_SECONDS.
 
     Returns:
         what each check found, in the table's order.
     """
-    nodes = nodes_of(outputs)
-    found = settled(prefix, docker, wait_seconds)
-    expected = expected_names(
-        prefix,
-        [node.name for node in nodes],
-        index_db=bool(outputs.get("indexDb")),
-        adminer=bool(outputs.get("adminerUrl")),
-        forwarding=[node.name for node in nodes if node.forward_to],
-    )
-    results = container_results(found, expected)
-    checks = list(service_checks(outputs, nodes, prefix, docker))
+    found = settled(stack, wait_seconds)
+    checks = list(service_checks(outputs, {container.name: container for container in found}, stack.prefix))
     with ThreadPoolExecutor(_THREADS) as threads:
-        return results + list(threads.map(lambda check: _make(check, min(wait_seconds, _AGAIN_SECONDS)), checks))
+        made = list(threads.map(lambda check: _make(check, min(wait_seconds, _AGAIN_SECONDS)), checks))
+    return container_results(found, amiss(stack.resources, found)) + made
 
 
-def settled(prefix: str, docker: Docker, wait_seconds: float) -> list[Container]:
+def settled(stack: Stack, wait_seconds: float) -> list[Container]:
     """The stack's containers, when none is starting any more or the time is up."""
     end = time.monotonic() + wait_seconds
     while True:
-        found = list_containers(docker, prefix)
+        found = list_containers(stack.prefix, stack.held().containers.values())
         if not any(container.starting for container in found) or time.monotonic() > end:
             return found
         time.sleep(0.5)
 
 
-def container_results(found: Iterable[Container], expected: Iterable[str]) -> list[Result]:
-    """What the containers' states mean; the one-shot container is expected to have ended well."""
-    containers = {container.name: container for container in found}
-    one_shots = {name for name, container in containers.items() if container.role == ROLE_ONE_SHOT}
-    results = []
-    for name in sorted({*expected, *one_shots}):
-        container = containers.get(name)
-        if container is None:
-            results.append(Result(name, "container", False, "there is none: run `make up`"))
-        elif container.well:
-            results.append(Result(name, "container", True, container.status))
-        else:
-            results.append(Result(name, "container", False, f"{container.status}; see: docker logs --tail 30 {name}"))
-    return results
+def container_results(found: Sequence[Container], lost: Mapping[str, str]) -> list[Result]:
+    """Whether each container is as it was deployed."""
+    well = [Result(one.name, "container", "ok", one.said) for one in found if one.well]
+    starting = [Result(one.name, "container", "FAILED", "is still starting") for one in found if one.starting]
+    broken = [Result(name, "container", "FAILED", _mend(name, what)) for name, what in lost.items()]
+    return sorted([*well, *starting, *broken], key=lambda result: result.what)
 
 
-def service_checks(outputs: Mapping[str, Any], nodes: Sequence[Node], prefix: str, docker: Docker) -> Iterable[Check]:
+def _mend(name: str, what: str) -> str:
+    return "there is none: `./orthanc-stack up` makes it" if what == "missing" else f"{what}; see: docker logs --tail 30 {name}"
+
+
+def service_checks(outputs: Mapping[str, Any], containers: Mapping[str, Container], prefix: str) -> Iterator[Check]:
     """Everything to check besides the containers themselves."""
+    nodes = nodes_of(outputs)
     by_name = {node.name: node for node in nodes}
+    # 127.0.0.1 of another machine is not ours: another stack may answer there.
+    away = {
+        node.name: "" if is_here() or not node.loopback else "its port is bound to 127.0.0.1 of the engine's machine: verify there"
+        for node in nodes
+    }
     for node in nodes:
         for user in node.users:
-            yield Check(node.name, f"login of {user}", lambda node=node, user=user: check_login(node, user))  # type: ignore[misc]
+            yield Check(node.name, f"login of {user}", partial(check_login, node, user), away[node.name])
     for node in nodes:
         # A modality that a node forwards to is somebody else's, and may be off: that is no fault of this stack.
         for peer in (by_name[name] for name in node.forward_to if name in by_name):
             for one, other in ((node, peer), (peer, node)):
-                yield Check(one.name, f"C-ECHO to {other.name}", lambda one=one, other=other: check_echo(one, other))  # type: ignore[misc]
+                yield Check(one.name, f"C-ECHO to {other.name}", partial(check_echo, one, other), away[one.name])
     for node in nodes:
-        yield Check(node.name, "index", lambda node=node: check_index(node, docker, f"{prefix}-db"))  # type: ignore[misc]
+        yield Check(node.name, "index", partial(check_index, node, containers.get(f"{prefix}-{DB_HOST}")), away[node.name])
     for node in nodes:
         if node.forward_to:
-            container = f"{prefix}-{forwarder_of(node.name)}"
-            yield Check(node.name, "forwarder", lambda container=container: check_forwarder(docker, container))  # type: ignore[misc]
+            container = containers.get(f"{prefix}-{forwarder_of(node.name)}")
+            yield Check(node.name, "forwarder", partial(check_forwarder, container))
     if url := outputs.get("adminerUrl"):
-        yield Check("adminer", "web page", lambda: check_adminer(url))
+        yield Check("adminer", "web page", partial(check_adminer, url), "" if is_here() else "it is the engine's machine's alone")
 
 
-def report(results: Sequence[Result]) -> tuple[str, int]:
-    """The table with a closing line, and the exit status."""
-    rows = [(result.what, result.check, "ok" if result.ok else "FAILED", result.detail) for result in results]
-    failed = sum(not result.ok for result in results)
-    closing = f"{len(results)} checks, all ok" if not failed else f"{failed} of {len(results)} checks FAILED"
-    return f"{table(('part', 'check', 'result', 'what was found'), rows)}\n\n  {closing}", 1 if failed else 0
+def report(results: Sequence[Result]) -> int:
+    """Print the table with a closing line; the exit status."""
+    colours = {"ok": "", "FAILED": "red", "not checked": "yellow"}
+    rows = [(result.what, result.check, result.outcome, result.detail) for result in results]
+    table(("part", "check", "result", "what was found"), rows, [colours[result.outcome] for result in results])
+    failed = sum(result.outcome == "FAILED" for result in results)
+    print(f"\n  {len(results)} checks, all ok" if not failed else f"\n  {failed} of {len(results)} checks FAILED")
+    return NOT_WELL if failed else 0
 
 
 def _make(check: Check, seconds: float) -> Result:
     """Make a check, again and again for some seconds where it fails."""
+    if check.away:
+        return Result(check.what, check.check, "not checked", check.away)
     end = time.monotonic() + seconds
     while True:
         try:
-            return Result(check.what, check.check, True, check.run())
+            return Result(check.what, check.check, "ok", check.run())
         except (CheckFailedError, SetupError) as error:
             detail = " ".join(str(error).split())
         except (KeyError, ValueError, StopIteration) as error:
             detail = f"an answer that was not expected: {type(error).__name__} {error}"
         if time.monotonic() >= end:
-            return Result(check.what, check.check, False, detail)
+            return Result(check.what, check.check, "FAILED", detail)
         time.sleep(1)

@@ -1,0 +1,143 @@
+"""What a run leaves that ended in the middle: Pulumi's lock, and the operations that it had begun.
+
+Both are Pulumi's to say. Nothing here goes by what a command of this project noted about itself, and only `unlock`, which a user has to
+ask for, takes a lock away. The lock also guards put_right(): it begins with a refresh, which Pulumi refuses while another run lives.
+"""
+
+import json
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from docker.models.containers import Container as Handle
+from docker.models.networks import Network
+
+from configs.names import LABEL_OWNER, PROJECT
+from ops.setup.console import SetupError, say
+from ops.stack.engine import CONTAINER_TYPE, client, engine_errors
+from ops.stack.stack import Stack, deployed
+from ops.stack.terminal import confirm
+
+_LABEL: Final = "Recovery"
+_NETWORK_TYPE: Final = "docker:index/network:Network"
+#: What a container may take to end in good order.
+_GRACE_SECONDS: Final = 60
+
+
+def said_pending(pending: Iterable[Mapping[str, Any]]) -> str:
+    """What an earlier run had begun and did not end, in a line; empty where there is nothing."""
+    begun = [f"{one.get('type')} {str((one.get('resource') or {}).get('urn')).rpartition('::')[2]}" for one in pending]
+    return f"an earlier run ended in the middle ({', '.join(sorted(begun))})" if begun else ""
+
+
+def put_right(stack: Stack) -> None:
+    """Make a stack whose last run ended in the middle ready for the next `pulumi up` or `destroy`. Refreshes its state.
+
+    What the run was making when it ended may exist on the engine without being known to the state: it is removed, and made again by the
+    next run. Never a volume: making one that exists does no harm.
+
+    Raises:
+        SetupError: that run still lives (Pulumi's lock says so), or the refresh failed.
+    """
+    pending = stack.pending
+    say(_LABEL, f"{said_pending(pending)}: putting that right first")
+    # Takes Pulumi's lock: while another run lives, everything ends here.
+    status = stack.run("refresh", "--yes", "--skip-preview", "--clear-pending-creates", "--suppress-outputs")
+    if status != 0:
+        raise SetupError(
+            f"`pulumi refresh` failed (exit status {status}); what it says is above. If it says that the stack is locked: wait for that run, "
+            f"or, where it has died, `./orthanc-stack unlock {stack.name}`."
+        )
+    held = stack.held()
+    known = {*held.containers.values(), *(str(one.get("id")) for one in stack.resources if one.get("type") == _NETWORK_TYPE)}
+    _remove(half_made(pending, held.owner, known))
+
+
+def half_made(pending: Iterable[Mapping[str, Any]], owner: str, known: set[str]) -> list[Handle | Network]:
+    """What a run of this state was making when it ended: containers, then networks, since one in use cannot be removed.
+
+    On the same engine may be a stack of the same name that another checkout made: what has not this state's owner is not ours.
+
+    Args:
+        pending: the state's pending operations.
+        owner: the identifier that the state gives to what it makes; empty where it has made nothing.
+        known: the identifiers of what the state knows all the same.
+    """
+    wanted: dict[str, set[str]] = {CONTAINER_TYPE: set(), _NETWORK_TYPE: set()}
+    for operation in pending:
+        resource = operation.get("resource") or {}
+        if operation.get("type") == "creating" and resource.get("type") in wanted:
+            wanted[resource["type"]].add(str((resource.get("inputs") or {}).get("name")))
+    if not owner or not any(wanted.values()):
+        return []
+    ours = {"label": f"{LABEL_OWNER}={owner}"}
+    with engine_errors():
+        found: list[Handle | Network] = [*client().containers.list(all=True, filters=ours, ignore_removed=True)]
+        found = [one for one in found if one.name in wanted[CONTAINER_TYPE]]
+        found += [one for one in client().networks.list(filters=ours) if one.name in wanted[_NETWORK_TYPE]]
+    return [one for one in found if one.id not in known]
+
+
+def _remove(things: Iterable[Handle | Network]) -> None:
+    """Remove containers, each stopped as it wants to be stopped, and networks."""
+    for thing in things:
+        with engine_errors():
+            if isinstance(thing, Handle):
+                thing.stop(timeout=_GRACE_SECONDS)
+            thing.remove()
+        say(_LABEL, f"removed {thing.name}, which was not made to its end")
+
+
+def unlock(name: str, *, yes: bool) -> int:
+    """Take away the lock of a run that died; the exit status.
+
+    Args:
+        name: the stack's name.
+        yes: do not ask for it again.
+
+    Raises:
+        SetupError: the run still lives, as far as can be seen from here.
+    """
+    stack = deployed(name, engine=False)
+    folder = stack.tools.state.folder
+    locks = holders(folder, stack.short) if folder else []
+    for lock in locks:
+        if _lives(lock):
+            raise SetupError(
+                f"nothing was touched: the run that holds the lock (process {lock['pid']} of {lock['username']}) is at work on this machine. "
+                f"Let it finish, or stop it (kill -INT {lock['pid']})."
+            )
+    for lock in locks:
+        say("Lock", f"of process {lock['pid']} of {lock['username']} on {lock['hostname']}, since {lock['timestamp']}")
+    if not yes:
+        confirm(stack.name, "This takes the stack's lock away. While a run lives, two would change the stack at once.", "unlock")
+    stack.ask("cancel", "--yes")
+    say("Unlock", f"done; `./orthanc-stack up {name}` puts right what that run has left")
+    return 0
+
+
+def holders(folder: Path, short: str) -> list[dict[str, Any]]:
+    """The locks of a stack in a backend on this machine's disk: pid, username, hostname, timestamp (Pulumi's backend/diy/lock.go)."""
+    found = []
+    for file in sorted((folder / "locks" / "organization" / PROJECT / short).glob("*.json")):
+        with suppress(OSError, ValueError):
+            found.append({"pid": 0, "username": "?", "hostname": "?", "timestamp": "?", **json.loads(file.read_text())})
+    return found
+
+
+def _lives(lock: Mapping[str, Any]) -> bool:
+    """Whether a lock's process is one of this machine, and is Pulumi; where the system does not tell its name, any will do."""
+    if lock["hostname"] != socket.gethostname() or not int(lock["pid"]):
+        return False
+    try:
+        os.kill(int(lock["pid"]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    with suppress(OSError):
+        return Path(f"/proc/{int(lock['pid'])}/comm").read_text().startswith("pulumi")
+    return True

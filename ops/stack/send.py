@@ -1,0 +1,133 @@
+"""`send`: uploads a folder of images to a node, with progress, and says what was refused and why."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from configs.problems import nearest
+from ops.setup.console import SetupError
+from ops.stack.probes import CheckFailedError, Node, nodes_of, reason
+from ops.stack.stack import deployed
+from ops.stack.terminal import NOT_WELL, table
+
+#: At once: Orthanc takes uploads in parallel, and more of them wait for its index.
+_THREADS: Final = 4
+#: How often a file is tried where the node does not answer, or answers with a fault of its own (503 while its database starts).
+_TRIES: Final = 4
+_PAUSE_SECONDS: Final = 2.0
+#: An index of a medium, which is no image and is on every one.
+_NO_IMAGE: Final = frozenset({"DICOMDIR"})
+_MOST_LINES: Final = 30
+
+STORED, THERE, REFUSED = "stored", "there already", "refused"
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What became of a file.
+
+    Attributes:
+        file: the file.
+        outcome: STORED, THERE or REFUSED.
+        why: Orthanc's reason.
+    """
+
+    file: Path
+    outcome: str
+    why: str = ""
+
+
+def send(name: str, node_name: str, folder: Path) -> int:
+    """Upload each file of a folder and of those in it; 0, or NOT_WELL where one was refused.
+
+    Raises:
+        SetupError: there is no such node, or no file.
+    """
+    nodes = {node.name: node for node in nodes_of(deployed(name, engine=False).outputs(show_secrets=True))}
+    if node_name not in nodes:
+        raise SetupError(f"the stack {name} has no node {node_name}.{nearest(node_name, nodes)} There are: {', '.join(nodes)}.")
+    files = sorted(images_in(folder))
+    if not files:
+        raise SetupError(f"{folder} holds no file to send: neither it nor a folder in it.")
+    sent = upload(nodes[node_name], files)
+    counted = Counter(one.outcome for one in sent)
+    print(f"  {node_name}: " + ", ".join(f"{counted[outcome]} {outcome}" for outcome in (STORED, THERE, REFUSED)))
+    refused = [one for one in sent if one.outcome == REFUSED]
+    if refused:
+        print()
+        table(("refused", "why"), [(str(one.file), one.why) for one in refused[:_MOST_LINES]])
+        if len(refused) > _MOST_LINES:
+            print(f"  and {len(refused) - _MOST_LINES} more")
+    return NOT_WELL if refused else 0
+
+
+def images_in(folder: Path) -> Iterator[Path]:
+    """The files below a folder that may be images: all but hidden ones and DICOMDIR. A single file stands for itself.
+
+    Raises:
+        SetupError: there is no such folder, or it cannot be read.
+    """
+    if folder.is_file():
+        yield folder
+        return
+    if not folder.is_dir():
+        raise SetupError(f"there is no folder {folder}.")
+    try:
+        for file in folder.rglob("*"):
+            if file.is_file() and file.name not in _NO_IMAGE and not any(part.startswith(".") for part in file.relative_to(folder).parts):
+                yield file
+    except OSError as error:
+        raise SetupError(f"{folder} cannot be read: {error}") from error
+
+
+def upload(node: Node, files: list[Path]) -> list[Sent]:
+    """Upload files, some at once, with a bar on a terminal; what became of each, in their order."""
+    columns = TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar, ThreadPoolExecutor(_THREADS) as threads:
+        task = bar.add_task(f"sending to {node.name}", total=len(files))
+
+        def one(file: Path) -> Sent:
+            sent = _upload(node, file)
+            bar.advance(task)
+            return sent
+
+        return list(threads.map(one, files))
+
+
+def _upload(node: Node, file: Path) -> Sent:
+    why = ""
+    for attempt in range(_TRIES):
+        if attempt:
+            time.sleep(_PAUSE_SECONDS * attempt)
+        try:
+            reply = node.ask("/instances", node.login, file.read_bytes())
+        except CheckFailedError as error:
+            why = str(error)
+            continue
+        except OSError as error:
+            return Sent(file, REFUSED, f"cannot be read: {error.strerror}")
+        if reply.status_code < 500:
+            break
+        why = f"{reply.status_code}: {reason(reply)}"
+    else:
+        return Sent(file, REFUSED, why)
+    if reply.status_code != 200:
+        return Sent(file, REFUSED, f"{reply.status_code}: {reason(reply)}")
+    return _told(file, reply.json())
+
+
+def _told(file: Path, said: object) -> Sent:
+    """What Orthanc's answer means: an object for an image, a list of them for a ZIP archive of images."""
+    states = [str(one.get("Status")) for one in (said if isinstance(said, list) else [said]) if isinstance(one, dict)]
+    if states and all(state == "AlreadyStored" for state in states):
+        return Sent(file, THERE)
+    if bad := [state for state in states if state not in ("Success", "AlreadyStored")] or (["an empty answer"] if not states else []):
+        return Sent(file, REFUSED, bad[0])
+    return Sent(file, STORED)
