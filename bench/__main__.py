@@ -19,10 +19,7 @@ from bench.session import BenchError, Session, session
 from configs.loader import load_stack_file
 from configs.problems import SettingsError
 from ops.setup.console import SetupError
-from ops.setup.prepare import Tools
-from ops.setup.stack_images import ensure_images
-from ops.setup.state import State
-from ops.stack.containers import docker_runner
+from ops.setup.images import ensure_images
 
 _SUITES: Final[dict[str, Callable[[Session, int], None]]] = {
     "deploy": deploy.measure,
@@ -61,7 +58,7 @@ def main() -> int:
 
 
 def _measure(suites: Sequence[str], runs: int, short: Path | None) -> None:
-    ensure_images(load_stack_file("dev"), Tools(Path("pulumi"), State("", ""), ("docker",)), docker_runner(("docker",)))
+    ensure_images(load_stack_file("dev"))
     with session(short) as this:
         _, version = find_compose()
         print(f"  docker compose {version}", flush=True)

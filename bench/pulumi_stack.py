@@ -81,7 +81,7 @@ def dev_settings(session: Session, *, tls: bool = False) -> dict[str, Any]:
     """
     config = yaml.safe_load((ROOT / "Pulumi.dev.yaml").read_text(encoding="utf-8"))["config"]
     settings = {key.partition(":")[2]: value for key, value in config.items()}
-    # Secrets that `make up` put there are the user's stack's.
+    # Secrets that `./orthanc-stack up STACK` put there are the user's stack's.
     settings = {key: value for key, value in settings.items() if is_setting(key)}
     for node in settings["nodes"]:
         node["httpPort"], node["dicomPort"] = session.free_port(), session.free_port()

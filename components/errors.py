@@ -23,9 +23,9 @@ _HINTS = {
     "port is already allocated": _PORT_TAKEN,
     "address already in use": _PORT_TAKEN,
     "is already in use by container": (
-        "A container of this name exists that this stack's state does not hold, and it is left alone. If an interrupted run left it, `make "
-        "up` removes it. If another checkout or login made it, it belongs to another stack: use that stack's state (the same `pulumi "
-        "login`, or a copy of its .pulumi-state/), or rename this stack."
+        "A container of this name exists that this stack's state does not hold, and it is left alone. If an interrupted run left it, "
+        "`./orthanc-stack up` removes it. If another checkout or login made it, it belongs to another stack: use that stack's state (the "
+        "same `pulumi login`, or a copy of its .pulumi-state/), or rename this stack."
     ),
     "healthy state": (
         "The container was not healthy within its startTimeout. Its log, above, says why; docker inspect shows its health check. If it is "
@@ -37,7 +37,7 @@ _HINTS = {
     "predefined address pools have been fully subnetted": _NO_RANGE,  # newer engines
     "unable to pull image": (
         "No registry gave the image and the engine does not hold it. Correct images.* in the stack file, or build the images here: "
-        "images.source: local, and make images."
+        "images.source: local, and ./orthanc-stack images STACK."
     ),
 }
 

@@ -29,12 +29,13 @@ _READ_PAUSE_SECONDS = 0.1
 
 _WHOSE = """It may hold patients' images, and is left alone.
       - This very stack, deployed from another checkout or login: use its state, by the same `pulumi login` or a copy of its .pulumi-state/.
-      - Another stack: give this one, or its node, another name.
+      - Another stack's: copy this stack file to another name; or, if this node was never deployed, give it another name.
       - Its state is lost, and nothing else uses it: take it over, by orthanc-stack:adopt: [{volume}] in the stack file, for
         as long as it is used."""
 _LOST = """Its images are lost unless there is a backup: restore that first, into a volume of
-      that name and with its labels (`make drift` shows what is missing). To go on without them, have the state forget it, then deploy:
-          eval "$(make -s env STACK=…)"      and      pulumi refresh"""
+      that name and with its labels (`./orthanc-stack drift STACK` shows what is missing). To go on without them, let the state
+      forget it, then deploy:
+          eval "$(./orthanc-stack env STACK)"      and      pulumi refresh"""
 #: Why a node, or the database, must not use its volume.
 _GONE = f"had the volume {{volume}}, which is gone from the engine. {_LOST}"
 _MADE_ANEW = f"had the volume {{volume}}, which is gone; one of that name was made anew. {_LOST}"
@@ -197,11 +198,11 @@ def check(parts: Parts, situation: Situation, docker: Sequence[str]) -> list[Pro
     """What does not fit between a stack file and the machine that it is for."""
     engine = situation.engine
     if not engine.reachable:
-        hint = "Start it (or: make up), or point DOCKER_HOST or docker:host to the one to use."
+        hint = "Start it (or: ./orthanc-stack up STACK), or point DOCKER_HOST or docker:host to the one to use."
         return [Problem("the Docker engine", f"is not reached: {engine.error}\n      {hint}")]
     problems = list(_owners(situation, docker)) or list(_formats(situation))
     if situation.settings.images.source == "local" and (missing := sorted(set(candidates()) - engine.images)):
-        message = f"needs images that the engine does not hold: {', '.join(missing)}. Build them: make images"
+        message = f"needs images that the engine does not hold: {', '.join(missing)}. Build them: ./orthanc-stack images STACK"
         problems.append(Problem("images.source", message, "local"))
     if engine.local:
         problems += [problem for port in host_ports(parts) if port.port not in engine.ports and (problem := _try_port(port))]

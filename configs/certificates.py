@@ -45,7 +45,8 @@ def with_certificates(loaded: "Loaded", config: Mapping[str, str], stack: str, n
         certificates[party.name] = Certificate(chain, trust, f"{end:%Y-%m-%d}", *prints)
         if now <= end < now + WARNED_BEFORE:
             warnings.append(
-                f"{party.name}: its certificate ends on {end:%Y-%m-%d}, and then this stack is refused. Renew it: make certs STACK={stack}"
+                f"{party.name}: its certificate ends on {end:%Y-%m-%d}, and then this stack is refused. Renew it: "
+                f"./orthanc-stack certs {stack}"
             )
     return replace(loaded, certificates=certificates, authority=config.get(CA_CERTIFICATE, ""), warnings=tuple(warnings))
 
@@ -60,7 +61,7 @@ def check_certificates(settings: StackSettings, config: Mapping[str, str], stack
         wanted = pems if party.outside else [*pems, private_key_key(party.name)]
         if missing := sorted(key for key in wanted if key not in config):
             others = f", with {' and '.join(missing[1:])}" if missing[1:] else ""
-            how = f"Make it: make certs STACK={stack}   (docs/tls.md says how to give one of your own)"
+            how = f"Make it: ./orthanc-stack certs {stack}   (docs/tls.md says how to give one of your own)"
             yield Problem(missing[0], f"is missing{others}: {party.name} speaks TLS. {how}")
         elif unread := [key for key in pems if not load_chain(config[key])]:
             for key in unread:
@@ -90,7 +91,7 @@ def _dns_names(certificate: x509.Certificate) -> list[str]:
 
 def _not_valid_now(keys: list[str], config: Mapping[str, str], stack: str, now: datetime) -> Iterator[Problem]:
     """The certificates of a party that are not valid now."""
-    renew = f"Renew it: make certs STACK={stack}; then make up STACK={stack}. One of your own: set {' and '.join(keys)} anew."
+    renew = f"Renew it: ./orthanc-stack certs {stack}; then ./orthanc-stack up {stack}. One of your own: set {' and '.join(keys)} anew."
     for key, one in [(pem, one) for pem in keys for one in load_chain(config[pem])]:
         subject, begin, end = one.subject.rfc4514_string(), one.not_valid_before_utc, one.not_valid_after_utc
         if end < now:

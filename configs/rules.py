@@ -91,7 +91,8 @@ def _links(parts: Parts) -> Iterator[Problem]:
             elif target in before:
                 reason = "stands in the list twice; leave one out."
             elif same := [other for other in before if names.record_number(other) == names.record_number(target)]:
-                reason = f"has by chance the same record number as {same[0]}: give one of the two another name."
+                how = "give the one that was never deployed another name (a node that runs loses its images with its name)."
+                reason = f"has by chance the same record number as {same[0]}: {how}"
             elif target in modalities and target not in parts.node_names and node.name not in modalities[target].nodes:
                 reason = f"is a modality that does not know this node: add {node.name} to its `nodes`."
             if reason:
@@ -202,9 +203,7 @@ def _tls(parts: Parts) -> Iterator[Problem]:
         closed = [name for name in modality.nodes if name in tls and (modality.allow or (modality.name, name) in waiting)]
         if closed and not modality.tls:
             reason = f"is not true, and {visible(', '.join(closed))} takes connections by TLS only"
-            how = (
-                "Set it, where the device can (make certs makes its certificate); else let it send to a node with tls: false that forwards."
-            )
+            how = "Set it, where the device can; `./orthanc-stack certs` makes its certificate. Else let it send to a node without TLS."
             yield Problem(f"modalities[{i}].tls", f"{reason}. {how}", False)
 
 

@@ -129,7 +129,7 @@ def linked_with(node: NodeSettings, settings: StackSettings) -> list[NodeSetting
 
 def how_to_set(key: str) -> str:
     """The commands that set a secret."""
-    return f"Set it: pulumi config set --secret {key}   (or all that are missing, to random values: make secrets)"
+    return f"Set it: pulumi config set --secret {key}   (or all that are missing, to random values: ./orthanc-stack secrets STACK)"
 
 
 def check_secret(key: str, value: str | None, *, encrypted: bool, strict: bool) -> Problem | None:

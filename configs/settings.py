@@ -179,8 +179,8 @@ class NodeSettings(Settings):
     """whether the node speaks TLS only: HTTPS, and DICOM TLS with a certificate on both sides. true or false; true in prod and false in dev
     when left out. docs/tls.md says how its certificate is made, or given."""
     tls_names: Annotated[tuple[Host, ...], FromList, Distinct, Field(max_length=32)] = ()
-    """host names and IP addresses that the node is reached by from outside, besides `bind` and localhost: `make certs` makes its
-    certificate for them, too."""
+    """host names and IP addresses that the node is reached by from outside, besides `bind` and localhost: `./orthanc-stack certs STACK`
+    makes its certificate for them, too."""
     memory: Memory = 2048
     """MiB that the node's container may use, 256 to 1048576, without swap; beyond it, it is killed and started again. docs/containers.md
     says how to size it."""
@@ -227,7 +227,7 @@ class ModalitySettings(Settings):
     nodes: Annotated[tuple[str, ...], FromList, Distinct, Field(min_length=1, max_length=MAX_NODES)]
     """the names of the nodes that know the device; all others refuse it."""
     tls: bool = False
-    """whether the device speaks DICOM TLS, with a certificate of its own, which `make certs` makes: true or false."""
+    """whether the device speaks DICOM TLS, with a certificate of its own, which `./orthanc-stack certs STACK` makes: true or false."""
     allow: Annotated[tuple[Annotated[Operation, Field(strict=False)], ...], FromList, Distinct] = (Operation.ECHO,)
     """what the device may ask of those nodes: any of echo, store, find, get, move, worklist, and commit (storage commitment); each must be
     named. A device that a node forwards to may also echo, and report what it has committed to storage."""

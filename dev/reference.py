@@ -1,6 +1,6 @@
 """The reference pages, made from the models: docs/settings.md, docs/settings.schema.json, docs/wrong-stack-files.md.
 
-``make docs`` writes them; a test compares what is written with what the models say.
+``./orthanc-stack dev docs`` writes them; a test compares what is written with what the models say.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def _settings_page() -> str:
         "# Settings",
         "",
         f"What a stack file (`Pulumi.<stack>.yaml`) may say, under `config:`, each key with the prefix `{PROJECT}:`.",
-        "Made from `configs/settings.py` by `make docs`; [settings.schema.json](settings.schema.json) is the same as JSON Schema, of the",
-        "keys without the prefix. A key that is not here is refused. Secrets are not settings: see the README.",
+        "Made from `configs/settings.py` by `./orthanc-stack dev docs`; [settings.schema.json](settings.schema.json) is the same as JSON",
+        "Schema, of the keys without the prefix. A key that is not here is refused. Secrets are not settings: see the README.",
         "",
     ]
     for title, model in _models(StackSettings, "The stack"):
@@ -152,8 +152,8 @@ def _wrong_page() -> str:
     lines = [
         "# Wrong stack files, and what each prints",
         "",
-        "Made from `tests/wrong/` by `make docs`; a test keeps it current. What can only be seen on the machine (a missing secret, a port",
-        "that something else holds, a volume of another PostgreSQL) is said in the same form.",
+        "Made from `tests/wrong/` by `./orthanc-stack dev docs`; a test keeps it current. What can only be seen on the machine (a missing",
+        "secret, a port that something else holds, a volume of another PostgreSQL) is said in the same form.",
         "",
     ]
     for path, why, printed in wrong_stack_files():

@@ -1,9 +1,7 @@
-"""`make test` and `make test-slow`: the set-up, then one run of pytest over the tests of that size, with counts by tier."""
+"""`dev test`, with `--slow` or without: the set-up, then one run of pytest over the tests of that size, with counts by tier."""
 
 from __future__ import annotations
 
-import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -17,10 +15,9 @@ from typing import Final
 from configs.loader import load_stack_file
 from ops.setup import apt
 from ops.setup.console import ROOT, SetupError, say
+from ops.setup.images import ensure_images
 from ops.setup.prepare import prepare
-from ops.setup.stack_images import ensure_images
-from ops.stack.containers import docker_runner
-from ops.stack.table import table
+from ops.stack.terminal import drawn
 
 #: The folders of tests/.
 TIERS: Final = ("unit", "program", "toolchain", "contract", "stack", "faults", "bench")
@@ -34,34 +31,34 @@ _SIDE_BY_SIDE: Final = ("-n", "2", "--no-loadscope-reorder", "--max-worker-resta
 _NO_TESTS_COLLECTED: Final = 5
 
 
-def run_tests(stack: str, size: str, tiers: Sequence[str] = TIERS) -> int:
+def run_tests(stack: str, size: str, tiers: Sequence[str] = TIERS, pytest_arguments: Sequence[str] = ()) -> int:
     """Run the tests of a size; the exit status.
 
     Args:
         stack: the stack whose stack file says where images come from.
         size: which of SIZES.
         tiers: which of TIERS.
+        pytest_arguments: pytest's own, which have the last word.
 
     Raises:
         SetupError: there is no such tier, or the set-up fails.
     """
     if unknown := [tier for tier in tiers if tier not in TIERS]:
-        raise SetupError(f"there is no tier {', '.join(unknown)}: TIERS may hold {', '.join(TIERS)}.")
+        raise SetupError(f"there is no tier {', '.join(unknown)}: there are {', '.join(TIERS)}.")
     results = ROOT / "artifacts" / f"{size}.xml"
     results.parent.mkdir(exist_ok=True)
     results.unlink(missing_ok=True)
     with_docker = not _WITHOUT_DOCKER.issuperset(tiers)
     # The tests bring a state backend of their own: the user's stacks are not theirs to see.
-    tools = prepare(stack, engine=with_docker, state=False)
+    prepare(stack, engine=with_docker, state=False)
     if with_docker:
-        ensure_images(load_stack_file(stack), tools, docker_runner(tools.docker))
+        ensure_images(load_stack_file(stack))
         _ensure_packages()
     folders = [f"tests/{tier}" for tier in tiers]
     options = ["-q", "-m", SIZES[size], *_SIDE_BY_SIDE, "--durations=20", f"--junitxml={results}"]
     print(flush=True)
     started = time.monotonic()
-    # PYTEST_ARGS has the last word: `make test PYTEST_ARGS="-x -n 0"`.
-    command = [sys.executable, "-m", "pytest", *folders, *options, *shlex.split(os.environ.get("PYTEST_ARGS", ""))]
+    command = [sys.executable, "-m", "pytest", *folders, *options, *pytest_arguments]
     with subprocess.Popen(command, cwd=ROOT) as pytest:
         try:
             status = pytest.wait()
@@ -104,7 +101,7 @@ def report(found: Mapping[tuple[str, str], float], seconds: float) -> tuple[str,
     numbers["all"] = [sum(column) for column in zip([0.0] * 4, *numbers.values(), strict=True)]
     rows = [(tier, *(f"{count:.0f}" for count in counts), f"{spent:.0f} s") for tier, (*counts, spent) in numbers.items()]
     passed, failed = map(int, numbers["all"][:2])
-    text = table(("tier", *outcomes, "time of its tests"), rows)
+    text = drawn(("tier", *outcomes, "time of its tests"), rows)
     return f"{text}\n\nAll of it took {seconds:.0f} s.\n{passed} passed, {failed} failed", bool(failed or not passed)
 
 

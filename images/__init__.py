@@ -77,7 +77,7 @@ def choose(settings: ImageSettings, held: Collection[str]) -> ImageChoice:
     Args:
         settings: the stack file's images.
         held: those of candidates() that the engine holds. "auto" means local if it holds them all: then somebody built them because no
-            registry answered (`make up` does), and a stack does not change over when one answers later.
+            registry answered (`./orthanc-stack up STACK` does), and a stack does not change over when one answers later.
     """
     local = settings.source == "local" or (settings.source == "auto" and set(candidates()) <= set(held))
     if local:

@@ -38,7 +38,9 @@ StackName = Annotated[
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for the stack's name.")]
 Json = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]
-Plan = Annotated[Path | None, typer.Option("--plan", help="Do what this plan of a preview says, and nothing else.", exists=True, dir_okay=False)]
+Plan = Annotated[
+    Path | None, typer.Option("--plan", help="Do what this plan of a preview says, and nothing else.", exists=True, dir_okay=False)
+]
 
 
 def _command(panel: str, group: typer.Typer = app, **settings: Any) -> Callable[[Callable[..., int]], Callable[..., None]]:
@@ -220,7 +222,9 @@ def certs(
 @_command(_SECRETS)
 def rotate(
     stack: StackName,
-    keys: Annotated[list[str] | None, typer.Argument(metavar="[KEY]...", help="The secrets: dbPassword.archive …", show_default=False)] = None,
+    keys: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY]...", help="The secrets: dbPassword.archive …", show_default=False)
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All that nobody outside of the stack has to be told of.")] = False,
 ) -> int:
     """Give secrets new random values on a running stack."""

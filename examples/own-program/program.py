@@ -23,7 +23,7 @@ config = pulumi.Config()
 #: The gateway's links. Each end gets more jobs and threads for them.
 LINKS = [LinkSettings(to="trial-a")]
 PASSWORD = config.require_secret("password")
-#: A registry's images, or those that `make images` builds from Debian's packages.
+#: A registry's images, or those that `./orthanc-stack images STACK` builds from Debian's packages.
 server_image = orthanc.image("orthanc", config.get("orthancImage") or local_image("orthanc")).image_id
 postgres_image = orthanc.image("postgres", config.get("postgresImage") or local_image("postgres")).image_id
 

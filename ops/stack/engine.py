@@ -5,7 +5,7 @@ import functools
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import docker
 from docker.errors import DockerException
@@ -109,9 +109,12 @@ class Container:
         """
         assert self.handle is not None
         with engine_errors():
-            status, (out, errors) = self.handle.exec_run(list(command), demux=True)
-        if status != 0:
-            raise SetupError(f"`{command[0]}` in {self.name} ended with status {status}: {(errors or b'').decode(errors='replace').strip()}")
+            done = self.handle.exec_run(list(command), demux=True)
+        out, errors = cast("tuple[bytes | None, bytes | None]", done.output)
+        if done.exit_code != 0:
+            raise SetupError(
+                f"`{command[0]}` in {self.name} ended with status {done.exit_code}: {(errors or b'').decode(errors='replace').strip()}"
+            )
         return (out or b"").decode(errors="replace")
 
 

@@ -98,7 +98,9 @@ def _forwarders(name: str) -> list[Container]:
     found = list_containers(stack.prefix, stack.held().containers.values())
     forwarders = [one for one in found if one.role == "forwarder"]
     if not forwarders:
-        raise SetupError(f"no forwarder of the stack {name} is on the engine: no node has forwardTo, or `./orthanc-stack up {name}` is due.")
+        raise SetupError(
+            f"no forwarder of the stack {name} is on the engine: no node has forwardTo, or `./orthanc-stack up {name}` is due."
+        )
     return forwarders
 
 

@@ -47,10 +47,7 @@ def put_right(stack: Stack) -> None:
     # Takes Pulumi's lock: while another run lives, everything ends here.
     status = stack.run("refresh", "--yes", "--skip-preview", "--clear-pending-creates", "--suppress-outputs")
     if status != 0:
-        raise SetupError(
-            f"`pulumi refresh` failed (exit status {status}); what it says is above. If it says that the stack is locked: wait for that run, "
-            f"or, where it has died, `./orthanc-stack unlock {stack.name}`."
-        )
+        raise stack.failure(f"what the earlier run on {stack.name} left is still there", status)
     held = stack.held()
     known = {*held.containers.values(), *(str(one.get("id")) for one in stack.resources if one.get("type") == _NETWORK_TYPE)}
     _remove(half_made(pending, held.owner, known))
@@ -73,7 +70,7 @@ def half_made(pending: Iterable[Mapping[str, Any]], owner: str, known: set[str])
             wanted[resource["type"]].add(str((resource.get("inputs") or {}).get("name")))
     if not owner or not any(wanted.values()):
         return []
-    ours = {"label": f"{LABEL_OWNER}={owner}"}
+    ours: dict[str, str | list[str] | bool] = {"label": f"{LABEL_OWNER}={owner}"}
     with engine_errors():
         found: list[Handle | Network] = [*client().containers.list(all=True, filters=ours, ignore_removed=True)]
         found = [one for one in found if one.name in wanted[CONTAINER_TYPE]]
@@ -107,7 +104,7 @@ def unlock(name: str, *, yes: bool) -> int:
     for lock in locks:
         if _lives(lock):
             raise SetupError(
-                f"nothing was touched: the run that holds the lock (process {lock['pid']} of {lock['username']}) is at work on this machine. "
+                f"nothing was touched: process {lock['pid']} of {lock['username']} holds the lock, and is at work on this machine. "
                 f"Let it finish, or stop it (kill -INT {lock['pid']})."
             )
     for lock in locks:

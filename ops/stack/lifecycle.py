@@ -65,10 +65,7 @@ def destroy(name: str, *, yes: bool) -> int:
         put_right(stack)
     status = stack.run("destroy", "--yes", "--skip-preview", *(["--exclude-protected"] if held.keeps_data or any(volumes.values()) else []))
     if status != 0:
-        raise SetupError(
-            f"the stack {name} is not gone: pulumi ended with exit status {status}; what it says is above.\n"
-            f"If it says that the stack is locked, and that run has died: `./orthanc-stack unlock {name}`."
-        )
+        raise stack.failure(f"the stack {name} is not gone", status)
     print()
     _say_what_is_left(stack)
     return 0

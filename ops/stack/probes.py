@@ -76,7 +76,7 @@ def nodes_of(outputs: Mapping[str, Any]) -> list[Node]:
         Node(
             name=name,
             aet=node["aet"],
-            url=node["httpUrl"],
+            url=str(node["httpUrl"]).rstrip("/"),
             forward_to=tuple(node.get("forwardTo") or ()),
             index=node["index"],
             database=node.get("indexDatabase"),

@@ -11,8 +11,8 @@ from configs.loader import load_stack_file
 from configs.names import PROJECT
 from configs.secrets import secret_keys
 from configs.settings import StackSettings
+from ops.setup.cache import lock
 from ops.setup.console import SetupError, say
-from ops.setup.go_build import lock
 from ops.setup.prepare import stack_config, stack_file
 from ops.stack.stack import Stack, opened
 
@@ -56,8 +56,8 @@ def require_secrets(stack: Stack, settings: StackSettings) -> None:
     """
     if missing := missing_keys(secret_keys(settings), stack_config(stack.name, stack.root)):
         raise SetupError(
-            f"{stack_file(stack.name).name} lacks secrets: {', '.join(missing)}. At a desk: `./orthanc-stack secrets {stack.name}` sets them "
-            "to random values; then commit the stack file."
+            f"{stack_file(stack.name).name} lacks secrets: {', '.join(missing)}. "
+            f"At a desk: `./orthanc-stack secrets {stack.name}` sets them to random values; then commit the stack file."
         )
 
 

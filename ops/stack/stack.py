@@ -61,6 +61,13 @@ class Stack:
         command = [str(self.tools.pulumi), *arguments, "--stack", self.name]
         return wait_through_interrupts(subprocess.Popen(command, cwd=self.root, env=os.environ | dict(env or {})))
 
+    def failure(self, what: str, status: int) -> SetupError:
+        """What to raise where run() ended with another status than 0."""
+        return SetupError(
+            f"{what}: pulumi ended with exit status {status}; what it says is above.\n"
+            f"If it says that the stack is locked: wait for that run, or, where it has died, `./orthanc-stack unlock {self.name}`."
+        )
+
     def exists(self) -> bool:
         """Whether the backend knows the stack.
 

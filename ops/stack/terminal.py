@@ -1,8 +1,9 @@
 """What is printed on the terminal as a table, and what is asked there."""
 
+import io
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TextIO
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -11,24 +12,38 @@ from rich.text import Text
 
 from ops.setup.console import SetupError
 
-
 #: The exit status of a command that did its work, and what it found is not well; 1 is for commands that failed.
 NOT_WELL: Final = 3
+#: Elsewhere than on a terminal, nothing is folded: a program may read it.
+_WIDE: Final = 400
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], colours: Sequence[str] = ()) -> None:
-    """Print a table, whose cells are text and no markup; elsewhere than on a terminal without colours, and never cut.
+    """Print a table, whose cells are text and no markup.
 
     Args:
         headers: the columns' titles.
         rows: the cells.
-        colours: the colour of each row; none where it is left out.
+        colours: the colour of each row on a terminal; none where it is left out.
     """
-    drawn = Table(*headers, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    _draw(headers, rows, colours, sys.stdout)
+
+
+def drawn(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as text."""
+    out = io.StringIO()
+    _draw(headers, rows, (), out)
+    return out.getvalue().rstrip("\n")
+
+
+def _draw(headers: Sequence[str], rows: Sequence[Sequence[str]], colours: Sequence[str], out: TextIO) -> None:
+    made = Table(*headers, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for i, row in enumerate(rows):
-        drawn.add_row(*(Text(cell, overflow="fold") for cell in row), style=colours[i] if colours else None)
-    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 400)
-    console.print(drawn)
+        made.add_row(*(Text(cell, overflow="fold") for cell in row), style=colours[i] if colours else None)
+    console = Console(file=out, highlight=False, width=None if out.isatty() else _WIDE)
+    with console.capture() as captured:
+        console.print(made)
+    out.writelines(f"  {line.rstrip()}\n" for line in captured.get().splitlines() if line.strip())
 
 
 def confirm(name: str, what: str, command: str) -> None:

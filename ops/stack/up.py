@@ -52,11 +52,8 @@ def up(name: str, plan: Path | None = None) -> int:
     with watching(stack):
         status = stack.run("up", "--yes", "--skip-preview", "--non-interactive", "--suppress-outputs", *POLICIES, *options)
     if status != 0:
-        hint = f" If something is not as planned, the stack has changed since: `./orthanc-stack preview {name} --save-plan`." if plan else ""
-        raise SetupError(
-            f"the stack {name} is not up: pulumi ended with exit status {status}; what it says is above.{hint}\n"
-            f"If it says that the stack is locked, and that run has died: `./orthanc-stack unlock {name}`."
-        )
+        hint = f" (not as planned? It has changed since: `./orthanc-stack preview {name} --save-plan`)" if plan else ""
+        raise stack.failure(f"the stack {name} is not up{hint}", status)
     outputs = stack.outputs(show_secrets=True)
     status = report(verify(stack, outputs))
     print()

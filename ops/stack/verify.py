@@ -10,7 +10,7 @@ from typing import Any, Final
 from configs.names import DB_HOST, forwarder_of
 from ops.setup.console import SetupError
 from ops.stack.engine import Container, amiss, is_here, list_containers
-from ops.stack.probes import CheckFailedError, Node, check_adminer, check_echo, check_forwarder, check_index, check_login, nodes_of
+from ops.stack.probes import CheckFailedError, check_adminer, check_echo, check_forwarder, check_index, check_login, nodes_of
 from ops.stack.stack import Stack, deployed
 from ops.stack.terminal import NOT_WELL, table
 

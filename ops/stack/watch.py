@@ -66,7 +66,7 @@ def _told(container: Container, stack: str) -> str:
             f"\n{container.part}: the container {container.name} ends and is started again, {container.restarts} times by now{how}. "
             "Its log ends:",
             *(f"    | {line}" for line in _log(container)),
-            f"    Waiting will not help: press Ctrl-C (again to end at once), correct what the log says, and run `./orthanc-stack up {stack}`.",
-            f"    The whole log: docker logs {container.name}\n",
+            "    Waiting will not help: press Ctrl-C (again to end at once), and correct what the log says; then",
+            f"    `./orthanc-stack up {stack}`. The whole log: docker logs {container.name}\n",
         ]
     )

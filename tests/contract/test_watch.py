@@ -1,4 +1,4 @@
-"""`make up` on an image that does not start: said within 20 s, while Pulumi goes on waiting."""
+"""`./orthanc-stack up STACK` on an image that does not start: said within 20 s, while Pulumi goes on waiting."""
 
 from __future__ import annotations
 
@@ -57,5 +57,5 @@ def test_a_node_that_does_not_start_is_told_while_pulumi_waits(
         up.wait(60)
     assert f"archive: the container {container} ends and is started again" in text
     assert "    | no licence" in text
-    assert f"make up STACK={stack}" in text
+    assert f"./orthanc-stack up {stack}" in text
     assert said.read_text().count("ends and is started again") == 1

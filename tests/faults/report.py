@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from bench.results import FOLDER
-from ops.stack.table import table
+from ops.stack.terminal import drawn
 from tests.faults.recovery import Episode
 
 _HEAD = ("fault", "times", "images meanwhile", "not recovered", "median s", "p95 s", "max s", "undisturbed median s")
@@ -91,7 +91,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def text(outcome: Outcome) -> str:
-    parts = [table(_HEAD, [_cells(row) for row in outcome.rows]), outcome.totals, "\n".join([*outcome.errors, *outcome.not_idle])]
+    parts = [drawn(_HEAD, [_cells(row) for row in outcome.rows]), outcome.totals, "\n".join([*outcome.errors, *outcome.not_idle])]
     return "\n\n".join(part for part in parts if part)
 
 

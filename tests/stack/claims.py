@@ -12,8 +12,7 @@ from pydicom.dataset import FileDataset
 from configs.secrets import is_private_key
 from images import local_image
 from ops.drift.command import look_for_drift
-from ops.stack.containers import docker_runner
-from ops.stack.table import table
+from ops.stack.terminal import drawn
 from ops.stack.verify import report, verify
 from tests.stack.dicom import PATIENT, as_file, ct_series, dataset_bytes
 from tests.stack.forwarding import ask_commitment, await_delivery
@@ -32,8 +31,9 @@ class TestDeployed:
     """It serves, a second deployment does nothing, and images go through it as they were sent."""
 
     def test_it_is_verified(self, stack: Stack) -> None:
-        text, status = report(verify(stack.outputs(), stack.prefix, docker_runner(["docker"])))
-        assert status == 0, text
+        with operated_on(stack) as operated:
+            results = verify(operated, stack.outputs())
+        assert report(results) == 0, results
         chosen = {docker("image", "inspect", "--format", "{{.Id}}", image) for image in _images(stack)}
         assert {docker("inspect", "--format", "{{.Image}}", one) for one in stack.containers().values()} == chosen
 
@@ -77,7 +77,7 @@ class TestSecrets:
         hits = {place: stack.secrets_in(text) for place, text in everything.items()}
         rows = [(place, str(len(text)), str(len(hits[place]))) for place, text in everything.items()]
         name = f"secrets-{stack.like}{'-upstream' if upstream(stack) else ''}.txt"
-        (artifacts / name).write_text(table(("place", "characters", "hits"), rows) + "\n")
+        (artifacts / name).write_text(drawn(("place", "characters", "hits"), rows) + "\n")
         # The registry's PostgreSQL has its password in its server's environment: tests/contract/README.md.
         known = {"/proc/1/environ": ["dbPassword"]} if upstream(stack) else {}
         assert {place: keys for place, keys in hits.items() if keys} == known

@@ -32,8 +32,8 @@ from configs.loader import parse
 from configs.secrets import CA_CERTIFICATE, certificate_key, is_certificate, is_private_key, private_key_key, secret_keys
 from images import candidates
 from ops.stack.authority import make
-from ops.stack.probes import opener_of
 from tests.stack.engine import PATIENCE_SECONDS, TEST_PORTS, Watch, docker, eventually, free_ports, need_pulumi
+from tests.stack.web import opener_of
 
 __all__ = ["ROOT", "Done", "Node", "Stack", "Watch", "copy_program", "docker", "eventually", "free_ports", "need_pulumi", "without_nodes"]
 
@@ -54,7 +54,7 @@ def copy_program(folder: Path, root: Path = ROOT) -> Path:
     # Pulumi.yaml and policy/PulumiPolicy.yaml both name the environment by its place beside the program.
     (folder / ".venv").symlink_to(sys.prefix)
     held = docker("images", "--format", "{{.Repository}}:{{.Tag}}").splitlines()
-    if set(candidates()) <= set(held):  # as `make up` decides where no registry answers; dev's "auto" decides it by itself
+    if set(candidates()) <= set(held):  # as `./orthanc-stack up STACK` decides where no registry answers; dev's "auto" decides it by itself
         production = folder / "Pulumi.prod.yaml"
         production.write_text(production.read_text().replace("source: registry", "source: local"))
     (folder / "state").mkdir()

@@ -48,7 +48,7 @@ class Reviewed:
         self.nodes: dict[int, str] = {}
 
     def preview(self, plan: Path | None = None) -> tuple[Report, Done]:
-        """The report of the stack file as it stands, as `make preview` makes it."""
+        """The report of the stack file as it stands, as `./orthanc-stack preview STACK` makes it."""
         self.stack.variable("PULUMI_DEBUG_COMMANDS", "true")
         with tempfile.TemporaryDirectory() as folder:
             log = Path(folder) / "events"

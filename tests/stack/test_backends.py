@@ -87,7 +87,7 @@ class Commands:
 
 
 def test_a_stack_lives_in_a_bucket(checkout: Path, stack: str, tmp_path: Path) -> None:
-    """From make up to make destroy: its state is in the bucket alone, its secrets are encrypted there, previews need no right to write."""
+    """From up to destroy: its state is in the bucket alone, its secrets are encrypted there, previews need no right to write."""
     bucket = tmp_path / "buckets" / s3.BUCKET / ".pulumi"
     state = bucket / "stacks" / names.PROJECT / f"{stack}.json"
     make = Commands(checkout, stack, **s3.LOGIN, PULUMI_CONFIG_PASSPHRASE="a passphrase of the tests")

@@ -1,4 +1,4 @@
-"""What somebody did by hand to a running stack, against what `make drift` reports; and what puts it right."""
+"""What somebody did by hand to a running stack, against what `./orthanc-stack drift STACK` reports; and what puts it right."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from configs.settings import ImageSettings
 from images import ROLES, candidates, choose
 from ops.drift import command
 from ops.setup.console import ROOT
-from ops.stack.table import table
+from ops.stack.terminal import drawn
 from tests.stack.engine import docker, free_ports
 from tests.stack.harness import Stack
 from tests.stack.sending import operated_on
@@ -173,7 +173,7 @@ def rounds(hands: Hands, artifacts: Path) -> list[Round]:
         for step, keys in one.expected.items()
         if keys
     ]
-    (artifacts / "drift-table.txt").write_text(table(("changed by hand", "reported"), rows) + "\n")
+    (artifacts / "drift-table.txt").write_text(drawn(("changed by hand", "reported"), rows) + "\n")
     return done
 
 

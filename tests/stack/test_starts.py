@@ -67,7 +67,7 @@ class TestAStartThatFailed:
     """S6: it is waited for, it stays a failure, and nothing ends it in the middle."""
 
     def test_it_goes_on_and_the_next_up_waits_for_it(self, lone: Stack) -> None:
-        """As `make up` does it, which refreshes after a run that did not end well: nothing is replaced."""
+        """As `./orthanc-stack up STACK` does it, which refreshes after a run that did not end well: nothing is replaced."""
         slow, _ = fail_a_start(lone, 61)
         again = lone.try_up()
         assert not again.ok, again.text

@@ -17,7 +17,7 @@ _made: dict[tuple[object, ...], authority.Made] = {}
 
 
 def certificates_for(settings: StackSettings) -> authority.Made:
-    """What `make certs` would make for a stack that has none, with shorter keys."""
+    """What `./orthanc-stack certs STACK` would make for a stack that has none, with shorter keys."""
     nodes = tuple((node.name, settings.bind_of(node), node.tls_names) for node in settings.nodes)
     parties = (parties_of(settings), nodes)
     if parties not in _made:

@@ -323,7 +323,7 @@ class TestReport:
     def test_what_make_up_puts_right_is_left_to_it(self, world: World) -> None:
         _state(_CLIENT, "exited")(world)
         world.containers.pop(_FORWARDER)
-        assert repair("dev", world.findings()) == ["make up STACK=dev"]
+        assert repair("dev", world.findings()) == ["./orthanc-stack up dev"]
 
     def test_what_a_refresh_does_not_see_is_replaced(self, world: World) -> None:
         world.file(_SCRIPT, b"-- anybody")

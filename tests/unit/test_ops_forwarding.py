@@ -1,19 +1,18 @@
-"""What `make status` makes of what forwarders say."""
+"""What `status` makes of what forwarders say."""
 
-from __future__ import annotations
-
-import io
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from ops.setup.console import SetupError
 from ops.stack import forwarding
-from ops.stack.containers import Container, Docker
+from ops.stack.engine import Container
 from ops.stack.forwarding import report
+from ops.stack.terminal import NOT_WELL
+from tests.unit.containers import container
 
 NOW = 1_800_000_000.0
 IDLE = {
@@ -35,9 +34,15 @@ def _iso(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(NOW + seconds))
 
 
-def _lines(*links: dict[str, Any], answers: bool = True) -> list[str]:
-    text = report([{"node": "client", "nodeAnswers": answers, "links": [IDLE | link for link in links]}], NOW)
-    return [" ".join(line.split()) for line in text.splitlines()]
+@pytest.fixture
+def lines(capsys: pytest.CaptureFixture[str]) -> Callable[..., list[str]]:
+    """The lines of the report of some links."""
+
+    def printed(*links: dict[str, Any], answers: bool = True) -> list[str]:
+        report([{"node": "client", "nodeAnswers": answers, "links": [IDLE | link for link in links]}], NOW)
+        return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+
+    return printed
 
 
 @pytest.mark.parametrize(
@@ -54,15 +59,15 @@ def _lines(*links: dict[str, Any], answers: bool = True) -> list[str]:
         ({}, False, "0 0 0 - - 0 - client does not answer"),
     ],
 )
-def test_a_link_is_a_line(link: dict[str, Any], answers: bool, line: str) -> None:
-    assert _lines(link, answers=answers)[2:] == [f"client -> server {line}"]
+def test_a_link_is_a_line(link: dict[str, Any], answers: bool, line: str, lines: Callable[..., list[str]]) -> None:
+    assert lines(link, answers=answers)[2:] == [f"client -> server {line}"]
 
 
-def test_links_are_sorted_and_images_set_aside_are_listed() -> None:
+def test_links_are_sorted_and_images_set_aside_are_listed(lines: Callable[..., list[str]]) -> None:
     aside = {"image": "abc", "reason": "refused", "tries": 3, "nextTry": _iso(86400)}
-    lines = _lines({"to": "server", "setAside": 1, "aside": [aside]}, {"to": "backup"})
-    assert [line.split()[2] for line in lines[2:4]] == ["backup", "server"]
-    assert lines[-1] == f"client -> server abc 3 {_iso(86400)} refused"
+    printed = lines({"to": "server", "setAside": 1, "aside": [aside]}, {"to": "backup"})
+    assert [line.split()[2] for line in printed[2:4]] == ["backup", "server"]
+    assert printed[-1] == f"client -> server abc 3 {_iso(86400)} refused"
 
 
 def test_json_is_json_alone_also_where_a_forwarder_does_not_answer(
@@ -70,18 +75,15 @@ def test_json_is_json_alone_also_where_a_forwarder_does_not_answer(
 ) -> None:
     said = {"node": "client", "nodeAnswers": True, "links": [IDLE]}
 
-    def docker(arguments: Sequence[str]) -> str:
-        if "dead" in arguments:
-            raise SetupError("it does not run")
-        return json.dumps(said)
+    class Forwarder(Container):
+        def run(self, _: Sequence[str]) -> str:
+            if self.part == "dead":
+                raise SetupError("it does not run")
+            return json.dumps(said)
 
-    def forwarders(_: str) -> tuple[Docker, list[Container]]:
-        print("  Docker     engine 20.10")  # as the set-up does
-        return docker, [Container(name, name, "forwarder", "running", "Up") for name in ("alive", "dead")]
-
-    monkeypatch.setattr(forwarding, "_forwarders", forwarders)
-    monkeypatch.setenv("JSON", "1")
-    out = io.StringIO()
-    assert forwarding.status("dev", out) == 1
-    assert json.loads(out.getvalue()) == [said]
-    assert "dead does not answer" in capsys.readouterr().err
+    found = [Forwarder(**vars(container(name, "forwarder"))) for name in ("alive", "dead")]
+    monkeypatch.setattr(forwarding, "_forwarders", lambda _: found)
+    assert forwarding.status("dev", as_json=True) == NOT_WELL
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == [said]
+    assert "orthanc-stack-dev-dead does not answer" in printed.err

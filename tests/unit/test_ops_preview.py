@@ -1,4 +1,4 @@
-"""What `make preview` runs and leaves behind, with a pulumi that tells what was recorded."""
+"""What `./orthanc-stack preview STACK` runs and leaves behind, with a pulumi that tells what was recorded."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from ops.stack.containers import Container
 
 from configs.problems import SettingsError
 from ops.preview import command
@@ -16,7 +17,6 @@ from ops.preview.command import Files, run
 from ops.setup.console import SetupError
 from ops.setup.prepare import Tools
 from ops.setup.state import State
-from ops.stack.containers import Container
 from ops.stack.stack import Stack
 from ops.stack.up import not_well, plan_file, refuse_unplanned
 from tests.unit.reports import recorded, report_of
@@ -127,7 +127,7 @@ def test_the_plan_of_up(tmp_path: Path) -> None:
     assert plan_file("") is None
     (tmp_path / "plan.json").write_text("{}")
     assert plan_file(str(tmp_path / "plan.json")) == tmp_path / "plan.json"
-    with pytest.raises(SetupError, match="make preview PLAN=1"):
+    with pytest.raises(SetupError, match="./orthanc-stack preview STACK PLAN=1"):
         plan_file(str(tmp_path / "other.json"))
 
 
@@ -154,7 +154,9 @@ def test_which_containers_of_a_state_do_not_serve(server: tuple[str, str] | None
 def test_a_plan_is_refused_where_something_has_to_be_put_right_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stack = Recorded(tmp_path)
     monkeypatch.setattr(stack, "export", lambda: STATE)
-    with pytest.raises(SetupError, match=r"s-db-roles is missing, s-server is missing: the plan p.json .* `make up STACK=dev` without"):
+    with pytest.raises(
+        SetupError, match=r"s-db-roles is missing, s-server is missing: the plan p.json .* `./orthanc-stack up dev` without"
+    ):
         refuse_unplanned(stack, lambda _: "", tmp_path / "p.json", interrupted=False)
     with pytest.raises(SetupError, match="did not end well"):
         refuse_unplanned(stack, lambda _: "", tmp_path / "p.json", interrupted=True)

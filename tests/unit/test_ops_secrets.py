@@ -1,9 +1,8 @@
-"""Secrets: random, only where they are missing, all or none, and on no command line; which ones `make rotate` takes for those meant."""
-
-from __future__ import annotations
+"""Secrets: random, only where they are missing, all or none, and on no command line; which ones `rotate` takes for those meant."""
 
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from ops.setup.console import SetupError
 from ops.setup.prepare import Tools
 from ops.setup.state import State
 from ops.stack import authority
-from ops.stack.rotate import all_keys, chosen, known_keys
-from ops.stack.secrets import missing_keys, random_secret, set_secrets
+from ops.stack.rotate import all_keys, checked, known_keys
+from ops.stack.secrets import ensure_secrets, missing_keys, random_secret, require_secrets, set_secrets
 from ops.stack.stack import Stack
 from tests.unit.pki import Authority
 from tests.unit.stacks import node, settings_of, stack
@@ -76,23 +75,30 @@ def test_when_one_cannot_be_set_the_stack_file_is_as_before(dev: Stack) -> None:
 KNOWN = ("dbPassword", "dbPassword.server", "userPassword.server.orthanc")
 
 
-@pytest.mark.parametrize(
-    ("said", "keys"),
-    [
-        ("dbPassword", ["dbPassword"]),
-        ("userPassword.server.orthanc dbPassword", ["dbPassword", "userPassword.server.orthanc"]),
-        ("dbPassword dbPassword", ["dbPassword"]),
-        ("all", list(KNOWN)),
-    ],
-)
-def test_keys_by_name_or_all(said: str, keys: list[str]) -> None:
-    assert chosen(said, (*KNOWN, "tlsKey.scanner"), KNOWN) == keys
+def test_keys_are_taken_once_in_a_stable_order() -> None:
+    assert checked(["userPassword.server.orthanc", "dbPassword", "dbPassword"], KNOWN) == ["dbPassword", "userPassword.server.orthanc"]
 
 
-@pytest.mark.parametrize("said", ["", " ", "dbPasword.server", "dbPassword dbpassword"])
-def test_nothing_is_rotated_that_was_not_named(said: str) -> None:
+@pytest.mark.parametrize("said", [[], ["dbPasword.server"], ["dbPassword", "dbpassword"]])
+def test_nothing_is_rotated_that_was_not_named(said: list[str]) -> None:
     with pytest.raises(SetupError, match=r"dbPassword, dbPassword\.server"):
-        chosen(said, KNOWN, KNOWN)
+        checked(said, KNOWN)
+
+
+def test_of_two_runs_at_once_the_second_takes_the_first_ones_secrets(dev: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(dev.root))
+    settings = settings_of(stack(node("a", index="sqlite"), node("b", 1, index="sqlite")))
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda _: ensure_secrets(dev, settings), range(2)))
+    set_keys = re.findall(r"^config set --secret (\S+)", (dev.root / "calls").read_text(), re.MULTILINE)
+    assert sorted(set_keys) == ["orthanc-stack:userPassword.a.orthanc", "orthanc-stack:userPassword.b.orthanc"]
+
+
+def test_a_pipeline_makes_no_secret_and_names_those_that_are_missing(dev: Stack) -> None:
+    before = (dev.root / "Pulumi.dev.yaml").read_bytes()
+    with pytest.raises(SetupError, match=r"lacks secrets: userPassword\.a\.orthanc\. .*`\./orthanc-stack secrets dev`"):
+        require_secrets(dev, settings_of(stack(node("a", index="sqlite"))))
+    assert (dev.root / "Pulumi.dev.yaml").read_bytes() == before
 
 
 def test_all_is_what_nobody_outside_has_to_be_told_of(monkeypatch: pytest.MonkeyPatch) -> None:

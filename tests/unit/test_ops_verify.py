@@ -1,6 +1,4 @@
-"""`make verify` against canned answers of a small web server: each check passes when it should and fails when it should."""
-
-from __future__ import annotations
+"""`verify` against canned answers of a small web server: each check passes when it should and fails when it should."""
 
 import base64
 import json
@@ -11,18 +9,20 @@ from typing import Any
 
 import pytest
 
+from configs.held import Held
 from ops.setup.console import SetupError
 from ops.stack import probes
 from ops.stack import verify as verification
-from ops.stack.containers import Docker
+from ops.stack.engine import Container
+from ops.stack.terminal import NOT_WELL
 from ops.stack.verify import Result, report, verify
+from tests.unit.containers import HEALTHY, PREFIX, STOPPED, container, in_state
 from tests.unit.servers import Answer, Request, serving
 
-PREFIX = "orthanc-stack-dev"
 PASSWORD = "Geheim1234567"
 POSTGRESQL = "/usr/share/orthanc/plugins/libOrthancPostgreSQLIndex.so"
-WELL = "Up 1 minute (healthy)"
 LOGIN_FORM = Answer(body=b'<select name="auth[driver]">')
+UNHEALTHY = {"state": "running", "health": "unhealthy"}
 ROLES = {"server": "node", "client": "node", "client-forwarder": "forwarder"}
 
 
@@ -32,21 +32,18 @@ class Canned:
 
     url: str = ""
     plugins: dict[str, str | None] = field(default_factory=lambda: {"server": POSTGRESQL, "client": None})
-    instances: list[int] = field(default_factory=lambda: [7])
-    rows: str = "7\n"
+    changes: list[int] = field(default_factory=lambda: [7])
+    in_database: str = "7\n"
     echo_status: dict[str, int] = field(default_factory=dict)
     open_to_anyone: bool = False
     password: str = PASSWORD
     adminer: Answer = LOGIN_FORM
-    statuses: dict[str, str] = field(
-        default_factory=lambda: {
-            **dict.fromkeys(("server", "client", "client-forwarder", "db", "adminer"), WELL),
-            "db-roles": "Exited (0) 1 minute ago",
-        }
-    )
+    deployed: tuple[str, ...] = ("adminer", "client", "client-forwarder", "db", "db-roles", "server")
+    states: dict[str, dict[str, Any]] = field(default_factory=lambda: {"db-roles": STOPPED})
     node_answers: list[bool] = field(default_factory=lambda: [False, True])
     echoes: list[str] = field(default_factory=list)
-    commands: list[list[str]] = field(default_factory=list)
+    commands: list[tuple[str, list[str]]] = field(default_factory=list)
+    looks: int = 0
 
     def answer(self, asked: Request) -> Answer:
         if asked.path == "/adminer":
@@ -58,25 +55,33 @@ class Canned:
         if rest == "system":
             return Answer(body=json.dumps({"DatabaseBackendPlugin": self.plugins[node]}).encode())
         if rest == "statistics":
-            return Answer(body=json.dumps({"CountInstances": _next(self.instances)}).encode())
+            return Answer(body=b'{"CountInstances": 5}')
+        if rest == "changes?last":
+            return Answer(body=json.dumps({"Last": _next(self.changes)}).encode())
         self.echoes.append(asked.path)
         status = self.echo_status.get(node, 200)
         return Answer(status, b"{}" if status == 200 else b'{"Details": "Peer aborted Association"}')
 
-    def docker(self, arguments: Sequence[str]) -> str:
-        self.commands.append(list(arguments))
-        if arguments[0] == "ps":
-            return "\n".join(self._line(name, status) for name, status in self.statuses.items() if status)
-        if arguments[-1] == "status":
-            links = [{"to": "server", "waiting": 1, "inFlight": 2, "setAside": 0}]
-            return json.dumps({"nodeAnswers": _next(self.node_answers), "links": links})
-        return self.rows
+    def containers(self, *_: object) -> list[Container]:
+        """What the engine holds of the stack."""
+        self.looks += 1
+        found = {part: self.states.get(part, HEALTHY) for part in self.deployed}
+        return [self._container(part, how) for part, how in found.items() if how]
 
-    @staticmethod
-    def _line(name: str, status: str) -> str:
-        state = "exited" if status.startswith("Exited") else "running"
-        labels = f"orthanc-stack.role={ROLES.get(name, name)}"
-        return json.dumps({"Names": f"{PREFIX}-{name}", "ID": name, "Labels": labels, "State": state, "Status": status})
+    def _container(self, part: str, how: dict[str, Any]) -> Container:
+        plain = container(part, ROLES.get(part, part), **how)
+        return Answering(**{**vars(plain), "handle": self})
+
+    @property
+    def resources(self) -> list[Any]:
+        """What the state holds of the stack."""
+        return [in_state(part, ROLES.get(part, part)) for part in self.deployed]
+
+    prefix = PREFIX
+
+    def held(self) -> Held:
+        """What the state holds, as far as it is asked for here."""
+        return Held()
 
     def outputs(self) -> dict[str, Any]:
         def node(name: str, **more: Any) -> dict[str, Any]:
@@ -92,10 +97,27 @@ class Canned:
             "adminerUrl": f"{self.url}/adminer",
         }
 
-    def failed(self, outputs: dict[str, Any] | None = None, docker: Docker | None = None, **more: float) -> dict[tuple[str, str], str]:
+    def results(self, outputs: dict[str, Any] | None = None, **more: float) -> list[Result]:
+        stack: Any = self
+        return verify(stack, outputs or self.outputs(), **more)
+
+    def failed(self, outputs: dict[str, Any] | None = None, **more: float) -> dict[tuple[str, str], str]:
         """What each check that fails says."""
-        results = verify(outputs or self.outputs(), PREFIX, docker or self.docker, **more)
-        return {(result.what, result.check): result.detail for result in results if not result.ok}
+        return {(one.what, one.check): one.detail for one in self.results(outputs, **more) if one.outcome == "FAILED"}
+
+
+class Answering(Container):
+    """A container in which commands are answered by the canned stack, which stands for its handle."""
+
+    def run(self, command: Sequence[str]) -> str:
+        canned: Any = self.handle
+        canned.commands.append((self.name, list(command)))
+        if command[-1] == "status":
+            links = [{"to": "server", "waiting": 1, "inFlight": 2, "setAside": 0}]
+            return json.dumps({"nodeAnswers": _next(canned.node_answers), "links": links})
+        if canned.in_database == "refused":
+            raise SetupError("`psql` ended with status 2: no such database")
+        return str(canned.in_database)
 
 
 def _next(answers: list[Any]) -> Any:
@@ -109,16 +131,17 @@ def canned(monkeypatch: pytest.MonkeyPatch) -> Iterator[Canned]:
     monkeypatch.setattr(verification, "_AGAIN_SECONDS", 0)
     monkeypatch.setattr(time, "sleep", lambda _: None)
     stack = Canned()
+    monkeypatch.setattr(verification, "list_containers", stack.containers)
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
     with serving(stack.answer) as stack.url:
         yield stack
 
 
 def test_a_stack_that_is_well_passes_every_check(canned: Canned) -> None:
-    results = verify(canned.outputs(), PREFIX, canned.docker)
-    assert [result for result in results if not result.ok] == []
-    containers = ["adminer", "client", "client-forwarder", "db", "db-roles", "server"]
+    results = canned.results()
+    assert [result for result in results if result.outcome != "ok"] == []
     assert [(result.what, result.check) for result in results] == [
-        *((f"{PREFIX}-{container}", "container") for container in containers),
+        *((f"{PREFIX}-{container}", "container") for container in canned.deployed),
         ("client", "login of orthanc"),
         ("server", "login of orthanc"),
         ("client", "C-ECHO to server"),
@@ -129,9 +152,9 @@ def test_a_stack_that_is_well_passes_every_check(canned: Canned) -> None:
         ("adminer", "web page"),
     ]
     assert next(result for result in results if result.check == "forwarder").detail == "to server: 3 on their way, 0 set aside"
-    # The rows are counted in the node's own database.
-    command = next(command for command in canned.commands if "psql" in command)
-    assert command[:4] == ["exec", "--user", "postgres", f"{PREFIX}-db"]
+    # The node's own database is asked.
+    where, command = next((where, command) for where, command in canned.commands if "psql" in command)
+    assert where == f"{PREFIX}-db"
     assert command[command.index("-d") + 1] == "orthanc_server"
     assert command[command.index("-h") + 1] == "/var/run/postgresql"
 
@@ -165,15 +188,16 @@ def test_a_link_is_tried_from_both_ends_and_one_to_a_modality_is_not_this_stacks
         ({"echo_status": {"client": 404}}, "client", "C-ECHO to server", "does not know server"),
         ({"plugins": {"server": None, "client": None}}, "server", "index", "is in SQLite"),
         ({"plugins": {"server": POSTGRESQL, "client": POSTGRESQL}}, "client", "index", "should be SQLite"),
-        ({"rows": "3\n"}, "server", "index", "holds 3 instances, the node says 7"),
-        ({"rows": "no number"}, "server", "index", "an answer that was not expected: ValueError"),
+        ({"in_database": "3\n"}, "server", "index", "ends at change 3, the node at 7"),
+        ({"in_database": "refused"}, "server", "index", "no such database"),
+        ({"in_database": "no number"}, "server", "index", "an answer that was not expected: ValueError"),
         ({"adminer": Answer(500, b"Fatal error")}, "adminer", "web page", "answers 500"),
         ({"adminer": Answer(200, b"It works!")}, "adminer", "web page", "login form"),
-        ({"statuses": {"client": "Up 1 minute (unhealthy)"}}, f"{PREFIX}-client", "container", f"docker logs --tail 30 {PREFIX}-client"),
-        ({"statuses": {"client-forwarder": "Up 1 minute (unhealthy)"}}, f"{PREFIX}-client-forwarder", "container", "unhealthy"),
-        ({"statuses": {"db": "Exited (0) 1 minute ago"}}, f"{PREFIX}-db", "container", "Exited (0)"),
-        ({"statuses": {"db-roles": "Exited (1) 1 minute ago"}}, f"{PREFIX}-db-roles", "container", "Exited (1)"),
-        ({"statuses": {"adminer": ""}}, f"{PREFIX}-adminer", "container", "there is none"),
+        ({"states": {"client": UNHEALTHY}}, f"{PREFIX}-client", "container", f"docker logs --tail 30 {PREFIX}-client"),
+        ({"states": {"client-forwarder": UNHEALTHY}}, f"{PREFIX}-client-forwarder", "container", "unhealthy"),
+        ({"states": {"db": STOPPED}}, f"{PREFIX}-db", "container", "exited, with exit status 0"),
+        ({"states": {"db-roles": {**STOPPED, "exit_status": 1}}}, f"{PREFIX}-db-roles", "container", "with exit status 1"),
+        ({"states": {"adminer": {}}}, f"{PREFIX}-adminer", "container", "there is none"),
     ],
 )
 def test_what_is_wrong_fails_its_check_with_a_reason(canned: Canned, wrong: dict[str, Any], part: str, check: str, reason: str) -> None:
@@ -182,18 +206,15 @@ def test_what_is_wrong_fails_its_check_with_a_reason(canned: Canned, wrong: dict
             getattr(canned, name).update(value)
         else:
             setattr(canned, name, value)
-    results = verify(canned.outputs(), PREFIX, canned.docker)
-    assert [
-        result.detail for result in results if reason in result.detail and (result.what, result.check, result.ok) == (part, check, False)
-    ]
-    text, status = report(results)
-    assert status == 1
-    assert "FAILED" in text
-    assert PASSWORD not in text
+    results = canned.results()
+    found = [result.detail for result in results if (result.what, result.check, result.outcome) == (part, check, "FAILED")]
+    assert any(reason in detail for detail in found), found
+    assert report(results) == NOT_WELL
+    assert not any(PASSWORD in result.detail for result in results)
 
 
-def test_an_image_that_arrives_meanwhile_is_no_failure(canned: Canned) -> None:
-    canned.instances = [5, 6, 6, 7, 7]
+def test_images_that_arrive_and_go_meanwhile_are_no_failure(canned: Canned) -> None:
+    canned.changes, canned.in_database = [1000, 1400], "1250\n"
     assert canned.failed() == {}
 
 
@@ -203,39 +224,41 @@ def test_a_node_that_does_not_answer_is_a_failed_check(canned: Canned) -> None:
     assert "no answer from http://127.0.0.1:1/system" in canned.failed(outputs)["server", "login of orthanc"]
 
 
-def test_an_engine_that_refuses_is_a_failed_check(canned: Canned) -> None:
-    def docker(arguments: Sequence[str]) -> str:
-        if arguments[0] == "exec":
-            raise SetupError("`docker exec` failed: no such database")
-        return canned.docker(arguments)
-
-    assert "no such database" in canned.failed(docker=docker)["server", "index"]
-
-
 def test_a_stack_without_database_adminer_and_links_needs_neither(canned: Canned) -> None:
     outputs = canned.outputs() | {"indexDb": None, "adminerUrl": None}
     outputs["nodes"]["client"]["forwardTo"] = []
-    canned.statuses = {"server": WELL, "client": WELL}
-    results = verify(outputs, PREFIX, canned.docker)
-    assert all(result.ok for result in results)
+    canned.deployed = ("client", "server")
+    outputs["nodes"]["server"].update(index="sqlite", indexDatabase=None)
+    canned.plugins["server"] = None
+    results = canned.results(outputs)
+    assert all(result.outcome == "ok" for result in results)
     assert {result.what for result in results} == {"server", "client", f"{PREFIX}-server", f"{PREFIX}-client"}
 
 
 def test_containers_that_start_are_waited_for_and_not_for_ever(canned: Canned, monkeypatch: pytest.MonkeyPatch) -> None:
-    canned.statuses["server"] = "Up 1 second (health: starting)"
-    assert "health: starting" in canned.failed(wait_seconds=0)[f"{PREFIX}-server", "container"]
-    monkeypatch.setattr(time, "sleep", lambda _: canned.statuses.update(server=WELL))
-    canned.commands.clear()
+    canned.states["server"] = {"state": "running", "health": "starting"}
+    assert "is still starting" in canned.failed(wait_seconds=0)[f"{PREFIX}-server", "container"]
+    monkeypatch.setattr(time, "sleep", lambda _: canned.states.pop("server", None))
+    canned.looks = 0
     assert canned.failed() == {}
-    assert [command[0] for command in canned.commands].count("ps") == 2
+    assert canned.looks == 2
 
 
-def test_the_table_says_what_became_of_each_check() -> None:
-    good, bad = Result("server", "index", True, "fine"), Result("adminer", "web page", False, "no answer")
-    text, status = report([good, bad])
-    assert status == 1
+def test_the_loopback_of_another_machine_is_not_asked_on_this_one(canned: Canned, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server of this test answers there, as another stack would."""
+    monkeypatch.setenv("DOCKER_HOST", "ssh://ops@archive.example")
+    canned.password = "Another1234567"  # so that each question would fail
+    results = canned.results()
+    assert {result.check for result in results if result.outcome == "ok"} == {"container", "forwarder"}
+    assert "verify there" in next(result.detail for result in results if result.check == "login of orthanc")
+    assert report(results) == 0
+
+
+def test_the_table_says_what_became_of_each_check(capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = Result("server", "index", "ok", "fine"), Result("adminer", "web page", "FAILED", "no answer")
+    assert report([good, bad]) == NOT_WELL
+    text = capsys.readouterr().out
     assert [line.split() for line in text.splitlines() if "adminer" in line] == [["adminer", "web", "page", "FAILED", "no", "answer"]]
     assert "1 of 2 checks FAILED" in text
-    text, status = report([good])
-    assert status == 0
-    assert "1 checks, all ok" in text
+    assert report([good]) == 0
+    assert "1 checks, all ok" in capsys.readouterr().out

@@ -181,7 +181,7 @@ def test_each_stack_has_volumes_of_its_own_and_keeps_them() -> None:
 
 def test_locally_built_images_that_are_not_there() -> None:
     raw = stack(node("a"), images={"source": "local"})
-    assert "make images" in only(checked(raw, Engine(images=frozenset(candidates()[:1])))).message
+    assert "./orthanc-stack images STACK" in only(checked(raw, Engine(images=frozenset(candidates()[:1])))).message
     assert checked(raw, Engine(images=frozenset(candidates()))) == []
 
 

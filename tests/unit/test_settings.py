@@ -388,7 +388,7 @@ def test_a_missing_stack_file_names_those_that_there_are() -> None:
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
 def test_reference_pages_are_current(page: Any) -> None:
-    assert pages()[page] == page.read_text(encoding="utf-8"), "run: make docs"
+    assert pages()[page] == page.read_text(encoding="utf-8"), "run: ./orthanc-stack dev docs"
 
 
 def test_every_wrong_stack_file_is_refused() -> None:

@@ -98,7 +98,7 @@ def with_another(held: dict[str, str], name: str = "archive", *, over: bool = Fa
 def test_what_is_missing_is_named_once_with_the_command() -> None:
     found = problems({})
     assert list(found) == ALL_KEYS
-    assert "make certs STACK=mixed" in found["tlsCertificate.archive"]
+    assert "./orthanc-stack certs mixed" in found["tlsCertificate.archive"]
     assert "tlsKey.archive" in found["tlsCertificate.archive"]
 
 
@@ -119,7 +119,7 @@ def test_a_preview_says_when_a_certificate_ends_and_warns_thirty_days_before(hel
     assert found["scanner"].chain == ""
     for days, warned in ((timedelta(), []), (61 * DAY, ["archive"]), (LIFE - 29 * DAY, OF_ITS_OWN), (LIFE - 31 * DAY, [])):
         assert [warning.partition(":")[0] for warning in loaded(NOW + days).warnings] == warned
-    assert "make certs STACK=mixed" in loaded(NOW + 61 * DAY).warnings[0]
+    assert "./orthanc-stack certs mixed" in loaded(NOW + 61 * DAY).warnings[0]
 
 
 def test_what_does_not_belong_together_is_refused(held: dict[str, str]) -> None:

@@ -85,7 +85,10 @@ def test_secrets_are_those_of_an_environment_and_the_token_of_one_step() -> None
         assert "github.token" not in yaml.safe_dump(content.get("env", {}))
         for step in content["steps"]:
             assert (
-                ("secrets." in yaml.safe_dump(step)) <= step["run"].startswith(("make preview ", "make up ", "make drift-check "))
+                ("secrets." in yaml.safe_dump(step))
+                <= step["run"].startswith(
+                    ("./orthanc-stack preview STACK ", "./orthanc-stack up STACK ", "./orthanc-stack drift STACK-check ")
+                )
                 if "run" in step
                 else True
             )
@@ -102,7 +105,7 @@ def test_a_stack_has_one_run_at_a_time() -> None:
     deploying = {
         content["concurrency"]["group"]: content["concurrency"]["cancel-in-progress"]
         for name, _, content in all_jobs()
-        if any("make up" in step.get("run", "") for step in content["steps"])
+        if any("./orthanc-stack up STACK" in step.get("run", "") for step in content["steps"])
     }
     assert deploying == {"stack-dev": False, "stack-prod": False}
 
@@ -134,7 +137,7 @@ def commands_in(text: str) -> set[str]:
 
 
 def test_every_command_is_one() -> None:
-    #: Made beside these: `make drift` itself.
+    #: Made beside these: `./orthanc-stack drift STACK` itself.
     known = set(COMMANDS) | {"drift"}
     called = set().union(*(commands_in(step.get("run", "")) for _, _, content in all_jobs() for step in content["steps"]))
     assert called <= known
@@ -161,4 +164,4 @@ def test_gitlabs_file_in_the_docs() -> None:
         assert set([job["extends"]] if "extends" in job else []) <= set(loaded)
         assert set(job.get("needs", ())) <= set(made)
         assert "rules" in job or "rules" in loaded[job["extends"]]
-    assert {job["resource_group"] for job in made.values() if "make up" in job["script"]} == {"stack-dev", "stack-prod"}
+    assert {job["resource_group"] for job in made.values() if "./orthanc-stack up STACK" in job["script"]} == {"stack-dev", "stack-prod"}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import FileDataset
 
-from ops.stack.table import table
+from ops.stack.terminal import drawn
 from tests.stack.dicom import as_file, ask_to_commit, ct_series, echo, find, get, move, store, worklist
 from tests.stack.forwarding import await_delivery
 from tests.stack.harness import Node, adminer_login
@@ -66,7 +66,7 @@ class TestCallers:
             done = {operation: does(node, caller, image) for operation, does in _OPERATIONS.items()}
             rows.append((name, caller, *("served" if done[operation] else "refused" for operation in _OPERATIONS)))
             wrong += [(name, caller, operation) for operation in _OPERATIONS if done[operation] is not (operation in may)]
-        (artifacts / "dimse.txt").write_text(table(("node", "caller", *_OPERATIONS), rows) + "\n")
+        (artifacts / "dimse.txt").write_text(drawn(("node", "caller", *_OPERATIONS), rows) + "\n")
         assert wrong == []
 
     @pytest.mark.parametrize("name", ["client", "server"])

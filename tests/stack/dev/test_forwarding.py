@@ -114,10 +114,11 @@ class TestWhatItSays:
     """Status, metrics and log, without a patient's data."""
 
     @pytest.mark.usefixtures("delivered")
-    def test_the_report_names_the_link(self, dev: Dev) -> None:
+    def test_the_report_names_the_link(self, dev: Dev, capsys: pytest.CaptureFixture[str]) -> None:
         eventually("nothing waits", lambda: nothing_waits(dev.stack, "client", "server"))
         said = status(dev.stack, "client")
-        (row,) = [row for row in ops_forwarding.report([said], time.time()).splitlines() if "client -> server" in row]
+        ops_forwarding.report([said], time.time())
+        (row,) = [row for row in capsys.readouterr().out.splitlines() if "client -> server" in row]
         assert "all delivered" in row
         assert "ago" in row
 

@@ -17,13 +17,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from ops.stack.containers import docker_runner
 from ops.stack.verify import verify
 from tests.stack.dicom import echo, store_bytes
 from tests.stack.engine import docker, eventually
 from tests.stack.harness import Node
 from tests.stack.hostile import COMPRESSED, DATASETS, FILES, LENGTHS, PDUS, STALLED
 from tests.stack.like_dev import WORKSTATION, Dev
+from tests.stack.sending import operated_on
 
 pytestmark = pytest.mark.slow("56 inputs, after each of which the server is waited for; some end it, and one caller stalls for 30 seconds")
 
@@ -150,6 +150,7 @@ def test_a_caller_that_stalls_is_hung_up_on(siege: Siege) -> None:
 
 
 def test_the_stack_is_whole(siege: Siege) -> None:
-    results = verify(siege.dev.stack.outputs(), siege.dev.stack.prefix, docker_runner(["docker"]))
-    assert [result for result in results if not result.ok] == []
+    with operated_on(siege.dev.stack) as operated:
+        results = verify(operated, siege.dev.stack.outputs())
+    assert [result for result in results if result.outcome != "ok"] == []
     siege.check("everything", "verified")

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from ops.stack.probes import opener_of
-from ops.stack.table import table
+from ops.stack.terminal import drawn
 from tests.contract.images import has_page
 from tests.stack.dicom import as_file, ct_series
 from tests.stack.forwarding import await_delivery
 from tests.stack.harness import Node, Stack, docker
+from tests.stack.web import opener_of
 
 _FILE = as_file(ct_series(slices=1, size=16)[0])
 
@@ -114,7 +114,7 @@ def test_each_request_by_each_role(users: dict[str, Node], held: dict[str, str],
             assert status != 401, (method, path, letter)
         wrong += [(method, path, letter) for letter, one in zip(others, told, strict=True) if (one == "allowed") is not (letter in may)]
         rows.append((method, path, *told))
-    (artifacts / "roles.txt").write_text(table(("method", "path", "viewer", "uploader", "forwarder"), rows) + "\n")
+    (artifacts / "roles.txt").write_text(drawn(("method", "path", "viewer", "uploader", "forwarder"), rows) + "\n")
     assert wrong == []
     assert users["a"].get(f"/instances/{held['instance']}")["ID"] == held["instance"], "something was deleted"
 

@@ -22,7 +22,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from configs.loader import parse
 from ops.stack.authority import AUTHORITY
 from ops.stack.certs import renew_certificates
-from ops.stack.table import table
+from ops.stack.terminal import drawn
 from tests.stack.dicom import ct_series, echo
 from tests.stack.forwarding import await_delivery
 from tests.stack.harness import Node, docker
@@ -177,7 +177,7 @@ def matrix(secured: Secured, artifacts: Path) -> dict[tuple[str, str], bool]:
     seen = {(way, case): call(secured, case) for way, (call, cases) in WAYS.items() for case in cases}
     words = {True: "passes", False: "refused", None: "-"}
     rows = [(way, *(words[seen.get((way, case))] for case in CASES)) for way in WAYS]
-    (artifacts / "tls.txt").write_text(table(("who calls whom", *CASES), rows) + "\n")
+    (artifacts / "tls.txt").write_text(drawn(("who calls whom", *CASES), rows) + "\n")
     return seen
 
 

@@ -1,0 +1,288 @@
+"""What a run leaves that ended in the middle, and what `up`, `down` and `destroy` start, stop and refuse."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from configs.held import Held
+from ops.setup.console import SetupError
+from ops.setup.prepare import Tools
+from ops.setup.state import State
+from ops.stack import engine, interrupted, lifecycle, up
+from ops.stack.engine import Container, amiss
+from ops.stack.interrupted import half_made, said_pending
+from ops.stack.lifecycle import stop_order
+from ops.stack.stack import Stack
+from ops.stack.up import refuse_removed, refuse_unplanned, start_stopped
+from tests.unit.containers import HEALTHY, PREFIX, STOPPED, container, in_state
+from tests.unit.stacks import node, settings_of, stack
+
+CONTAINER, NETWORK, VOLUME = ("docker:index/container:Container", "docker:index/network:Network", "docker:index/volume:Volume")
+
+
+def creating(kind: str, name: str, operation: str = "creating") -> dict[str, Any]:
+    return {"type": operation, "resource": {"type": kind, "urn": f"urn::{name}", "inputs": {"name": name}}}
+
+
+PENDING = [creating(NETWORK, "s-network"), creating(CONTAINER, "s-server"), creating(VOLUME, "s-server")]
+
+
+class FakeEngine:
+    """An engine whose things were all made by one owner."""
+
+    def __init__(self, owner: str) -> None:
+        def listing(*names: str) -> Any:
+            def listed(*, filters: dict[str, str], **_: Any) -> list[Any]:
+                ours = filters["label"] == f"orthanc-stack.owner={owner}"
+                return [SimpleNamespace(name=name, id=f"id-{name}") for name in names] if ours else []
+
+            return SimpleNamespace(list=listed)
+
+        self.containers, self.networks = listing("s-client", "s-server"), listing("s-network", "s-other")
+
+
+@pytest.mark.parametrize(
+    ("pending", "owners", "known", "removed"),
+    [
+        pytest.param(PENDING, ("me", "me"), set(), ["s-server", "s-network"], id="what was being made, containers before their networks"),
+        pytest.param(PENDING, ("me", "me"), {"id-s-server"}, ["s-network"], id="not what the state knows all the same"),
+        # A second checkout of the same stack file, with a state of its own.
+        pytest.param(PENDING, ("another", "me"), set(), [], id="not what another state made under the same name"),
+        pytest.param(PENDING, ("", ""), set(), [], id="nothing for a state that has made nothing"),
+        pytest.param([creating(CONTAINER, "s-server", "deleting")], ("me", "me"), set(), [], id="not what was being deleted"),
+        pytest.param([], ("me", "me"), set(), [], id="not what is not pending"),
+    ],
+)
+def test_only_what_this_state_was_making_is_removed(
+    pending: Any, owners: tuple[str, str], known: set[str], removed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_by, owner = owners
+    monkeypatch.setattr(interrupted, "client", lambda: FakeEngine(made_by))
+    assert [thing.name for thing in half_made(pending, owner, known)] == removed
+
+
+@pytest.fixture
+def dev(tmp_path: Path) -> Callable[[str], Stack]:
+    """A stack whose pulumi is a program of the test's."""
+
+    def made(program: str) -> Stack:
+        pulumi = tmp_path / "pulumi-program"
+        pulumi.write_text(f"#!{sys.executable}\nimport sys, json\n{program}\n")
+        pulumi.chmod(0o755)
+        return Stack("dev", Tools(pulumi, State(f"file://{tmp_path}", ""), ("docker",)), tmp_path)
+
+    return made
+
+
+def test_nothing_is_removed_while_another_run_lives(dev: Callable[[str], Stack], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pulumi refuses the refresh, which comes first."""
+    state = json.dumps({"deployment": {"pending_operations": PENDING, "resources": []}})
+    living = dev(f"print({state!r})\nsys.exit('error: the stack is currently locked' if sys.argv[1] == 'refresh' else 0)")
+    monkeypatch.setattr(interrupted, "half_made", lambda *_: pytest.fail("it was looked at what to remove"))
+    with pytest.raises(SetupError, match=r"locked: wait for that run, or, where it has died, `\./orthanc-stack unlock dev`"):
+        interrupted.put_right(living)
+
+
+def test_only_a_stack_that_the_backend_does_not_know_is_none(dev: Callable[[str], Stack]) -> None:
+    assert dev("print('{}')").exists()
+    assert not dev("sys.exit(\"error: no stack named 'dev' found\")").exists()
+    with pytest.raises(SetupError, match="AccessDenied"):
+        dev("sys.exit('error: AccessDenied: status code: 403')").exists()
+
+
+def test_what_was_begun_is_said_in_a_line() -> None:
+    assert said_pending(PENDING) == "an earlier run ended in the middle (creating s-network, creating s-server, creating s-server)"
+    assert said_pending([]) == ""
+
+
+# --- the lock ---
+
+
+@pytest.fixture
+def locked(dev: Callable[[str], Stack], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], Stack]:
+    """A stack whose lock is held by a process of a machine. Its pulumi notes that it was asked to cancel."""
+    it = dev("open('cancelled', 'w') if sys.argv[1] == 'cancel' else print('{}')")
+    monkeypatch.setattr(interrupted, "deployed", lambda *_, **__: it)
+
+    def held_by(pid: int, machine: str) -> Stack:
+        folder = tmp_path / ".pulumi" / "locks" / "organization" / "orthanc-stack" / "dev"
+        folder.mkdir(parents=True)
+        lock = {"pid": pid, "username": "ops", "hostname": machine, "timestamp": "2026-11-28T01:00:00Z"}
+        (folder / "a.json").write_text(json.dumps(lock))
+        return it
+
+    return held_by
+
+
+def test_the_lock_of_a_run_that_lives_stays(locked: Callable[[int, str], Stack], tmp_path: Path) -> None:
+    (tmp_path / "pulumi").symlink_to(str(shutil.which("sleep")))
+    with subprocess.Popen([tmp_path / "pulumi", "60"]) as run:
+        try:
+            while "pulumi" not in Path(f"/proc/{run.pid}/comm").read_text():
+                time.sleep(0.01)  # it is this test's own for a moment
+            locked(run.pid, socket.gethostname())
+            with pytest.raises(SetupError, match=rf"process {run.pid} of ops"):
+                interrupted.unlock("dev", yes=True)
+        finally:
+            run.kill()
+    assert not (tmp_path / "cancelled").exists()
+
+
+@pytest.mark.parametrize("machine", [socket.gethostname(), "another"])
+def test_the_lock_of_a_run_that_died_goes_when_it_is_asked_for(locked: Callable[[int, str], Stack], tmp_path: Path, machine: str) -> None:
+    """The number of a process here may have gone to another program since: this one."""
+    locked(os.getpid(), machine)
+    assert interrupted.unlock("dev", yes=True) == 0
+    assert (tmp_path / "cancelled").exists()
+
+
+def test_a_lock_is_not_taken_away_where_nobody_is_there_to_ask(locked: Callable[[int, str], Stack], tmp_path: Path) -> None:
+    locked(0, "another")
+    with pytest.raises(SetupError, match=r"\./orthanc-stack unlock dev --yes"):
+        interrupted.unlock("dev", yes=False)
+    assert not (tmp_path / "cancelled").exists()
+
+
+# --- as it was deployed ---
+
+RESOURCES = [in_state("server", "node"), in_state("db"), in_state("db-roles"), {"type": VOLUME, "id": "server"}]
+WELL = [container("server", "node"), container("db"), container("db-roles", **STOPPED)]
+
+
+@pytest.mark.parametrize(
+    ("part", "how", "said"),
+    [
+        ("server", None, "missing"),
+        ("server", STOPPED, "exited, with exit status 0"),
+        ("server", {"state": "running", "health": "unhealthy"}, "unhealthy"),
+        ("server", {"state": "running", "health": "starting"}, ""),
+        ("server", {"state": "restarting", "exit_status": 1}, ""),
+        ("server", {"state": "paused", "health": "healthy"}, "paused"),
+        ("db-roles", None, "missing"),
+        ("db-roles", {"state": "exited", "exit_status": 1}, "exited, with exit status 1"),
+        ("db-roles", {"state": "running"}, ""),
+        ("db", HEALTHY, ""),
+    ],
+)
+def test_a_stack_is_as_it_was_deployed_or_it_is_said_what_is_not(part: str, how: dict[str, Any] | None, said: str) -> None:
+    found = [one for one in WELL if one.part != part] + ([container(part, "node" if part == "server" else "", **how)] if how else [])
+    assert amiss(RESOURCES, found) == ({f"{PREFIX}-{part}": said} if said else {})
+
+
+def test_a_plan_is_refused_where_something_else_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refused(found: list[Container], pending: list[Any]) -> str:
+        monkeypatch.setattr(up, "list_containers", lambda *_: found)
+        it: Any = SimpleNamespace(name="dev", prefix=PREFIX, resources=RESOURCES, pending=pending, held=Held)
+        try:
+            refuse_unplanned(it, tmp_path / "p.json")
+        except SetupError as error:
+            return str(error)
+        return ""
+
+    assert refused(WELL, []) == ""
+    assert "db is missing: the plan p.json knows nothing of that. `./orthanc-stack up dev` without it" in refused([WELL[0], WELL[2]], [])
+    assert "ended in the middle" in refused(WELL, PENDING)
+    # A one-shot that has ended may be pruned: no plan would ever be taken again.
+    assert refused(WELL[:2], []) == ""
+
+
+def test_the_database_stops_last() -> None:
+    db, one, adminer, forwarder = container("db"), container("server", "node"), container("adminer"), container("f", "forwarder")
+    assert stop_order([db, one, adminer, forwarder]) == [[forwarder], [one, adminer], [db]]
+    assert stop_order([one]) == [[one]]
+
+
+class Startable:
+    """What the SDK has of a container that is started."""
+
+    def __init__(self, part: str, started: list[str]) -> None:
+        self.part, self.started = part, started
+
+    def start(self) -> None:
+        self.started.append(self.part)
+        if self.part == "server":
+            raise OSError("port is already allocated")
+
+
+def test_what_was_stopped_is_started_again_the_database_first_and_the_one_shot_not() -> None:
+    started: list[str] = []
+    parts = {"adminer": STOPPED, "server": STOPPED, "db": STOPPED, "db-roles": STOPPED, "healthy": HEALTHY}
+    found = [container(part, handle=Startable(part, started), **how) for part, how in parts.items()]
+    assert start_stopped(found)
+    assert started == ["db", "adminer", "server"]
+    assert not start_stopped([container("db")])
+
+
+# --- destroy ---
+
+PART = "urn:pulumi:dev::orthanc-stack::orthanc-stack:index:OrthancNode$docker:index/volume:Volume::"
+PROTECTING = Held(keeps_data=True)
+
+
+def volume(part: str, *, protect: bool) -> dict[str, Any]:
+    """A data volume as a state holds it."""
+    return {"type": VOLUME, "urn": f"{PART}{part}-data", "protect": protect, "outputs": {"name": f"s-{part}"}}
+
+
+def destroy(
+    monkeypatch: pytest.MonkeyPatch, held: Held, volumes: dict[str, bool], *, yes: bool = True, others: tuple[Container, ...] = ()
+) -> list[str]:
+    """What Pulumi is asked to do about a stack with that state."""
+    asked: list[str] = []
+
+    def run(*arguments: str) -> int:
+        asked.extend(arguments)
+        return 0
+
+    recorded = SimpleNamespace(name="dev", short="dev", prefix=PREFIX, pending=[], held=lambda: held, volumes=lambda: volumes, run=run)
+    monkeypatch.setattr(lifecycle, "deployed", lambda _: recorded)
+    monkeypatch.setattr(lifecycle, "list_containers", lambda _: list(others))
+    lifecycle.destroy("dev", yes=yes)
+    return asked
+
+
+def test_what_is_protected_stays_whatever_the_stack_file_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "--exclude-protected" in destroy(monkeypatch, PROTECTING, {"s-a": True})
+    assert "--exclude-protected" not in destroy(monkeypatch, Held(), {"s-a": False})
+
+
+def test_a_run_that_was_to_protect_the_data_and_did_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SetupError, match=r"was to protect the data volumes, and did not end. `./orthanc-stack up dev`"):
+        destroy(monkeypatch, PROTECTING, {"s-a": True, "s-b": False})
+
+
+def test_nobody_is_there_to_ask(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: False))
+    with pytest.raises(SetupError, match=r"\./orthanc-stack destroy dev --yes"):
+        destroy(monkeypatch, Held(), {"s-a": False, "s-b": True}, yes=False)
+    assert "that go with it: s-a\n  that stay: s-b" in capsys.readouterr().out
+
+
+def test_a_second_states_destroy_says_that_the_first_ones_stack_stays(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    destroy(monkeypatch, Held(), {}, others=(container("server", "node"),))
+    assert f"made a stack of the same name, which was not touched: {PREFIX}-server" in capsys.readouterr().err
+
+
+def test_a_protected_node_that_the_stack_file_no_longer_has() -> None:
+    recorded: Any = SimpleNamespace(name="dev", resources=[volume("kept", protect=True), volume("free", protect=False)])
+    refuse_removed(recorded, settings_of(stack(node("kept"))))
+    with pytest.raises(SetupError, match=rf"s-kept is protected[\s\S]*pulumi state unprotect '{PART.replace('$', '.')}kept-data'"):
+        refuse_removed(recorded, settings_of(stack(node("free"))))
+
+
+def test_what_the_engine_refuses_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
+    engine.client.cache_clear()
+    with pytest.raises(SetupError, match="the Docker engine: "):
+        engine.list_containers(PREFIX)
+    engine.client.cache_clear()
