@@ -289,6 +289,13 @@ def test_others_issues_are_left_alone(hub: GitHub, checkout: Checkout) -> None:
     assert [one["body"] for one in hub.issues[:4]] == [""] * 4
 
 
+def test_an_issue_that_cannot_be_looked_for_is_not_opened(hub: GitHub, checkout: Checkout) -> None:
+    checkout.write({"artifacts/drift/dev.status": "3\n"})
+    hub.broken = "/issues"
+    assert checkout.run(hub, "drift-issue.sh", "dev").returncode != 0
+    assert not hub.written
+
+
 @pytest.mark.parametrize(("status", "ends"), [(0, 0), (3, 0), (1, 1), (2, 2)])
 def test_the_check_keeps_how_it_ended(hub: GitHub, checkout: Checkout, status: int, ends: int) -> None:
     checkout.write({"orthanc-stack": f'#!/bin/sh\ntest "$*" = "drift dev" && exit {status}\n'})
