@@ -1,4 +1,4 @@
-"""`./orthanc-stack up STACK` on an image that does not start: said within 20 s, while Pulumi goes on waiting."""
+"""`up` on an image that does not start: said within 20 s, while Pulumi goes on waiting."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_node_that_does_not_start_is_told_while_pulumi_waits(
     content["config"][f"{names.PROJECT}:images"] = contract | {"orthanc": broken}
     file.write_text(yaml.safe_dump(content))
     env = os.environ | {"PULUMI_BACKEND_URL": f"file://{tmp_path}", "PULUMI_CONFIG_PASSPHRASE": "a passphrase of the tests"}
-    command = [str(checkout / ".venv" / "bin" / "python"), "-m", "ops", "up", stack]
+    command = [checkout / "orthanc-stack", "up", stack]
     with said.open("w") as out:
         # A session of its own, as a terminal's: its interrupt goes to all of it.
         up = subprocess.Popen(command, cwd=checkout, env=env, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)

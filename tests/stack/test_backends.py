@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import IO
 
 import pytest
 import yaml
@@ -28,7 +29,7 @@ from tests.stack.harness import ROOT, copy_program
 pytestmark = pytest.mark.slow("the S3 server is built from its source once, and a stack lives a whole life by the project's own commands")
 
 _ENGINE = "/var/run/docker.sock"
-_COMMANDS = ("ops", "Makefile", "requirements.txt", "requirements-dev.txt", "toolchain")
+_COMMANDS = ("ops", "orthanc-stack", "requirements.txt", "requirements-ops.txt", "requirements-dev.txt", "toolchain")
 
 
 @pytest.fixture(scope="module")
@@ -64,54 +65,62 @@ def stack(checkout: Path) -> Iterator[str]:
 
 
 class Commands:
-    """The Makefile's commands, in an environment without any login of the user's."""
+    """The project's commands, in an environment without any login of the user's."""
 
     def __init__(self, checkout: Path, stack: str, **env: str) -> None:
         self._checkout, self._stack = checkout, stack
         logins = ("PULUMI_CONFIG", "PULUMI_BACKEND", "PULUMI_ACCESS", "PULUMI_STACK", "AWS_")
         self._env = {key: value for key, value in os.environ.items() if not key.startswith(logins)} | env
 
-    def run(self, command: str, *options: str, status: int = 0, **env: str) -> str:
+    def run(self, command: str, *options: str, status: int = 0, separate: bool = False, **env: str) -> str:
+        """Run a command on the stack; what it prints, or with `separate` what it prints for programs."""
         done = subprocess.run(
-            [str(self._checkout / ".venv" / "bin" / "python"), "-m", "ops", command, self._stack, *options],
-            cwd=self._checkout,
+            self._line(command, *options),
             env=self._env | env,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.PIPE if separate else subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
             text=True,
             timeout=600,
             check=False,
         )
-        assert done.returncode == status, done.stdout
+        assert done.returncode == status, f"{done.stdout}{done.stderr or ''}"
         return done.stdout
+
+    def start(self, command: str, out: IO[str]) -> subprocess.Popen[bytes]:
+        """Start a command on the stack, in a session of its own, as a terminal's: its interrupts go to all of it."""
+        return subprocess.Popen(self._line(command), env=self._env, stdout=out, stderr=out, start_new_session=True)
+
+    def _line(self, command: str, *options: str) -> list[str | Path]:
+        return [self._checkout / "orthanc-stack", command, self._stack, *options]
 
 
 def test_a_stack_lives_in_a_bucket(checkout: Path, stack: str, tmp_path: Path) -> None:
     """From up to destroy: its state is in the bucket alone, its secrets are encrypted there, previews need no right to write."""
     bucket = tmp_path / "buckets" / s3.BUCKET / ".pulumi"
     state = bucket / "stacks" / names.PROJECT / f"{stack}.json"
-    make = Commands(checkout, stack, **s3.LOGIN, PULUMI_CONFIG_PASSPHRASE="a passphrase of the tests")
+    it = Commands(checkout, stack, **s3.LOGIN, PULUMI_CONFIG_PASSPHRASE="a passphrase of the tests")
     with s3.serving(tmp_path) as server:
-        make.run("up", PULUMI_BACKEND_URL=server.url)
+        it.run("up", PULUMI_BACKEND_URL=server.url)
         latest = json.loads(state.read_text())["checkpoint"]["latest"]
         assert len(latest["resources"]) > 5
         assert latest["secrets_providers"]["type"] == "passphrase"
         assert not (checkout / ".pulumi-state").exists()
-        shown = make.run("outputs", SHOW_SECRETS="1", PULUMI_BACKEND_URL=server.url)
+        shown = it.run("outputs", "--show-secrets", PULUMI_BACKEND_URL=server.url)
         assert_encrypted(bucket, json.loads(shown[shown.index("{") :])["users"])
         assert not list((bucket / "locks").rglob("*.json"))
     before = state.read_bytes()
     with s3.serving(tmp_path, read_only=True) as server, asking_only() as (engine, asked):
-        assert "unchanged" in make.run("preview", PULUMI_BACKEND_URL=server.url, DOCKER_HOST=engine)
+        assert "unchanged" in it.run("preview", PULUMI_BACKEND_URL=server.url, DOCKER_HOST=engine)
         assert server.requests("PUT", "POST", "DELETE") == []
         assert server.requests("GET")
         assert {"GET"} <= set(asked) <= {"GET", "HEAD"}
-        make.run("destroy", "--yes", status=1, PULUMI_BACKEND_URL=server.url)
+        it.run("destroy", "--yes", status=1, PULUMI_BACKEND_URL=server.url)
         assert state.read_bytes() == before
     with s3.serving(tmp_path) as server:
-        assert "nobody is there to ask" in make.run("destroy", status=1, PULUMI_BACKEND_URL=server.url)
+        assert "nobody is there to ask" in it.run("destroy", status=1, PULUMI_BACKEND_URL=server.url)
         assert state.read_bytes() == before
-        make.run("destroy", "--yes", PULUMI_BACKEND_URL=server.url)
+        it.run("destroy", "--yes", PULUMI_BACKEND_URL=server.url)
     assert docker("ps", "-aq", "--filter", f"label={names.LABEL_STACK}={names.prefix(stack)}") == ""
 
 
@@ -128,8 +137,8 @@ def test_a_key_service_encrypts_the_secrets(checkout: Path, stack: str, tmp_path
     """Vault's transit engine, as far as Pulumi speaks to it: the stack is made with it, and no passphrase is asked for or made."""
     with s3.serving(tmp_path) as server, transit() as (vault, used):
         where = {"PULUMI_BACKEND_URL": server.url, "VAULT_SERVER_URL": vault, "VAULT_SERVER_TOKEN": "of-no-worth"}
-        make = Commands(checkout, stack, **s3.LOGIN, **where)
-        make.run("secrets", SECRETS_PROVIDER="hashivault://stacks")
+        it = Commands(checkout, stack, **s3.LOGIN, **where)
+        it.run("secrets", SECRETS_PROVIDER="hashivault://stacks")
         written = yaml.safe_load((checkout / f"Pulumi.{stack}.yaml").read_text())
         assert written["secretsprovider"] == "hashivault://stacks"
         assert written["encryptedkey"]
@@ -137,7 +146,7 @@ def test_a_key_service_encrypts_the_secrets(checkout: Path, stack: str, tmp_path
         assert all(value["secure"] for key, value in written["config"].items() if "Password" in key)
         assert not (checkout / ".pulumi-state").exists()
         assert "/v1/transit/encrypt/stacks" in used
-        assert "all 1 set" in make.run("secrets")
+        assert "all 1 set" in it.run("secrets")
 
 
 class Handler(BaseHTTPRequestHandler):
