@@ -100,11 +100,12 @@ def main(arguments: list[str]) -> int:
 def _enter_venv(command: str, arguments: list[str]) -> None:
     """Make the virtual environment and go on in it; returns when this is its interpreter already."""
     from ops.setup.console import ROOT
-    from ops.setup.venv import ensure_venv
+    from ops.setup.venv import ensure_venv, venv_python
 
-    requirements = "requirements-dev.txt" if command in _NEED_DEVELOPMENT else "requirements.txt"
     inside = sys.prefix == str(ROOT / ".venv")
-    python = ensure_venv(requirements, quiet=inside or command in _FOR_PROGRAMS)
+    python = venv_python()
+    if not inside:
+        ensure_venv("requirements-dev.txt" if command in _NEED_DEVELOPMENT else "requirements-ops.txt")
     if not inside:
         sys.stdout.flush()
         os.execv(python, [str(python), "-m", "ops", *arguments])

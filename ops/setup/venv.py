@@ -1,6 +1,4 @@
-"""The virtual environment in .venv, as requirements.txt (or requirements-dev.txt) wants it."""
-
-from __future__ import annotations
+"""The virtual environment in .venv, as one of the requirement files wants it."""
 
 import hashlib
 import importlib.util
@@ -8,12 +6,17 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from ops.setup import apt
+from ops.setup.cache import lock
 from ops.setup.console import ROOT, SetupError, run_slow, say
 
 _LABEL = "Python"
-#: Written when an installation is complete: the digests of the requirement files that it satisfies.
+_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+#: What can be asked for. Each file includes the one before it; requirements.txt alone is for plain `pulumi`.
+_FILES = ("requirements.txt", "requirements-ops.txt", "requirements-dev.txt")
+#: Written when an installation is complete: the version of Python, and the digests of the requirement files that it satisfies.
 _STAMP = "orthanc-stack.json"
 #: There while pip works: an environment that still has it was left half made, and is made anew.
 _UNFINISHED = "orthanc-stack.unfinished"
@@ -24,84 +27,92 @@ def venv_python(root: Path = ROOT) -> Path:
     return root / ".venv" / "bin" / "python"
 
 
-def digests(root: Path) -> dict[str, str]:
-    """What each set of requirements looks like now, by the name of its file."""
-    run = (root / "requirements.txt").read_bytes()
-    dev = (root / "requirements-dev.txt").read_bytes()
-    # requirements-dev.txt includes requirements.txt, so a change of either changes the set.
-    return {
-        "requirements.txt": hashlib.sha256(run).hexdigest(),
-        "requirements-dev.txt": hashlib.sha256(run + b"\0" + dev).hexdigest(),
-    }
-
-
 def is_complete(requirements: str, root: Path = ROOT) -> bool:
-    """Whether the environment holds what a requirements file asks for, by its stamp: no process is started."""
+    """Whether the environment holds what a requirement file asks for, by its stamp: no process is started.
+
+    An upgrade of the system's Python leaves an environment whose interpreter is the new one, and its packages the old one's. That shows
+    when the environment's own interpreter asks.
+    """
     venv = root / ".venv"
-    if (venv / _UNFINISHED).exists() or not venv_python(root).exists():
+    stamp = _stamp(venv)
+    other_python = sys.prefix == str(venv) and stamp.get("python") != _VERSION
+    if other_python or (venv / _UNFINISHED).exists() or not venv_python(root).exists():
         return False
-    return _stamp(venv).get(requirements) == digests(root)[requirements]
+    return bool(stamp.get(requirements) == _digests(root)[requirements])
 
 
-def ensure_venv(requirements: str = "requirements.txt", root: Path = ROOT, *, quiet: bool = False) -> Path:
-    """Make the environment or bring it up to date, and say so in one line.
+def ensure_venv(requirements: str, root: Path = ROOT) -> None:
+    """Make the environment or bring it up to date, and say so in a line, where there is something to do.
 
     Args:
-        requirements: requirements.txt, or requirements-dev.txt for tests and linters.
+        requirements: requirements-ops.txt, or requirements-dev.txt for tests and linters.
         root: the checkout.
-        quiet: say nothing when there is nothing to do.
-
-    Returns:
-        the environment's interpreter.
 
     Raises:
-        SetupError: Python cannot make environments here, or pip failed.
+        SetupError: Python cannot make environments here, pip failed, or the checkout cannot be written to.
     """
-    python = venv_python(root)
     if is_complete(requirements, root):
-        if not quiet:
-            say(_LABEL, f".venv, as {requirements} wants it")
-        return python
-    venv = root / ".venv"
-    if (venv / _UNFINISHED).exists() or not _runs(python):
-        _create(venv)
+        return
+    with lock("python"):
+        if is_complete(requirements, root):
+            return
+        try:
+            _install(requirements, root)
+        except OSError as error:
+            advice = "The first run, and the first one after an upgrade, must be a user's who may write there."
+            raise SetupError(f"{root / '.venv'} cannot be written to: {error.strerror}.\n{advice}") from error
+
+
+def _install(requirements: str, root: Path) -> None:
+    venv, python = root / ".venv", venv_python(root)
     unfinished = venv / _UNFINISHED
+    if unfinished.exists() or not _version(python):
+        if venv.exists():
+            say(_LABEL, ".venv is unfinished, or of a Python that was upgraded or removed: making it anew")
+        _create(venv)
     unfinished.touch()
     pip: list[str | Path] = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
     hint = "Is the package index reached? pip reads PIP_INDEX_URL and pip.conf. Then run the same command again."
     run_slow(_LABEL, f"installing {requirements} into .venv", [*pip, "-r", root / requirements], hint=hint)
-    wanted = digests(root)
-    done = {name: digest for name, digest in _stamp(venv).items() if wanted.get(name) == digest}
-    done[requirements] = wanted[requirements]
-    if requirements == "requirements-dev.txt":
-        done["requirements.txt"] = wanted["requirements.txt"]
-    (venv / _STAMP).write_text(json.dumps(done, indent=2) + "\n")
+    wanted, before = _digests(root), _stamp(venv)
+    included = _FILES[: _FILES.index(requirements) + 1]
+    done = {name: wanted[name] for name in _FILES if name in included or before.get(name) == wanted[name]}
+    (venv / _STAMP).write_text(json.dumps({"python": _version(python), **done}, indent=2) + "\n")
     unfinished.unlink()
-    say(_LABEL, f"{requirements} installed into .venv (Python {sys.version_info.major}.{sys.version_info.minor})")
-    return python
+    say(_LABEL, f"{requirements} installed into .venv (Python {_version(python)})")
 
 
-def _stamp(venv: Path) -> dict[str, str]:
+def _digests(root: Path) -> dict[str, str]:
+    """What each requirement file asks for, with the files that it includes."""
+    digest = hashlib.sha256()
+    found = {}
+    for name in _FILES:
+        digest.update((root / name).read_bytes() + b"\0")
+        found[name] = digest.hexdigest()
+    return found
+
+
+def _stamp(venv: Path) -> dict[str, Any]:
     try:
-        stamp = json.loads((venv / _STAMP).read_text())
+        stamp = json.loads((venv / _STAMP).read_bytes())
     except (OSError, ValueError):
         return {}
     return stamp if isinstance(stamp, dict) else {}
 
 
-def _runs(python: Path) -> bool:
-    """Whether there is an environment with pip; the one of a Python that was since removed does not start."""
+def _version(python: Path) -> str:
+    """The version of an interpreter that starts and finds pip, else "": after an upgrade of Python it does not."""
     try:
-        done = subprocess.run([python, "-c", "import pip"], capture_output=True, check=False)
+        asked = [python, "-c", "import pip, sys; print('%d.%d' % sys.version_info[:2])"]
+        return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
     except OSError:
-        return False
-    return done.returncode == 0
+        return ""
 
 
 def _create(venv: Path) -> None:
     if importlib.util.find_spec("ensurepip") is None:
         # Debian keeps ensurepip in a package of its own.
-        package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
+        package = f"python{_VERSION}-venv"
         if not apt.can_install():
             raise SetupError(
                 f"{sys.executable} cannot make virtual environments: its ensurepip module is missing.\n"
@@ -110,4 +121,6 @@ def _create(venv: Path) -> None:
         apt.install(_LABEL, [package], "virtual environments")
     venv.mkdir(exist_ok=True)
     (venv / _UNFINISHED).touch()
-    run_slow(_LABEL, "making .venv", [sys.executable, "-m", "venv", "--clear", venv])
+    # Not the environment's own interpreter, which --clear removes.
+    python = getattr(sys, "_base_executable", None) or sys.executable
+    run_slow(_LABEL, "making .venv", [python, "-m", "venv", "--clear", venv])
