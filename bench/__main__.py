@@ -19,8 +19,8 @@ from bench.session import BenchError, Session, session
 from configs.loader import load_stack_file
 from configs.problems import SettingsError
 from ops.setup.console import SetupError
+from ops.setup.images import ensure_images
 from ops.setup.prepare import Tools
-from ops.setup.stack_images import ensure_images
 from ops.setup.state import State
 from ops.stack.containers import docker_runner
 

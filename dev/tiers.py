@@ -17,8 +17,8 @@ from typing import Final
 from configs.loader import load_stack_file
 from ops.setup import apt
 from ops.setup.console import ROOT, SetupError, say
+from ops.setup.images import ensure_images
 from ops.setup.prepare import prepare
-from ops.setup.stack_images import ensure_images
 from ops.stack.containers import docker_runner
 from ops.stack.table import table
 

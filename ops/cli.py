@@ -67,8 +67,8 @@ _OF_A_STACK = {
     "certs": "ops.stack.certs:certs",
     "rotate": "ops.stack.rotate:rotate",
     "down": "ops.stack.lifecycle:down",
-    "setup": "ops.setup.__main__:set_up",
-    "images": "ops.setup.__main__:build_images",
+    "setup": "ops.setup.prepare:set_up",
+    "images": "ops.setup.prepare:build_images",
 }
 
 

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from configs.names import prefix
 from ops.setup.console import SetupError, say
 from ops.setup.engine import ensure_engine
-from ops.setup.prepare import docker_command
+from ops.setup.prepare import stack_config
 from ops.stack.containers import FORWARDER_ASK, Container, Docker, docker_runner, list_containers
 from ops.stack.table import table
 
@@ -101,11 +101,8 @@ def _seconds(moment: str) -> float:
 
 
 def _forwarders(name: str) -> tuple[Docker, list[Container]]:
-    command = docker_command(name)
-    engine = ensure_engine(command[1:])
-    if host := engine.env.get("DOCKER_HOST"):
-        command = (*command, "--host", host) if len(command) == 1 else command
-    docker = docker_runner(command)
+    ensure_engine(stack_config(name))
+    docker = docker_runner(("docker",))
     found = [one for one in list_containers(docker, prefix(name.rpartition("/")[2])) if one.role == "forwarder"]
     if not found:
         raise SetupError(f"the stack {name} has no forwarder: it is not deployed (`make up STACK={name}`), or no node has forwardTo.")

@@ -14,8 +14,8 @@ from configs.names import DB_HOST
 from configs.secrets import DB_PASSWORD
 from configs.settings import StackSettings
 from ops.setup.console import SetupError, say
+from ops.setup.images import ensure_images
 from ops.setup.prepare import prepare, stack_config, stack_file
-from ops.setup.stack_images import ensure_images
 from ops.stack.certs import ensure_certificates
 from ops.stack.containers import CONTAINER_TYPE, ROLE_ONE_SHOT, Container, Docker, docker_runner, expected_names, list_containers
 from ops.stack.recover import recover, was_interrupted
