@@ -38,6 +38,11 @@ def read_config(path: Path) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         SettingsError: it is not a file, not text, not YAML, or not a stack file.
     """
+    return dict(read(path).get("config") or {})
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A whole stack file: ``config:``, and beside it what Pulumi writes of its encryption. Raises as read_config() does."""
     try:
         content = _content(_text(path))
     except FileNotFoundError:
@@ -54,7 +59,7 @@ def read_config(path: Path) -> dict[str, Any]:
     for where, part in (("it", content), ("config", config)):
         if part is not None and not isinstance(part, dict):
             raise SettingsError(f"{path.name} is not a stack file: {where} is not a mapping of keys to values. See README.md, a topology.")
-    return config or {}
+    return content or {}
 
 
 def _text(path: Path) -> str:

@@ -239,7 +239,7 @@ def rotate(
 @_command(_MACHINE)
 def setup(stack: StackName) -> int:
     """Find or make all that `up` needs, and deploy nothing."""
-    from ops.setup.commands import set_up
+    from ops.setup.prepare import set_up
 
     return set_up(stack)
 
@@ -247,7 +247,7 @@ def setup(stack: StackName) -> int:
 @_command(_MACHINE)
 def images(stack: StackName) -> int:
     """Build the images from Debian's packages."""
-    from ops.setup.commands import build_images
+    from ops.setup.prepare import build_images
 
     return build_images(stack)
 

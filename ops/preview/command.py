@@ -15,8 +15,8 @@ from ops.preview.fit import LIMIT
 from ops.preview.markdown import markdown
 from ops.preview.model import as_json
 from ops.setup.console import ROOT, SetupError, say
+from ops.setup.images import ensure_images
 from ops.setup.prepare import prepare
-from ops.setup.stack_images import ensure_images
 from ops.stack.certs import ensure_certificates
 from ops.stack.containers import docker_runner
 from ops.stack.recover import refuse_interrupted

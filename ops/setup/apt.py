@@ -1,33 +1,26 @@
 """Installs Debian packages where this process may: as root on Debian, Ubuntu and what is made from them."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Sequence
 
-from ops.setup.console import run_slow, say
+from ops.setup.console import run_slow, say, without_secrets
 
 _APT = ("apt-get", "-o", "DPkg::Lock::Timeout=300")
 
 
 def can_install() -> bool:
     """Whether packages can be installed: apt-get is there and this is root."""
-    return hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("apt-get") is not None
+    return os.geteuid() == 0 and shutil.which("apt-get") is not None
 
 
 def install(label: str, packages: Sequence[str], why: str) -> None:
-    """Install packages, after reading the package lists, and say it in one line.
-
-    Args:
-        label: the step's label, as in console.say().
-        packages: their names.
-        why: what they are needed for, for the line.
+    """Install packages, after reading the package lists, and say in one line what they are needed for (`why`).
 
     Raises:
         SetupError: apt-get failed; the message holds the end of its output.
     """
-    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    env = {**without_secrets(os.environ), "DEBIAN_FRONTEND": "noninteractive"}
     run_slow(label, "reading Debian's package lists", [*_APT, "update"], env=env)
     command = [*_APT, "install", "--yes", "--no-install-recommends", *packages]
     run_slow(label, f"installing {' '.join(packages)}", command, env=env, hint=f"Needed for {why}.")

@@ -22,11 +22,7 @@ class SetupError(Exception):
 
 
 def home() -> Path:
-    """The user's home folder.
-
-    Raises:
-        SetupError: HOME is not set, and the system knows no home folder for this user.
-    """
+    """The user's home folder. A SetupError where HOME is not set, and the system knows none for this user."""
     try:
         return Path.home()
     except RuntimeError as error:
@@ -34,11 +30,7 @@ def home() -> Path:
 
 
 def cache_dir() -> Path:
-    """The project's folder in the user's cache, made if it is missing.
-
-    Raises:
-        SetupError: it cannot be written to.
-    """
+    """The project's folder in the user's cache, made if it is missing. A SetupError where it cannot be written to."""
     base = os.environ.get("XDG_CACHE_HOME")
     path = (Path(base) if base else home() / ".cache") / "orthanc-stack"
     try:
@@ -62,22 +54,14 @@ def say(label: str, text: str) -> None:
 
 
 def run_slow(
-    label: str,
-    doing: str,
-    command: Sequence[str | Path],
-    *,
-    cwd: Path | None = None,
-    env: Mapping[str, str] | None = None,
-    hint: str = "",
+    label: str, doing: str, command: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None, hint: str = ""
 ) -> None:
     """Run a command that may take minutes, showing the time that has passed and keeping its output in a log.
 
     Args:
         label: the step's label, as in say().
         doing: what is going on, for the progress line ("building pulumi").
-        command: the command and its arguments.
-        cwd: where to run it.
-        env: its whole environment; the caller's when None.
+        command: the command and its arguments; cwd: where to run it; env: its whole environment, this process's when None.
         hint: how to put it right, for the error.
 
     Raises:

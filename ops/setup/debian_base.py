@@ -4,8 +4,6 @@ A base holds the machine's package sources, which is why it never leaves the mac
 their last stage, and copy from it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import http.client
@@ -19,46 +17,44 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from ops.setup.apt import can_install, install
-from ops.setup.console import SetupError, cache_dir, run_slow, say
-from ops.setup.engine import holds_image
+from ops.setup.console import SetupError, cache_dir, run_slow, say, without_secrets
+from ops.setup.engine import holds
 
 _LABEL = "Images"
 #: Change it when a base is made in another way.
 _BASE_RECIPE = "2"
 _MIRROR_TIMEOUT_S = 10
+#: What switches off one check of one source, and no other (sources.list(5)).
+_STALE = "check-valid-until=no"
 #: What every package list is verified with; a base has it at the same path.
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
-def ensure_base(suite: str, docker: Sequence[str], env: Mapping[str, str], proxies: Mapping[str, str], hint: str) -> str:
-    """The name of a suite's base image, made if the engine does not hold it."""
-    sources = _sources(suite, env, proxies)
+def ensure_base(suite: str, proxies: Mapping[str, str], hint: str) -> str:
+    """The name of a suite's base image, made if the engine does not hold it. DEBIAN_MIRROR overrides the machine's own mirror."""
+    sources = _sources(suite, proxies)
     identity = hashlib.sha256(json.dumps([_BASE_RECIPE, *sources]).encode()).hexdigest()[:8]
     base = f"orthanc-stack/debian:{suite}-{identity}"
-    if holds_image(base, docker, env):
+    if holds(base):
         return base
     _need_mmdebstrap(hint)
     if stale := [source.split()[-2] for source in sources if _STALE in source]:
         say(_LABEL, f"{', '.join(stale)}: the mirror is past its Valid-Until. That check alone is off there; signatures are checked")
     started = time.monotonic()
+    env = without_secrets(os.environ) | dict(proxies)
     with tempfile.TemporaryDirectory(dir=cache_dir(), prefix="image-base-") as folder:
         tar = f"{folder}/base.tar"
         # No device nodes: the engine makes its own, and a rootless one cannot unpack them.
         options = ["--variant=minbase", "--include=ca-certificates", "--skip=output/dev", f"--keyring={_KEYRING}"]
-        run_slow(
-            _LABEL,
-            f"making the base of Debian {suite}",
-            ["mmdebstrap", *options, suite, tar, *sources],
-            env={**env, **proxies},
-            hint=f"Set DEBIAN_MIRROR to a mirror that this machine reaches, or:\n{hint}",
-        )
-        run_slow(_LABEL, "importing the Debian base", [*docker, "import", tar, base], env=env)
+        advice = f"Set DEBIAN_MIRROR to a mirror that this machine reaches, or:\n{hint}"
+        run_slow(_LABEL, f"making the base of Debian {suite}", ["mmdebstrap", *options, suite, tar, *sources], env=env, hint=advice)
+        run_slow(_LABEL, "importing the Debian base", ["docker", "import", tar, base])
     out_of_reach = bool(sources) and not any(f"{suite}-security" in source for source in sources)
     security = "WITHOUT (out of reach here)" if out_of_reach else "with"
     say(_LABEL, f"made {base}, {security} security updates, in {time.monotonic() - started:.0f} s")
@@ -77,14 +73,12 @@ def _need_mmdebstrap(hint: str) -> None:
         install(_LABEL, packages, "the Debian bases")
 
 
-#: What switches off one check of one source, and no other (sources.list(5)).
-_STALE = "check-valid-until=no"
-
-
-def _sources(suite: str, env: Mapping[str, str], proxies: Mapping[str, str]) -> list[str]:
+def _sources(suite: str, proxies: Mapping[str, str]) -> list[str]:
     """The suite's entries of a sources.list; none means mmdebstrap's own: Debian's site, with security updates."""
-    listed = apt_sources() if _is_debian() else []
-    override = env.get("DEBIAN_MIRROR", "").rstrip("/")
+    listed: list[tuple[str, str]] = []
+    with contextlib.suppress(OSError):
+        listed = apt_sources() if platform.freedesktop_os_release().get("ID") == "debian" else []
+    override = os.environ.get("DEBIAN_MIRROR", "").rstrip("/")
     mirrors = [override] if override else [uri for uri, its in listed if not its.endswith(("-security", "-backports"))]
     for mirror in dict.fromkeys(mirrors):
         entry = _entry(mirror, suite, proxies)
@@ -117,34 +111,24 @@ def _entry(uri: str, suite: str, proxies: Mapping[str, str]) -> str | None:
     return f"deb [{' '.join([*stale, f'signed-by={_KEYRING}'])}] {uri} {suite} main"
 
 
-def _is_debian() -> bool:
-    with contextlib.suppress(OSError):
-        return platform.freedesktop_os_release().get("ID") == "debian"
-    return False
-
-
 def apt_sources() -> list[tuple[str, str]]:
-    """(URI, suite) of each entry with a component main, in apt's order.
-
-    apt itself reads its configuration: one-line lists, deb822 files and options all come out the same
-    (apt-get(8), indextargets).
-    """
-    if not shutil.which("apt-get"):
-        return []
-    command = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"]
-    listed = subprocess.run(command, capture_output=True, text=True, check=False)
-    entries = [line.split() for line in listed.stdout.splitlines()]
+    """(URI, suite) of each entry with a component main, in apt's order: as apt reads its configuration (apt-get(8), indextargets)."""
+    listed = _ask("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages")
+    entries = [line.split() for line in listed.splitlines()]
     return [(e[0].rstrip("/"), e[1]) for e in entries if len(e) == 3 and e[2] == "main"]
 
 
 def apt_proxies() -> dict[str, str]:
     """The proxies that apt is configured for, as the variables that apt and wget read; those of the environment as well."""
     found = {key: os.environ[key] for key in ("http_proxy", "https_proxy", "no_proxy") if os.environ.get(key)}
-    if shutil.which("apt-config"):
-        command = ["apt-config", "shell", "http_proxy", "Acquire::http::Proxy", "https_proxy", "Acquire::https::Proxy"]
-        out = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-        for assignment in shlex.split(out):
-            key, _, value = assignment.partition("=")
-            if value and value != "DIRECT":
-                found[key] = value
+    configured = _ask("apt-config", "shell", "http_proxy", "Acquire::http::Proxy", "https_proxy", "Acquire::https::Proxy")
+    for assignment in shlex.split(configured):
+        key, _, value = assignment.partition("=")
+        if value and value != "DIRECT":
+            found[key] = value
     return found
+
+
+def _ask(*command: str) -> str:
+    """What a command of apt's prints; nothing where there is no apt."""
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout if shutil.which(command[0]) else ""

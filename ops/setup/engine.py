@@ -1,6 +1,4 @@
-"""A Docker engine that answers: the one that the user's settings name, else one that is installed and started here."""
-
-from __future__ import annotations
+"""A Docker engine that answers: the one that the stack file or the user names, else one that is installed and started here."""
 
 import json
 import os
@@ -8,129 +6,138 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ops.setup import apt
-from ops.setup.console import SetupError, cache_dir, run_slow, say
+from ops.setup.console import SetupError, cache_dir, run_slow, say, without_secrets
 
 _LABEL = "Docker"
 _START_SECONDS = 60
+#: Where an engine listens by default. `./orthanc-stack env` names it, so the name is nobody's choice.
+_DEFAULT = "unix:///var/run/docker.sock"
+#: What says which engine is meant. Pulumi's provider, the docker command and Docker's SDK all know them, but for two: DOCKER_TLS is for
+#: the docker command, which needs it where a server's certificate is not verified; contexts are unknown to the SDK.
+_VARIABLES = ("DOCKER_HOST", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY", "DOCKER_TLS", "DOCKER_CONTEXT")
+_ADVICE = """Install Docker and start it, or set DOCKER_HOST to an engine that runs.
+On Debian and Ubuntu the same command, run as root, installs and starts it."""
+#: There where systemd starts services.
+_SYSTEMD = Path("/run/systemd/system")
+#: All that an engine needs of the environment. It outlives this program, and its processes may be looked at.
+_FOR_AN_ENGINE = frozenset({"HOME", "PATH", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"})
 
 
-@dataclass(frozen=True)
-class Engine:
-    """A running engine.
-
-    Attributes:
-        version: its version.
-        env: what Pulumi needs in its environment to reach the same engine as the docker command.
-    """
-
-    version: str
-    env: dict[str, str] = field(default_factory=dict)
-
-
-def ensure_engine(options: Sequence[str] = ()) -> Engine:
+def ensure_engine(config: Mapping[str, Any]) -> None:
     """Find a running engine, or as root on Debian or Ubuntu install and start one; say which in one line.
 
+    From then on, DOCKER_HOST and its companions in this process's environment name it, for all that is started.
+
     Args:
-        options: the docker command's own, when the stack file names an engine (("--host", "tcp://…")).
+        config: the `config:` block of the stack file: docker:host, docker:context and docker:certPath name an engine.
 
     Raises:
         SetupError: there is none; the message says what to do.
     """
-    env, where = ({}, " ".join(options)) if options else _from_context(os.environ)
-    if shutil.which("docker"):
-        version, error = _ask(options, env)
-        if version:
-            say(_LABEL, f"engine {version}{f' at {where}' if where else ''}")
-            return Engine(version, env)
-    else:
-        error = "there is no docker command on PATH"
-    if where or os.environ.get("DOCKER_HOST"):
-        # Somebody chose an engine: another one beside it would not be what they meant.
-        chosen = where or f"DOCKER_HOST={os.environ['DOCKER_HOST']}"
-        raise SetupError(f"no Docker engine answers at {chosen}: {error}\nStart it there, or choose another one.")
-    if not (apt.can_install() and _is_debian_like()):
+    if not shutil.which("docker"):
+        named = [*map(config.get, ("docker:host", "docker:context")), *map(os.environ.get, ("DOCKER_HOST", "DOCKER_CONTEXT"))]
+        if any(named) or not apt.can_install():
+            raise SetupError(f"there is no docker command on PATH.\n{_ADVICE}")
+        _install()
+    where = choose_engine(config)
+    version, error = _ask()
+    if version:
+        say(_LABEL, f"engine {version}{f' at {where}' if where else ''}")
+        return
+    if where:
+        # Another engine beside the one that somebody chose would not be what they meant.
+        raise SetupError(f"no Docker engine answers at {where}: {error}\nStart it there, or choose another one.")
+    if not apt.can_install():
         raise SetupError(f"no Docker engine answers: {error}\n{_advice(error)}")
     _install()
     _start()
-    version, error = _ask((), {})
-    if not version:
-        raise SetupError(f"the Docker engine was started, but does not answer: {error}")
-    say(_LABEL, f"engine {version}, started")
-    return Engine(version)
+    say(_LABEL, f"engine {_ask()[0]}, started")
 
 
-def context_name(environ: Mapping[str, str], config: Mapping[str, Any]) -> str | None:
-    """The Docker context in use, or None for the default one. DOCKER_HOST goes before any context, as in docker itself.
+def choose_engine(config: Mapping[str, Any]) -> str:
+    """Put DOCKER_HOST and its companions for the engine that is meant into the environment.
 
-    Args:
-        environ: the environment.
-        config: what the docker command's config.json holds.
+    The order is that of Pulumi's provider, then of docker: docker:context of the stack file, docker:host, DOCKER_HOST, DOCKER_CONTEXT, the
+    context that `docker context use` chose. The provider would find the host of a context, but not its certificates.
+
+    Returns:
+        the engine and who named it, for people; "" for the one that docker looks for where nobody named any.
     """
-    if environ.get("DOCKER_HOST"):
-        return None
-    name = environ.get("DOCKER_CONTEXT") or config.get("currentContext") or "default"
-    return None if name == "default" else str(name)
+    context, host, certificates = (str(config.get(f"docker:{key}") or "") for key in ("context", "host", "certPath"))
+    env = {name: os.environ[name] for name in _VARIABLES[:-1] if os.environ.get(name)}
+    where = ""
+    if host and not context:
+        env["DOCKER_HOST"] = host
+        where = f"{host} (docker:host of the stack file)"
+    elif "DOCKER_HOST" in env and not context:
+        where = f"{env['DOCKER_HOST']} (DOCKER_HOST)"
+    else:
+        found = _inspect(context)
+        endpoint = found["Endpoints"]["docker"]
+        if found["Name"] != "default":
+            env = _certificates(found)
+            where = f"{endpoint['Host']} (context {found['Name']})"
+        env["DOCKER_HOST"] = str(endpoint["Host"])
+    if certificates:
+        env |= {"DOCKER_CERT_PATH": certificates, "DOCKER_TLS_VERIFY": "1"}
+    for name in _VARIABLES:
+        os.environ.pop(name, None)
+    os.environ.update(env)
+    if "DOCKER_CERT_PATH" in env:
+        # With them, Docker's SDK would trust these authorities instead of the engine's own (psf/requests#3829).
+        for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+            os.environ.pop(name, None)
+    return "" if env["DOCKER_HOST"] == _DEFAULT else where
 
 
-def context_environment(inspected: Mapping[str, Any]) -> dict[str, str]:
-    """What `docker context inspect` says, as the variables that every Docker client knows.
-
-    Pulumi's provider knows DOCKER_HOST and its companions, and no contexts: without them it would deploy to another engine
-    than the one that the docker command shows.
-    """
-    endpoint = inspected["Endpoints"]["docker"]
-    env = {"DOCKER_HOST": str(endpoint["Host"])}
-    if inspected.get("TLSMaterial", {}).get("docker"):
-        env["DOCKER_CERT_PATH"] = str(Path(inspected["Storage"]["TLSPath"]) / "docker")
-        if not endpoint.get("SkipTLSVerify"):
-            env["DOCKER_TLS_VERIFY"] = "1"
-    return env
-
-
-def _from_context(environ: Mapping[str, str]) -> tuple[dict[str, str], str]:
-    folder = Path(environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+def docker(*arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+    """Run the docker command; what came of it, also where it failed. A SetupError where there is none, or it does not end in time."""
     try:
-        config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
-        config = {}
-    name = context_name(environ, config)
-    if name is None:
-        return {}, environ.get("DOCKER_HOST", "")
-    command = ["docker", "context", "inspect", name]
-    try:
-        shown = subprocess.run(command, capture_output=True, text=True, check=False)
+        return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, timeout=timeout_s)
     except FileNotFoundError:
-        raise SetupError(f"the Docker context {name!r} is chosen, but there is no docker command on PATH.") from None
-    if shown.returncode != 0:
-        raise SetupError(f"the Docker context {name!r} is chosen, but: {shown.stderr.strip()}\nSee `docker context ls`.")
-    env = context_environment(json.loads(shown.stdout)[0])
-    return env, f"{env['DOCKER_HOST']} (context {name})"
-
-
-def _ask(options: Sequence[str], env: Mapping[str, str]) -> tuple[str, str]:
-    """The engine's version and "", or "" and why it did not answer."""
-    command = ["docker", *options, "version", "--format", "{{.Server.Version}}"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30, env={**os.environ, **env})
+        raise SetupError("there is no docker command on PATH. Install Docker, or add its folder to PATH.") from None
     except subprocess.TimeoutExpired:
-        return "", "it does not answer within 30 s"
+        raise SetupError(f"`docker {' '.join(arguments[:2])}` does not end within {timeout_s:.0f} s.") from None
+
+
+def holds(*images: str) -> bool:
+    """Whether the engine has all of these images. A SetupError where it does not answer."""
+    asked = docker("image", "inspect", "--format", "{{.Id}}", *images)
+    if asked.returncode != 0 and "no such image" not in asked.stderr.lower():
+        raise SetupError(f"the Docker engine does not answer: {asked.stderr.strip()}")
+    return asked.returncode == 0
+
+
+def _inspect(context: str) -> dict[str, Any]:
+    """What docker says of a context; of the one in use where none is named."""
+    shown = docker("context", "inspect", *([context] if context else []))
+    if shown.returncode != 0:
+        raise SetupError(f"the Docker context {context or os.environ.get('DOCKER_CONTEXT', '')} is chosen, but: {shown.stderr.strip()}")
+    return dict(json.loads(shown.stdout)[0])
+
+
+def _certificates(context: Mapping[str, Any]) -> dict[str, str]:
+    if not context.get("TLSMaterial", {}).get("docker"):
+        return {}
+    folder = Path(context["Storage"]["TLSPath"]) / "docker"
+    verified = "DOCKER_TLS" if context["Endpoints"]["docker"].get("SkipTLSVerify") else "DOCKER_TLS_VERIFY"
+    return {"DOCKER_CERT_PATH": str(folder), verified: "1"}
+
+
+def _ask() -> tuple[str, str]:
+    """The engine's version and "", or "" and why it did not answer."""
+    try:
+        answer = docker("version", "--format", "{{.Server.Version}}", timeout_s=30)
+    except SetupError as error:
+        return "", str(error)
     if answer.returncode != 0:
         return "", (answer.stderr.strip().splitlines() or ["it gives no reason"])[-1]
     return answer.stdout.strip(), ""
-
-
-def _is_debian_like() -> bool:
-    try:
-        release = platform.freedesktop_os_release()
-    except OSError:
-        return False
-    return bool({"debian", "ubuntu"} & {release.get("ID", ""), *release.get("ID_LIKE", "").split()})
 
 
 def _advice(error: str) -> str:
@@ -140,77 +147,45 @@ def _advice(error: str) -> str:
         return "This user may not use it. As root: usermod -aG docker <user>; then log out and in, and try again."
     if shutil.which("dockerd", path=_system_path()):
         return "Start it (sudo systemctl start docker) and try again."
-    return (
-        "Install Docker and start it, or set DOCKER_HOST to an engine that runs.\n"
-        "On Debian and Ubuntu the same command, run as root, installs and starts it."
-    )
+    return _ADVICE
 
 
 def _system_path() -> str:
     """PATH with sbin, which a user's often lacks: dockerd is there."""
-    return os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+    return os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
 
 def _install() -> None:
-    packages = [] if shutil.which("dockerd", path=_system_path()) else ["docker.io"]
-    if not shutil.which("docker") and _has_package("docker-cli"):
-        packages.append("docker-cli")  # a package of its own since Debian 13
-    elif not shutil.which("docker") and not packages:
-        packages.append("docker.io")
+    """Install what is missing of an engine. Since Debian 13, the docker command is a package of its own."""
     enabled = Path("/sys/module/apparmor/parameters/enabled")
-    if enabled.exists() and enabled.read_text().startswith("Y") and not shutil.which("apparmor_parser", path=_system_path()):
-        packages.append("apparmor")  # where the kernel has it, dockerd loads a profile with apparmor_parser
-    if packages:
-        apt.install(_LABEL, packages, "a Docker engine")
-
-
-def _has_package(name: str) -> bool:
-    run_slow(_LABEL, "reading Debian's package lists", ["apt-get", "update"])
-    found = subprocess.run(["apt-cache", "show", "--no-all-versions", name], capture_output=True, check=False)
-    return found.returncode == 0
+    # Where the kernel has AppArmor, dockerd loads a profile with apparmor_parser.
+    apparmor = [("apparmor_parser", "apparmor")] if enabled.exists() and enabled.read_text().startswith("Y") else []
+    for command, package in [("dockerd", "docker.io"), *apparmor, ("docker", "docker-cli")]:
+        if not shutil.which(command, path=_system_path()):
+            apt.install(_LABEL, [package], "a Docker engine")
 
 
 def _start() -> None:
     """Start the engine and wait until it answers."""
-    if Path("/run/systemd/system").is_dir():
+    engine, log = None, cache_dir() / "logs" / "dockerd.log"
+    if _SYSTEMD.is_dir():
         hint = "See: journalctl --unit docker"
-        run_slow(_LABEL, "starting the engine", ["systemctl", "start", "docker"], hint=hint)
-        process, log = None, None
+        run_slow(_LABEL, "starting the engine", ["systemctl", "start", "docker"], env=without_secrets(os.environ), hint=hint)
     else:
-        log = cache_dir() / "logs" / "dockerd.log"
         log.parent.mkdir(exist_ok=True)
+        env = {name: value for name, value in os.environ.items() if name.upper() in _FOR_AN_ENGINE} | {"PATH": _system_path()}
+        dockerd = shutil.which("dockerd", path=_system_path()) or "dockerd"
         with log.open("ab") as out:
-            # A session of its own: it stays when this program ends, and a Ctrl-C here is none of its business.
-            process = subprocess.Popen(
-                [shutil.which("dockerd", path=_system_path()) or "dockerd"],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                cwd="/",
-                start_new_session=True,
-                env={**os.environ, "PATH": _system_path()},
-            )
+            # A session of its own: it outlives this program, and a Ctrl-C here does not reach it.
+            engine = subprocess.Popen([dockerd], stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd="/", env=env, start_new_session=True)
     end = time.monotonic() + _START_SECONDS
-    while time.monotonic() < end:
-        if _ask((), {})[0]:
+    while time.monotonic() < end and (engine is None or engine.poll() is None):
+        if _ask()[0]:
             return
-        if process is not None and process.poll() is not None:
-            break
         time.sleep(0.5)
-    if log is None:
+    if engine is None:
         raise SetupError(f"the Docker engine does not answer {_START_SECONDS} s after its start. See: journalctl --unit docker")
     tail = "\n".join(f"    {line}" for line in log.read_text(errors="replace").splitlines()[-15:])
-    what = f"does not answer within {_START_SECONDS} s" if process and process.poll() is None else "ended"
-    raise SetupError(
-        f"the Docker engine was started and {what}:\n{tail}\n    all of it: {log}\n"
-        "A container or a sandbox often may not run one: set DOCKER_HOST to an engine outside."
-    )
-
-
-def holds_image(image: str, docker: Sequence[str], env: Mapping[str, str]) -> bool:
-    """Whether the engine has the image."""
-    command = [*docker, "image", "inspect", "--format", "{{.Id}}", image]
-    try:
-        return subprocess.run(command, capture_output=True, check=False, env=env, timeout=60).returncode == 0
-    except FileNotFoundError as error:
-        raise SetupError(f"no Docker client: {docker[0]} is not on PATH. Install Docker, or name its folder in PATH") from error
+    what = f"does not answer within {_START_SECONDS} s" if engine.poll() is None else "ended"
+    advice = "A container or a sandbox often may not run one: set DOCKER_HOST to an engine outside."
+    raise SetupError(f"the Docker engine was started and {what}:\n{tail}\n    all of it: {log}\n{advice}")

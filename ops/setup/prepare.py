@@ -1,16 +1,18 @@
 """The steps that make this machine ready, in their order, and the environment that all later commands run in."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components import engine as engines
+from configs.loader import load_stack_file, stack_file_name
+from configs.stack_file import read_config
+from images import ROLES
 from ops.setup.console import ROOT, say
 from ops.setup.engine import ensure_engine
+from ops.setup.images import ensure_images, ensure_local_images
 from ops.setup.state import State, ensure_state
+from ops.setup.toolchain import ensure_docker_plugin, ensure_pulumi
 
 
 @dataclass(frozen=True)
@@ -20,12 +22,12 @@ class Tools:
     Attributes:
         pulumi: the Pulumi command.
         state: where it keeps its state.
-        docker: the docker command, with the options that the stack file asks for.
+        docker: the docker command. It goes: what is started finds the engine by its environment.
     """
 
     pulumi: Path
     state: State
-    docker: tuple[str, ...]
+    docker: tuple[str, ...] = ("docker",)
 
 
 def prepare(stack: str, *, engine: bool = True, state: bool = True) -> Tools:
@@ -33,61 +35,55 @@ def prepare(stack: str, *, engine: bool = True, state: bool = True) -> Tools:
 
     Args:
         stack: the stack's name.
-        engine: also a running Docker engine and Pulumi's plugin for it.
+        engine: also a running Docker engine, that of the stack, and Pulumi's plugin for it.
         state: also the state backend; the tests bring their own.
 
     Raises:
         SetupError: something is missing that only the user can provide.
+        SettingsError: the stack file cannot be read.
     """
-    # Not at the top: the first stage runs without the virtual environment, and has no use for it.
-    from ops.setup.toolchain import ensure_docker_plugin, ensure_pulumi  # noqa: PLC0415
-
     pulumi = ensure_pulumi()
-    docker = docker_command(stack)
-    _enter(pulumi.env)
+    os.environ.update(pulumi.env)
     if engine:
-        found = ensure_engine(docker[1:])
-        _enter(found.env)
-        if found.env:
-            # Translated into DOCKER_HOST, which Pulumi knows as well.
-            os.environ.pop("DOCKER_CONTEXT", None)
         ensure_docker_plugin(pulumi)
+        ensure_engine(stack_config(stack))
     backend = State("", "")
     if state:
         backend = ensure_state(stack)
-        _enter(backend.env)
+        os.environ.update(backend.env)
         say("State", backend.origin)
     # Offline this check costs seconds, and the version is ours to raise.
     os.environ.setdefault("PULUMI_SKIP_UPDATE_CHECK", "true")
-    return Tools(pulumi.command, backend, docker)
+    return Tools(pulumi.command, backend)
+
+
+def set_up(stack: str) -> int:
+    """Find or make all that `up` needs, and deploy nothing; the exit status."""
+    settings = load_stack_file(stack)
+    prepare(stack)
+    ensure_images(settings)
+    return 0
+
+
+def build_images(stack: str) -> int:
+    """Build the images from Debian's packages on the stack's engine, whatever the stack file says of images; the exit status."""
+    ensure_engine(stack_config(stack))
+    ensure_local_images(ROLES)
+    return 0
 
 
 def stack_file(stack: str, root: Path = ROOT) -> Path:
-    """The stack file of a stack; of "organization/project/dev" only the last part counts."""
-    return root / f"Pulumi.{stack.rpartition('/')[2]}.yaml"
+    """The stack file of a stack."""
+    return root / stack_file_name(stack)
 
 
 def stack_config(stack: str, root: Path = ROOT) -> dict[str, Any]:
-    """The `config:` block of a stack file as it stands there: secrets encrypted, nothing checked."""
-    import yaml  # noqa: PLC0415 - in the virtual environment
+    """The `config:` block of a stack file as it stands there: secrets encrypted, no setting checked. Empty where there is no file.
 
+    Raises:
+        SettingsError: the stack file cannot be read.
+    """
     try:
-        content = yaml.safe_load(stack_file(stack, root).read_text(encoding="utf-8"))
+        return read_config(stack_file(stack, root))
     except FileNotFoundError:
         return {}
-    return dict((content or {}).get("config") or {})
-
-
-def docker_command(stack: str) -> tuple[str, ...]:
-    """The docker command for the engine that the stack is on: docker:context or docker:host of the stack file, else the user's."""
-    return tuple(engines.docker_command(stack_config(stack)))
-
-
-def exports(before: dict[str, str], after: dict[str, str], stack: str) -> list[tuple[str, str]]:
-    """The variables that preparation has set or changed, for the user's own shell, in alphabetical order."""
-    changed = {key: value for key, value in after.items() if before.get(key) != value}
-    return sorted({**changed, "PULUMI_STACK": stack}.items())
-
-
-def _enter(env: dict[str, str]) -> None:
-    os.environ.update(env)

@@ -1,16 +1,17 @@
 """Where Pulumi keeps the stacks' state and what encrypts their secrets: the user's login, else a folder of the checkout."""
 
-from __future__ import annotations
-
 import json
 import os
-import re
 import secrets
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from ops.setup.console import ROOT, SetupError
+from configs.loader import stack_file_name
+from configs.stack_file import read
+from ops.setup.console import ROOT, SetupError, home
 
 STATE_FOLDER = ".pulumi-state"
 #: The variable that says what encrypts the secrets of a stack that is made: passphrase, awskms://…, hashivault://… (docs/ci.md).
@@ -39,6 +40,11 @@ class State:
         return Path(self.url.removeprefix("file://") or "/").expanduser() / ".pulumi"
 
 
+def on_runner(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this is a job of GitHub's or GitLab's: nobody keeps what it writes into its checkout."""
+    return "true" in (environ.get("GITHUB_ACTIONS"), environ.get("GITLAB_CI"))
+
+
 def ensure_state(stack: str, environ: Mapping[str, str] = os.environ, root: Path = ROOT) -> State:
     """Choose the backend, and make the local one and its passphrase when there is no other.
 
@@ -51,31 +57,41 @@ def ensure_state(stack: str, environ: Mapping[str, str] = os.environ, root: Path
 
     Raises:
         SetupError: the stack's secrets are encrypted with a passphrase that is not here; or there is no login on a runner, whose
-            checkout goes, and the state with it.
+            checkout goes, and the state with it; or the checkout cannot be written to.
+        SettingsError: the stack file cannot be read.
     """
     local = root / STATE_FOLDER
+    file = root / stack_file_name(stack)
+    try:
+        content = read(file)
+    except FileNotFoundError:
+        content = {}
     url, origin = _login(environ)
     env: dict[str, str] = {}
-    if not url:
-        if "true" in (environ.get("GITHUB_ACTIONS"), environ.get("GITLAB_CI")):
-            raise SetupError(
-                "this is a runner, and its checkout is deleted after the job: a state in it would be lost, and with it what Pulumi knows\n"
-                "of the containers. Set PULUMI_BACKEND_URL, or PULUMI_ACCESS_TOKEN for Pulumi Cloud (docs/ci.md, State backends)."
-            )
-        _private_folder(local)
-        url, origin = f"file://{local}", f"{STATE_FOLDER}/ in this checkout"
-        env["PULUMI_BACKEND_URL"] = url
-    if _wants_passphrase(url, environ, root / f"Pulumi.{stack}.yaml"):
-        env["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(_passphrase(local, root / f"Pulumi.{stack}.yaml"))
+    try:
+        if not url:
+            if on_runner(environ):
+                raise SetupError(
+                    "this is a runner, and its checkout is deleted after the job: a state in it would be lost, and with it what Pulumi\n"
+                    "knows of the containers. Set PULUMI_BACKEND_URL, or PULUMI_ACCESS_TOKEN for Pulumi Cloud (docs/ci.md, State backends)."
+                )
+            _private_folder(local)
+            url, origin = f"file://{local}", f"{STATE_FOLDER}/ in this checkout"
+            env["PULUMI_BACKEND_URL"] = url
+        if _wants_passphrase(url, environ, content):
+            env["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(_passphrase(local, file.name, known="encryptionsalt" in content))
+    except OSError as error:
+        raise SetupError(f"{local} cannot be written to: {error.strerror}. Pulumi's state or passphrase has its place there.") from error
     return State(url, origin, env)
 
 
 def _login(environ: Mapping[str, str]) -> tuple[str, str]:
     if url := environ.get("PULUMI_BACKEND_URL"):
         return url, f"{url} (PULUMI_BACKEND_URL)"
-    home = Path(environ.get("PULUMI_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".pulumi")
+    if not (folder := environ.get("PULUMI_HOME")):
+        folder = str(Path(environ.get("HOME") or home()) / ".pulumi")
     try:
-        current = json.loads((home / "credentials.json").read_text()).get("current", "")
+        current = json.loads((Path(folder) / "credentials.json").read_bytes()).get("current", "")
     except (OSError, ValueError, AttributeError):
         current = ""
     if current:
@@ -85,48 +101,42 @@ def _login(environ: Mapping[str, str]) -> tuple[str, str]:
     return "", ""
 
 
-def _wants_passphrase(url: str, environ: Mapping[str, str], stack_file: Path) -> bool:
+def _wants_passphrase(url: str, environ: Mapping[str, str], content: Mapping[str, Any]) -> bool:
     """Whether secrets are encrypted with a passphrase that the caller does not give."""
     # An empty passphrase is one as well: what counts is whether the variable is set.
     if "PULUMI_CONFIG_PASSPHRASE" in environ or environ.get("PULUMI_CONFIG_PASSPHRASE_FILE"):
         return False
     # What the stack was made with goes before what a new one is to be made with.
-    provider = _field(stack_file, "secretsprovider")
-    if not provider and not _field(stack_file, "encryptionsalt"):
-        provider = environ.get(SECRETS_PROVIDER, "")
-    if provider:
-        return provider == "passphrase"
+    salted = bool(content.get("encryptionsalt"))
+    if provider := content.get("secretsprovider") or (not salted and environ.get(SECRETS_PROVIDER)):
+        return bool(provider == "passphrase")
     # Pulumi Cloud encrypts by itself, unless the stack was made with a passphrase.
-    return not url.startswith(("https://", "http://")) or bool(_field(stack_file, "encryptionsalt"))
+    return salted or not url.startswith(("https://", "http://"))
 
 
-def _field(stack_file: Path, name: str) -> str:
-    """A top-level field of a stack file. Not with a YAML parser: there may be none before the virtual environment."""
-    try:
-        match = re.search(rf"^{name}:\s*(\S+)", stack_file.read_text(), re.MULTILINE)
-    except OSError:
-        return ""
-    return match[1].strip("\"'") if match else ""
-
-
-def _passphrase(folder: Path, stack_file: Path) -> Path:
-    """The file with the passphrase, made if it is missing."""
+def _passphrase(folder: Path, encrypted: str, *, known: bool) -> Path:
+    """The file with the passphrase, made if it is missing and nothing is encrypted with a known one."""
     path = folder / "passphrase"
     if path.exists():
         return path
-    if _field(stack_file, "encryptionsalt"):
+    if known:
         raise SetupError(
-            f"{stack_file.name} holds secrets that were encrypted with a passphrase, and {path} is missing.\n"
+            f"{encrypted} holds secrets that were encrypted with a passphrase, and {path} is missing.\n"
             "Either set PULUMI_CONFIG_PASSPHRASE (or PULUMI_CONFIG_PASSPHRASE_FILE) to it,\n"
-            f"or, to begin with new secrets, delete from {stack_file.name} the line `encryptionsalt: …` and each key with\n"
+            f"or, to begin with new secrets, delete from {encrypted} the line `encryptionsalt: …` and each key with\n"
             "`secure: …` below it. Databases that exist keep their old passwords."
         )
     _private_folder(folder)
-    # Renamed into place when it is complete: an interrupted run must not leave an empty passphrase.
-    draft = folder / f"passphrase.{os.getpid()}"
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(secrets.token_urlsafe(32) + "\n")
-    draft.rename(path)
+    descriptor, draft = tempfile.mkstemp(dir=folder, prefix="passphrase.")  # mode 0600
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(32) + "\n")
+        # It is there complete or not at all; and of two runs at once, both use that of the first.
+        Path(path).hardlink_to(draft)
+    except FileExistsError:
+        pass
+    finally:
+        Path(draft).unlink()
     return path
 
 

@@ -1,23 +1,26 @@
-"""The `pulumi` command and its Docker plugin: found on this machine, else downloaded, else built from toolchain/.
+"""The `pulumi` command and its Docker plugin: found on this machine, else downloaded from Pulumi's site, else built from toolchain/."""
 
-Standard library only: this runs before the virtual environment exists. `python3 -m ops.setup.toolchain` shows what it
-finds, and gets what is missing.
-"""
-
-from __future__ import annotations
-
-import json
 import os
 import shutil
+import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from ops.setup.console import SetupError, cache_dir, run_slow, say
-from ops.setup.download import download_folder, download_plugin, download_pulumi
+from ops.setup.cache import lock, moved_into
+from ops.setup.console import SetupError, cache_dir, home, run_slow, say
 from ops.setup.go_build import HOST, PLUGIN, build_cli, build_folder, build_plugin
-from ops.setup.versions import DOCKER_PLUGIN_VERSION, MINIMUM_PULUMI, PULUMI_VERSION, pulumi_version, toolchain_hash, version
+from ops.setup.versions import DOCKER_PLUGIN_VERSION, MINIMUM_PULUMI, PULUMI_VERSION, reported, toolchain_hash, version
+
+_INSTALLER = "https://get.pulumi.com"
+#: How long Pulumi's site may take to answer before the toolchain is built here instead.
+_CONNECT_SECONDS = 5
+#: How long a plugin's download may take.
+_PLUGIN_SECONDS = 120
+#: Run apart, so that all of it is bounded: a time-out given to urlopen() covers neither the name's look-up nor the sum of its attempts.
+_FETCH = "import sys, urllib.request; sys.stdout.buffer.write(urllib.request.urlopen(sys.argv[1]).read())"
+_INSTALL_PLUGIN = ("plugin", "install", "resource", "docker", f"v{DOCKER_PLUGIN_VERSION}")
+_BUILD_INSTEAD = "Unset ORTHANC_STACK_TOOLCHAIN, and it is built from Go modules instead."
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,26 @@ class Pulumi:
 
     Attributes:
         command: the command itself.
-        env: what to add to the environment of everything that runs it.
         origin: where it comes from: "PATH", "downloaded" or "built".
     """
 
     command: Path
-    env: dict[str, str]
     origin: str
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What to add to the environment of everything that runs it."""
+        folder, path = str(self.command.parent), os.environ.get("PATH", os.defpath).split(os.pathsep)
+        env = {
+            "PATH": os.pathsep.join([folder, *(one for one in path if one != folder)]),
+            # Said, because a `pulumi` built with cgo looks into the home folder of the user database, and one without it into $HOME.
+            "PULUMI_HOME": str(_pulumi_home()),
+            "PULUMI_SKIP_UPDATE_CHECK": "1",
+        }
+        if self.origin == "built":
+            # Built here because downloads do not work here: without this each missing plugin waits for them to fail.
+            env["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
+        return env
 
 
 def ensure_pulumi() -> Pulumi:
@@ -42,40 +58,30 @@ def ensure_pulumi() -> Pulumi:
     nothing (whatever is there; then a download; then a build).
     """
     wish = _wish()
-    known = _recall()
-    if known is not None:
-        pulumi, said = known
-    else:
-        on_path = _on_path() if not wish else None
-        pulumi = on_path or _installed(wish) or _download(wish) or _build()
-        said = pulumi_version(pulumi.command)
-        _remember(pulumi, said)
-    say("Pulumi", f"{said} ({pulumi.origin}: {pulumi.command})")
+    pulumi = _on_path(wish) or _in_cache(wish) or _download(wish) or Pulumi(build_cli(), "built")
+    say("Pulumi", f"{pulumi.command} ({pulumi.origin})")
     return pulumi
 
 
-def ensure_docker_plugin(pulumi: Pulumi) -> str:
+def ensure_docker_plugin(pulumi: Pulumi) -> None:
     """Make sure that the Docker plugin is in Pulumi's plugin cache, and say how it came there."""
-    folder = _plugin_folder()
+    folder = _pulumi_home() / "plugins" / f"resource-docker-v{DOCKER_PLUGIN_VERSION}"
     ours = folder.with_name(folder.name + ".orthanc-stack")  # the hash of what we built, beside what we installed
-    complete = (folder / PLUGIN).exists() and not folder.with_name(folder.name + ".partial").exists()
-    if complete and not ours.exists():
-        origin = "installed"
-    elif complete and ours.read_text() == toolchain_hash():
-        origin = "built"
-    elif not complete and pulumi.origin != "built" and _download_plugin(pulumi):
-        ours.unlink(missing_ok=True)
-        origin = "downloaded"
-    else:
-        _install_plugin(pulumi, build_plugin())
-        _write(ours, toolchain_hash())
-        origin = "built"
-    found = f"docker {DOCKER_PLUGIN_VERSION} ({origin})"
-    say("Plugin", found)
-    return found
-
-
-# --- What is there ---------------------------------------------------------------------------------------------------
+    with lock("plugin"):
+        complete = (folder / PLUGIN).exists() and not folder.with_name(folder.name + ".partial").exists()
+        if complete and not ours.exists():
+            origin = "installed"
+        elif complete and ours.read_text() == toolchain_hash():
+            origin = "built"
+        elif not complete and pulumi.origin != "built" and _download_plugin(pulumi):
+            ours.unlink(missing_ok=True)
+            origin = "downloaded"
+        else:
+            command: list[str | Path] = [pulumi.command, *_INSTALL_PLUGIN, "--reinstall", "--file", build_plugin()]
+            run_slow("Toolchain", "installing the Docker plugin", command, env=os.environ | pulumi.env)
+            ours.write_text(toolchain_hash())
+            origin = "built"
+    say("Plugin", f"docker {DOCKER_PLUGIN_VERSION} ({origin})")
 
 
 def _wish() -> str:
@@ -85,137 +91,82 @@ def _wish() -> str:
     return wish
 
 
-def _stamp() -> Path:
-    return cache_dir() / "pulumi.json"
+def _pulumi_home() -> Path:
+    return Path(os.environ.get("PULUMI_HOME") or home() / ".pulumi")
 
 
-def _situation() -> dict[str, str]:
-    """What the remembered answer depends on. Asking `pulumi` for its version takes 0.2 s; this takes microseconds."""
-    return {
-        "wish": _wish(),
-        "path": shutil.which("pulumi") or "",
-        "minimum": MINIMUM_PULUMI,
-        "version": PULUMI_VERSION,
-        "toolchain": toolchain_hash(),
-    }
-
-
-def _marks(command: Path) -> dict[str, str]:
-    """A command's size and time, and its host's: an upgrade or a removal shows."""
-    host = _host_of(command)
-    return {
-        str(file): f"{status.st_size} {status.st_mtime_ns}" for file in (command, host) if file is not None for status in (file.stat(),)
-    }
-
-
-def _recall() -> tuple[Pulumi, str] | None:
-    """The answer of an earlier run, with the version, if nothing that it depends on has changed."""
-    try:
-        stamp = json.loads(_stamp().read_text())
-        found = stamp["pulumi"]
-        pulumi = _pulumi(Path(found["command"]), found["origin"])
-        same = stamp["situation"] == _situation() and stamp["marks"] == _marks(pulumi.command)
-    except (OSError, ValueError, KeyError, TypeError):
+def _on_path(wish: str) -> Pulumi | None:
+    """The `pulumi` on PATH, where it is recent enough and has its Python language host, beside it or on PATH."""
+    found = None if wish else shutil.which("pulumi")
+    if found is None:
         return None
-    return (pulumi, found["version"]) if same else None
+    places = os.pathsep.join([str(Path(found).resolve().parent), os.environ.get("PATH", os.defpath)])
+    fits = shutil.which(HOST, path=places) and reported(Path(found)) >= version(MINIMUM_PULUMI)
+    return Pulumi(Path(found), "PATH") if fits else None
 
 
-def _remember(pulumi: Pulumi, said: str) -> None:
-    found = {"command": str(pulumi.command), "origin": pulumi.origin, "version": said}
-    stamp = {"pulumi": found, "situation": _situation(), "marks": _marks(pulumi.command)}
-    _write(_stamp(), json.dumps(stamp, indent=1))
-
-
-def _write(file: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=file.name, delete=False) as new:
-        new.write(text)
-    Path(new.name).replace(file)
-
-
-def _env(command: Path, origin: str) -> dict[str, str]:
-    env = {
-        "PATH": os.pathsep.join([str(command.parent), os.environ.get("PATH", os.defpath)]),
-        # Said, because a `pulumi` built with cgo looks into the home folder of the user database, and one without it into $HOME.
-        "PULUMI_HOME": str(_pulumi_home()),
-        "PULUMI_SKIP_UPDATE_CHECK": "1",
-    }
-    if origin == "built":
-        # Built here because downloads do not work here: without this each missing plugin waits for them to fail.
-        env["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
-    return env
-
-
-def _pulumi(command: Path, origin: str) -> Pulumi:
-    return Pulumi(command, _env(command, origin), origin)
-
-
-def _host_of(command: Path) -> Path | None:
-    """The Python language host that a `pulumi` command finds: beside it, or on PATH."""
-    found = shutil.which(HOST, path=os.pathsep.join([str(command.resolve().parent), os.environ.get("PATH", "")]))
-    return Path(found) if found else None
-
-
-def _on_path() -> Pulumi | None:
-    found = shutil.which("pulumi")
-    if found is None or _host_of(Path(found)) is None:
-        return None
-    return _pulumi(Path(found), "PATH") if version(pulumi_version(Path(found))) >= version(MINIMUM_PULUMI) else None
-
-
-def _installed(wish: str) -> Pulumi | None:
+def _in_cache(wish: str) -> Pulumi | None:
     """What an earlier run has downloaded or built. Both are moved into place whole, so what is there is complete."""
-    for origin, folder in (("downloaded", download_folder()), ("built", build_folder())):
-        unwanted = {"build": "downloaded", "download": "built"}.get(wish)
+    for origin, folder, unwanted in (("downloaded", _download_folder(), "build"), ("built", build_folder(), "download")):
         command = folder / "bin" / "pulumi"
-        if origin != unwanted and command.exists():
-            return _pulumi(command, origin)
+        if wish != unwanted and command.exists():
+            return Pulumi(command, origin)
     return None
 
 
-# --- What is missing -------------------------------------------------------------------------------------------------
+def _download_folder() -> Path:
+    return cache_dir() / f"pulumi-{PULUMI_VERSION}"
 
 
 def _download(wish: str) -> Pulumi | None:
-    command = download_pulumi(required=wish == "download") if wish != "build" else None
-    return _pulumi(command, "downloaded") if command is not None else None
+    """By Pulumi's own installer, into the cache. None, or an error if it is required, where what it needs is out of reach."""
+    if wish == "build":
+        return None
+    command = _download_folder() / "bin" / "pulumi"
+    try:
+        with lock("download"):
+            if not command.exists():
+                _run_installer(_installer())
+    except SetupError as error:
+        if wish == "download":
+            raise SetupError(f"{error}\n  {_BUILD_INSTEAD}") from error
+        say("Pulumi", "its downloads are out of reach: building it from Go modules instead, once")
+        return None
+    return Pulumi(command, "downloaded")
 
 
-def _build() -> Pulumi:
-    return _pulumi(build_cli(), "built")
+def _installer() -> bytes:
+    """The text of Pulumi's installer: the test, too, of whether this network lets downloads through."""
+    command = [sys.executable, "-c", _FETCH, _INSTALLER]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_CONNECT_SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise SetupError(f"{_INSTALLER} did not answer in {_CONNECT_SECONDS} s") from error
+    if done.returncode != 0:
+        raise SetupError(f"{_INSTALLER} is out of reach: {' '.join(done.stderr.decode(errors='replace').splitlines()[-1:])}")
+    return done.stdout
+
+
+def _run_installer(script: bytes) -> None:
+    with moved_into(_download_folder()) as new:
+        file = new / "install.sh"
+        file.write_bytes(script)
+        options = ["--version", PULUMI_VERSION, "--install-root", str(new), "--no-edit-path"]
+        run_slow("Toolchain", f"downloading pulumi {PULUMI_VERSION}", ["sh", str(file), *options])
+        if not (new / "bin" / "pulumi").exists():
+            raise SetupError(f"{_INSTALLER} ran, but installed no pulumi")
 
 
 def _download_plugin(pulumi: Pulumi) -> bool:
-    wish = _wish()
-    return wish != "build" and download_plugin(pulumi.command, pulumi.env, required=wish == "download")
-
-
-def _install_plugin(pulumi: Pulumi, binary: Path) -> None:
-    install = [str(pulumi.command), "plugin", "install", "resource", "docker", f"v{DOCKER_PLUGIN_VERSION}"]
-    command = [*install, "--reinstall", "--file", str(binary)]
-    run_slow("Toolchain", "installing the Docker plugin", command, env=os.environ | pulumi.env)
-
-
-def _pulumi_home() -> Path:
-    return Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi")
-
-
-def _plugin_folder() -> Path:
-    return _pulumi_home() / "plugins" / f"resource-docker-v{DOCKER_PLUGIN_VERSION}"
-
-
-def main() -> int:
-    """Show what there is, and get what is missing."""
+    """Let `pulumi` download the plugin. False, or an error if it is required, where that is out of reach."""
+    if (wish := _wish()) == "build":
+        return False
+    command, env = [str(pulumi.command), *_INSTALL_PLUGIN], os.environ | pulumi.env
     try:
-        ensure_docker_plugin(ensure_pulumi())
-    except SetupError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; run it again to go on", file=sys.stderr)
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        subprocess.run(command, env=env, capture_output=True, timeout=_PLUGIN_SECONDS, check=True)
+    except subprocess.SubprocessError as error:
+        if wish == "download":
+            raise SetupError(f"the Docker plugin is out of reach: {error}\n  {_BUILD_INSTEAD}") from error
+        say("Plugin", "its download is out of reach: building it from Go modules instead, once")
+        return False
+    return True

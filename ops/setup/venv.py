@@ -44,10 +44,6 @@ def is_complete(requirements: str, root: Path = ROOT) -> bool:
 def ensure_venv(requirements: str, root: Path = ROOT) -> None:
     """Make the environment or bring it up to date, and say so in a line, where there is something to do.
 
-    Args:
-        requirements: requirements-ops.txt, or requirements-dev.txt for tests and linters.
-        root: the checkout.
-
     Raises:
         SetupError: Python cannot make environments here, pip failed, or the checkout cannot be written to.
     """
@@ -102,8 +98,8 @@ def _stamp(venv: Path) -> dict[str, Any]:
 
 def _version(python: Path) -> str:
     """The version of an interpreter that starts and finds pip, else "": after an upgrade of Python it does not."""
+    asked = [str(python), "-c", "import pip, sys; print('%d.%d' % sys.version_info[:2])"]
     try:
-        asked = [python, "-c", "import pip, sys; print('%d.%d' % sys.version_info[:2])"]
         return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
     except OSError:
         return ""
@@ -114,10 +110,8 @@ def _create(venv: Path) -> None:
         # Debian keeps ensurepip in a package of its own.
         package = f"python{_VERSION}-venv"
         if not apt.can_install():
-            raise SetupError(
-                f"{sys.executable} cannot make virtual environments: its ensurepip module is missing.\n"
-                f"On Debian and Ubuntu: sudo apt-get install {package}; then run the same command again."
-            )
+            advice = f"On Debian and Ubuntu: sudo apt-get install {package}; then run the same command again."
+            raise SetupError(f"{sys.executable} cannot make virtual environments: its ensurepip module is missing.\n{advice}")
         apt.install(_LABEL, [package], "virtual environments")
     venv.mkdir(exist_ok=True)
     (venv / _UNFINISHED).touch()

@@ -1,11 +1,7 @@
 """The versions that this project asks for, each read from the file that pins it, and those that commands report.
 
 toolchain/ bears no number of its own: a hash stands for its state.
-
-Standard library only: this runs before the virtual environment exists.
 """
-
-from __future__ import annotations
 
 import hashlib
 import os
@@ -29,14 +25,14 @@ Version = tuple[int, ...]
 
 def _find(pattern: str, file: Path) -> str:
     """The first group of a pattern in one of the project's files."""
-    match = re.search(pattern, file.read_text(), re.MULTILINE)
+    match = re.search(pattern, file.read_text(encoding="utf-8"), re.MULTILINE)
     if match is None:
         raise SetupError(f"{file}: no line matches {pattern}")
     return match[1]
 
 
 def version(text: str) -> Version:
-    """The numbers of the first version in a text: "v3.256.0" or "go version go1.27.3 linux/amd64"."""
+    """The numbers of the first version in a text: "v3.256.0" or "go version go1.27.3 linux/amd64"; none where there is none."""
     match = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
     return tuple(int(part or 0) for part in match.groups()) if match else ()
 
@@ -48,10 +44,7 @@ DOCKER_PLUGIN_VERSION = _find(r"^pulumi-docker==([\d.]+)$", ROOT / "requirements
 #: The oldest `pulumi` that runs the program.
 MINIMUM_PULUMI = _find(r"^requiredPulumiVersion:\s*[\"']?>=\s*([\d.]+)", ROOT / "Pulumi.yaml")
 #: The oldest Go that builds toolchain/.
-MINIMUM_GO = max(
-    (_find(r"^go ([\d.]+)$", TOOLCHAIN / module / "go.mod") for module in ("cli", "docker")),
-    key=version,
-)
+MINIMUM_GO = max((_find(r"^go ([\d.]+)$", TOOLCHAIN / module / "go.mod") for module in ("cli", "docker")), key=version)
 
 
 def toolchain_hash(folder: Path = TOOLCHAIN) -> str:
@@ -63,22 +56,12 @@ def toolchain_hash(folder: Path = TOOLCHAIN) -> str:
     return digest.hexdigest()[:12]
 
 
-def pulumi_version(command: Path) -> str:
-    """What a `pulumi` says its version is, as it says it; nothing when it cannot be asked."""
-    env = os.environ | {"PULUMI_SKIP_UPDATE_CHECK": "1"}
+def reported(command: Path) -> Version:
+    """The version that a `pulumi` or a `go` reports; none where it cannot be asked."""
+    # GOTOOLCHAIN=local: else the answer may be that of the Go which go.mod would have downloaded.
+    env = os.environ | {"PULUMI_SKIP_UPDATE_CHECK": "1", "GOTOOLCHAIN": "local"}
     try:
         done = subprocess.run([command, "version"], env=env, capture_output=True, text=True, timeout=_VERSION_SECONDS, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()
-
-
-def go_version(go: Path) -> Version:
-    """The numbers of a Go's version; none when it cannot be asked."""
-    try:
-        # GOTOOLCHAIN=local: else the answer may be that of the Go which go.mod would have downloaded.
-        env = os.environ | {"GOTOOLCHAIN": "local"}
-        done = subprocess.run([go, "version"], env=env, capture_output=True, text=True, timeout=_VERSION_SECONDS, check=True)
     except (OSError, subprocess.SubprocessError):
         return ()
     return version(done.stdout)

@@ -39,7 +39,7 @@ def test_a_node_that_does_not_start_is_told_while_pulumi_waits(
     content["config"][f"{names.PROJECT}:images"] = contract | {"orthanc": broken}
     file.write_text(yaml.safe_dump(content))
     env = os.environ | {"PULUMI_BACKEND_URL": f"file://{tmp_path}", "PULUMI_CONFIG_PASSPHRASE": "a passphrase of the tests"}
-    command = [checkout / "orthanc-stack", "up", stack]
+    command: list[str | Path] = [checkout / "orthanc-stack", "up", stack]
     with said.open("w") as out:
         # A session of its own, as a terminal's: its interrupt goes to all of it.
         up = subprocess.Popen(command, cwd=checkout, env=env, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)

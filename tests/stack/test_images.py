@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import secrets
 import subprocess
@@ -183,16 +182,16 @@ def test_the_hash_follows_what_is_built_from_and_nothing_else(tmp_path: Path, mo
         local_image("nginx")
 
 
-def test_a_mirror_without_debians_signature_is_refused(tmp_path: Path) -> None:
+def test_a_mirror_without_debians_signature_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where it is past its Valid-Until, when that check is off."""
     (tmp_path / "dists/forky").mkdir(parents=True)
     said = "Origin: Debian\nSuite: testing\nCodename: forky\nValid-Until: Fri, 06 Nov 2020 08:08:01 UTC\nComponents: main\n"
     (tmp_path / "dists/forky/InRelease").write_text(f"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n{said}")
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path))) as server:
         Thread(target=server.serve_forever, daemon=True).start()
-        env = {**os.environ, "DEBIAN_MIRROR": f"http://127.0.0.1:{server.server_port}"}
+        monkeypatch.setenv("DEBIAN_MIRROR", f"http://127.0.0.1:{server.server_port}")
         with pytest.raises(SetupError, match="is not signed"):
-            ensure_base("forky", ("docker",), env, {}, "")
+            ensure_base("forky", {}, "")
         server.shutdown()
 
 

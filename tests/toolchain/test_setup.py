@@ -1,4 +1,4 @@
-"""ops/setup/toolchain.py and what it uses: what is remembered, what is built again, and that an interrupted build leaves nothing."""
+"""ops/setup/toolchain.py and what it uses: what is found, what is built again, and that an interrupted build leaves nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.setup import download, go_build, toolchain, versions
+from ops.setup import go_build, toolchain, versions
 from ops.setup.console import ROOT, SetupError
 
 
@@ -64,7 +64,7 @@ def test_the_hash_changes_with_what_is_built_and_with_nothing_else(tmp_path: Pat
         assert len(seen) == 3
 
 
-def test_the_second_call_starts_nothing_and_is_quick(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_call_builds_nothing_and_is_quick(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = toolchain.ensure_pulumi()
     assert first.origin == "built"
 
@@ -80,6 +80,12 @@ def test_the_second_call_starts_nothing_and_is_quick(cache: Path, monkeypatch: p
         return time.perf_counter() - started
 
     assert min(seconds() for _ in range(5)) < 0.05, "the quickest of five: the machine may be busy"
+
+
+def test_what_is_added_to_the_path_is_added_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = toolchain.ensure_pulumi()
+    monkeypatch.setenv("PATH", found.env["PATH"])
+    assert found.env["PATH"].split(":") == [str(found.command.parent), "/usr/bin", "/bin"]
 
 
 def test_a_removed_command_is_built_again(cache: Path) -> None:
@@ -103,8 +109,8 @@ def test_an_interrupted_build_leaves_nothing_and_is_repeated(cache: Path, monkey
 
 def test_two_runs_do_not_build_at_once(cache: Path) -> None:
     script = (
-        "import time\nfrom ops.setup import go_build\n"
-        "with go_build.lock('build'):\n print('in', time.monotonic(), flush=True)\n"
+        "import time\nfrom ops.setup import cache\n"
+        "with cache.lock('build'):\n print('in', time.monotonic(), flush=True)\n"
         " time.sleep(0.4)\n print('out', time.monotonic(), flush=True)\n"
     )
     runs = [subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -141,8 +147,8 @@ def test_an_unknown_wish_is_told(cache: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_download_that_does_not_answer_is_given_up(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "_FETCH", "import time; time.sleep(60)")
-    monkeypatch.setattr(download, "_CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(toolchain, "_FETCH", "import time; time.sleep(60)")
+    monkeypatch.setattr(toolchain, "_CONNECT_SECONDS", 0.3)
     monkeypatch.delenv("ORTHANC_STACK_TOOLCHAIN")
     started = time.monotonic()
     assert toolchain.ensure_pulumi().origin == "built"

@@ -1,25 +1,250 @@
-"""What is settled before anything is deployed: where state and passphrase are kept, which engine, where packages come from."""
+"""The launcher and its virtual environment; where state and passphrase are kept, which engine is meant, where packages come from."""
 
-from __future__ import annotations
-
+import ast
 import json
 import os
 import platform
+import runpy
+import shutil
 import stat
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import docker
 import pytest
 
-from ops.setup.console import SetupError
+from configs.problems import SettingsError
+from ops.setup import console, engine, images, state, venv
+from ops.setup.console import ROOT, SetupError
 from ops.setup.debian_base import _sources
-from ops.setup.engine import context_environment, context_name
-from ops.setup.state import State, ensure_state
-from tests.unit.servers import Answer, serving
+from ops.setup.engine import choose_engine
+from ops.setup.prepare import stack_config
+from ops.setup.state import State, ensure_state, on_runner
+from tests.unit import pki
+from tests.unit.servers import Answer, Request, serving
 
-# --- State: an existing login first, else a private folder of the checkout -------------------------------------------
+# --- The launcher, with commands that only tell how they were started -------------------------------------------------
+
+TELLING = """
+import json, os, sys
+seen = {"arguments": sys.argv[1:], "name": os.path.basename(sys.argv[0]), "folder": os.getcwd(), "utf8": sys.flags.utf8_mode, "é": "é"}
+print(json.dumps({**seen, "prefix": sys.prefix, "children": os.environ["PYTHONUTF8"]}, ensure_ascii=False))
+"""
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout with the launcher and what it needs; its requirement files ask for nothing."""
+    folder = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(ROOT / "ops" / "setup", folder / "ops" / "setup")
+    shutil.copy(ROOT / "orthanc-stack", folder)
+    (folder / "ops" / "cli.py").write_text(TELLING)
+    for name in venv._FILES:
+        (folder / name).write_text("# nothing\n")
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere" / "orthanc-stack").symlink_to(folder / "orthanc-stack")
+    return folder
+
+
+def launch(checkout: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run the launcher through a symlink in another folder. It has a cache of its own."""
+    env = {**os.environ, "XDG_CACHE_HOME": str(checkout / "cache"), **environ}
+    command = [sys.executable, "orthanc-stack", *arguments]
+    return subprocess.run(command, cwd=checkout / "elsewhere", env=env, capture_output=True, encoding="utf-8", check=False)
+
+
+def told(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def test_the_launcher_makes_the_environment_once_and_hands_the_command_line_on(checkout: Path) -> None:
+    completing = launch(checkout, _ORTHANC_STACK_COMPLETE="complete_bash")
+    assert (completing.returncode, completing.stdout, completing.stderr) == (0, "", ""), (
+        "a shell that completes waits, and shows all output"
+    )
+    both: list[subprocess.CompletedProcess[str]] = []
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    runs = [threading.Thread(target=lambda: both.append(launch(checkout, "send", "Ä", **locale))) for _ in range(2)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    wanted = {"arguments": ["send", "Ä"], "name": "orthanc-stack", "folder": str(checkout / "elsewhere"), "utf8": 1, "é": "é"}
+    assert [told(run) for run in both] == [wanted | {"prefix": str(checkout / ".venv"), "children": "1"}] * 2
+    assert sum("requirements-ops.txt installed" in run.stderr for run in both) == 1
+    assert launch(checkout).stderr == ""
+    assert "requirements-dev.txt installed" in launch(checkout, "dev", "lint").stderr
+    assert launch(checkout, "dev", "lint").stderr == ""
+
+
+def test_an_upgraded_python_gets_a_new_environment(checkout: Path) -> None:
+    told(launch(checkout))
+    stamp = checkout / ".venv" / venv._STAMP
+    stamp.write_text(stamp.read_text().replace(f'"{venv._VERSION}"', '"3.0"'))
+    shutil.rmtree(next((checkout / ".venv" / "lib").glob("python*")))  # its packages are below a folder with the old version
+    assert launch(checkout, _ORTHANC_STACK_COMPLETE="complete_bash").stderr == ""
+    again = launch(checkout)
+    assert told(again)["prefix"] == str(checkout / ".venv")
+    assert "of a Python that was upgraded or removed: making it anew" in again.stderr
+
+
+def test_a_removed_python_gets_a_new_environment(checkout: Path) -> None:
+    told(launch(checkout))
+    (checkout / ".venv" / "bin" / "python").unlink()
+    (checkout / ".venv" / "bin" / "python").symlink_to("/nowhere/python3.0")
+    assert "making it anew" in launch(checkout).stderr
+
+
+def test_a_checkout_that_cannot_be_written_to_is_told(checkout: Path) -> None:
+    shutil.rmtree(checkout / ".venv", ignore_errors=True)
+    (checkout / ".venv").symlink_to("/proc/nothing")
+    try:
+        done = launch(checkout)
+    finally:
+        (checkout / ".venv").unlink()
+    assert done.returncode == 1
+    assert "/.venv cannot be written to" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_old_python_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    ast.parse((ROOT / "orthanc-stack").read_text(), feature_version=(3, 6))
+    refuse = runpy.run_path(str(ROOT / "orthanc-stack"))["refuse_old_python"]
+    monkeypatch.setattr(sys, "version_info", (3, 9, 2))
+    monkeypatch.setattr(sys, "argv", ["./orthanc-stack", "up", "dev"])
+    with pytest.raises(
+        SystemExit, match=r"(?s)3\.11 or newer, and .* is 3\.9\..*apt-get install python3\.11.*: python3\.11 \./orthanc-stack up"
+    ):
+        refuse()
+
+
+# --- The virtual environment ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout whose environment notes that it was made, and its pip that it was called."""
+    (tmp_path / "requirements.txt").write_text("a\n")
+    (tmp_path / "requirements-ops.txt").write_text("-r requirements.txt\nb\n")
+    (tmp_path / "requirements-dev.txt").write_text("-r requirements-ops.txt\nc\n")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def create(folder: Path) -> None:
+        (folder / "bin").mkdir(parents=True, exist_ok=True)
+        (folder / venv._UNFINISHED).touch()
+        with (folder / "made").open("a") as made:
+            made.write("once more\n")
+        python = folder / "bin" / "python"
+        python.write_text('#!/bin/sh\n[ "$1" = -c ] && echo 3.11 || echo "$@" >>"${0%/*/*}/installed"\ntest ! -e "${0%/*}/broken"\n')
+        python.chmod(0o755)
+
+    monkeypatch.setattr(venv, "_create", create)
+    return tmp_path
+
+
+def lines_in(checkout: Path, what: str) -> int:
+    return len((checkout / ".venv" / what).read_text().splitlines())
+
+
+def test_what_is_installed_is_not_installed_again_until_it_changes(quick: Path) -> None:
+    for _ in range(2):
+        venv.ensure_venv("requirements-ops.txt", quick)
+    assert lines_in(quick, "installed") == 1
+    (quick / "requirements.txt").write_text("a==2\n")
+    assert not venv.is_complete("requirements-ops.txt", quick)
+    venv.ensure_venv("requirements-ops.txt", quick)
+    assert (lines_in(quick, "installed"), lines_in(quick, "made")) == (2, 1)
+
+
+def test_the_development_set_holds_the_other(quick: Path) -> None:
+    venv.ensure_venv("requirements-ops.txt", quick)
+    assert not venv.is_complete("requirements-dev.txt", quick)
+    (quick / "requirements.txt").write_text("a==2\n")
+    venv.ensure_venv("requirements-dev.txt", quick)
+    assert venv.is_complete("requirements-ops.txt", quick)
+    assert lines_in(quick, "installed") == 2
+    (quick / "requirements-ops.txt").write_text("b==3\n")
+    assert not venv.is_complete("requirements-dev.txt", quick)
+
+
+def test_an_interrupted_installation_begins_anew(quick: Path) -> None:
+    venv.ensure_venv("requirements-ops.txt", quick)
+    (quick / ".venv" / venv._UNFINISHED).touch()
+    assert not venv.is_complete("requirements-ops.txt", quick)
+    venv.ensure_venv("requirements-ops.txt", quick)
+    assert lines_in(quick, "made") == 2
+    assert venv.is_complete("requirements-ops.txt", quick)
+
+
+def test_a_failed_installation_is_not_taken_for_a_complete_one(quick: Path) -> None:
+    venv._create(quick / ".venv")
+    (quick / ".venv" / "bin" / "broken").touch()
+    with pytest.raises(SetupError, match=r"installing requirements-ops\.txt"):
+        venv.ensure_venv("requirements-ops.txt", quick)
+    assert not venv.is_complete("requirements-ops.txt", quick)
+
+
+# --- What may be missing: a message, and no traceback -----------------------------------------------------------------
+
+
+def test_a_cache_that_cannot_be_written_to_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for folder in ("/proc/none", "/dev/null"):
+        monkeypatch.setenv("XDG_CACHE_HOME", folder)
+        with pytest.raises(SetupError, match=f"{folder}/orthanc-stack cannot be written to: .*\nSet XDG_CACHE_HOME"):
+            console.cache_dir()
+    (tmp_path / "orthanc-stack").mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(SetupError, match="a read-only file system"):
+        console.cache_dir()
+
+
+def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", unknown)
+    with pytest.raises(SetupError, match="Set HOME"):
+        console.cache_dir()
+
+
+def test_a_command_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(SetupError, match="building x failed: apt-get does not start: No such file or directory"):
+        console.run_slow("Test", "building x", ["apt-get"])
+    with pytest.raises(SetupError, match="no docker command on PATH"):
+        engine.holds("an-image")
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+    with pytest.raises(SetupError, match=r"no docker command on PATH\.\nInstall Docker"):
+        engine.ensure_engine({})
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"config: [", "Pulumi.dev.yaml is not YAML"),
+        (b"config: {a: \xff}", "is not text in UTF-8"),
+        (b"[]", "no stack file|is not a stack"),
+    ],
+)
+def test_a_stack_file_that_cannot_be_read_is_told(place: "Place", content: bytes, told: str) -> None:
+    (place.checkout / "Pulumi.dev.yaml").write_bytes(content)
+    with pytest.raises(SettingsError, match=told):
+        stack_config("organization/orthanc-stack/dev", place.checkout)
+    with pytest.raises(SettingsError, match=told):
+        place.ensure()
+
+
+# --- State: an existing login first, else a private folder of the checkout --------------------------------------------
 
 CLOUD = "https://api.pulumi.com"
 LOGGED_IN = json.dumps({"current": CLOUD})
@@ -38,8 +263,8 @@ class Place:
         self.state = self.checkout / ".pulumi-state"
         self.passphrase = self.state / "passphrase"
 
-    def ensure(self, **environ: str) -> State:
-        return ensure_state("dev", {"HOME": str(self.home), **environ}, self.checkout)
+    def ensure(self, stack: str = "dev", **environ: str) -> State:
+        return ensure_state(stack, {"HOME": str(self.home), **environ}, self.checkout)
 
 
 @pytest.fixture
@@ -51,6 +276,7 @@ def test_without_a_login_there_is_a_private_local_backend(place: Place, tmp_path
     url = f"file://{place.state}"
     assert place.ensure().env == {"PULUMI_BACKEND_URL": url, "PULUMI_CONFIG_PASSPHRASE_FILE": str(place.passphrase)}
     assert [stat.S_IMODE(path.stat().st_mode) for path in (place.state, place.passphrase)] == [0o700, 0o600]
+    assert list(place.state.iterdir()) == [place.passphrase]
     made = place.passphrase.read_text()
     assert len(made.strip()) >= 32
     place.ensure()
@@ -58,6 +284,27 @@ def test_without_a_login_there_is_a_private_local_backend(place: Place, tmp_path
     other = Place(tmp_path / "other")
     other.ensure()
     assert other.passphrase.read_text() != made
+
+
+def test_two_first_runs_at_once_use_one_passphrase(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    both, numbers, used = threading.Barrier(2, timeout=10), count(), []
+
+    def token(size: int) -> str:
+        both.wait()  # both have found that there is none
+        return f"passphrase {next(numbers)}"
+
+    def run() -> None:
+        place.ensure()
+        used.append(place.passphrase.read_text())
+
+    monkeypatch.setattr(state.secrets, "token_urlsafe", token)
+    runs = [threading.Thread(target=run) for _ in range(2)]
+    for one in runs:
+        one.start()
+    for one in runs:
+        one.join()
+    assert used == [place.passphrase.read_text()] * 2
+    assert list(place.state.iterdir()) == [place.passphrase]
 
 
 @pytest.mark.parametrize(
@@ -71,8 +318,8 @@ def test_without_a_login_there_is_a_private_local_backend(place: Place, tmp_path
 )
 def test_a_login_that_exists_is_used(place: Place, login: str, environ: dict[str, str], url: str) -> None:
     (place.home / ".pulumi" / "credentials.json").write_text(login)
-    state = place.ensure(**environ)
-    assert (state.url, state.env) == (url, {})
+    found = place.ensure(**environ)
+    assert (found.url, found.env) == (url, {})
     assert not place.state.exists()
 
 
@@ -92,15 +339,24 @@ def test_the_callers_passphrase_is_respected(place: Place) -> None:
     assert not place.passphrase.exists()
 
 
-def test_a_lost_passphrase_is_not_replaced_by_another(place: Place) -> None:
+@pytest.mark.parametrize("stack", ["dev", "organization/orthanc-stack/dev"])
+def test_a_lost_passphrase_is_not_replaced_by_another(place: Place, stack: str) -> None:
     (place.checkout / "Pulumi.dev.yaml").write_text(SALTED)
     with pytest.raises(SetupError, match=r"(?s)Pulumi\.dev\.yaml holds secrets.*encryptionsalt"):
-        place.ensure()
+        place.ensure(stack)
     assert not place.passphrase.exists()
+
+
+def test_a_checkout_without_room_for_state_is_told(place: Place) -> None:
+    place.state.symlink_to("/proc/nothing")
+    with pytest.raises(SetupError, match=r"\.pulumi-state cannot be written to"):
+        place.ensure()
 
 
 @pytest.mark.parametrize("runner", ["GITHUB_ACTIONS", "GITLAB_CI"])
 def test_no_state_is_left_to_a_runners_checkout(place: Place, runner: str) -> None:
+    assert on_runner({runner: "true"})
+    assert not on_runner({runner: "false"})
     with pytest.raises(SetupError, match="PULUMI_BACKEND_URL"):
         place.ensure(**{runner: "true", "PULUMI_BACKEND_URL": ""})
     assert not place.state.exists()
@@ -131,52 +387,134 @@ def test_a_file_backend_is_looked_into_where_pulumi_keeps_it() -> None:
     assert State(CLOUD, "").folder is None
 
 
-# --- The engine: Docker contexts, which Pulumi's provider does not know, become DOCKER_HOST --------------------------
+# --- The engine: what names one, as the three variables that every client knows ---------------------------------------
+
+with_docker = pytest.mark.skipif(shutil.which("docker") is None, reason="there is no docker command")
 
 
+@pytest.fixture
+def contexts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user who has two Docker contexts: "plain", in use, and "remote" with certificates."""
+    for name in engine._VARIABLES:
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    authority = pki.Authority("engine")
+    client = authority.issue("client")
+    for name, text in {"ca": authority.pem, "cert": client.certificate, "key": client.key}.items():
+        (tmp_path / f"{name}.pem").write_text(text)
+    files = ",".join(f"{name}={tmp_path}/{name}.pem" for name in ("ca", "cert", "key"))
+    hosts = {"plain": "host=ssh://user@host", "remote": f"host=tcp://remote:2376,{files}"}
+    for name, host in hosts.items():
+        subprocess.run(["docker", "context", "create", name, f"--docker={host}"], check=True, capture_output=True)
+    subprocess.run(["docker", "context", "use", "plain"], check=True, capture_output=True)
+    return tmp_path
+
+
+@with_docker
 @pytest.mark.parametrize(
-    ("environ", "config", "name"),
+    ("config", "environ", "host"),
     [
-        ({}, {}, None),
-        ({}, {"currentContext": "default"}, None),
-        ({}, {"currentContext": "remote"}, "remote"),
-        ({"DOCKER_CONTEXT": "other"}, {"currentContext": "remote"}, "other"),
-        ({"DOCKER_CONTEXT": "default"}, {"currentContext": "remote"}, None),
-        ({"DOCKER_CONTEXT": ""}, {"currentContext": "remote"}, "remote"),
-        ({"DOCKER_HOST": "tcp://x:1", "DOCKER_CONTEXT": "other"}, {"currentContext": "remote"}, None),
-        ({"DOCKER_HOST": ""}, {"currentContext": "remote"}, "remote"),
+        ({}, {}, "ssh://user@host"),
+        ({}, {"DOCKER_CONTEXT": "remote"}, "tcp://remote:2376"),
+        ({}, {"DOCKER_CONTEXT": "default"}, "unix:///var/run/docker.sock"),
+        ({}, {"DOCKER_CONTEXT": "remote", "DOCKER_HOST": "tcp://x:1"}, "tcp://x:1"),
+        ({}, {"DOCKER_HOST": ""}, "ssh://user@host"),
+        ({"docker:host": "tcp://y:1"}, {"DOCKER_CONTEXT": "remote", "DOCKER_HOST": "tcp://x:1"}, "tcp://y:1"),
+        ({"docker:host": "tcp://y:1", "docker:context": "remote"}, {"DOCKER_HOST": "tcp://x:1"}, "tcp://remote:2376"),
     ],
 )
-def test_which_context_is_in_use(environ: dict[str, str], config: dict[str, str], name: str | None) -> None:
-    assert context_name(environ, config) == name
+@pytest.mark.usefixtures("contexts")
+def test_which_engine_is_meant(monkeypatch: pytest.MonkeyPatch, config: dict[str, str], environ: dict[str, str], host: str) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    for _ in range(2):  # a second preparation finds the same
+        assert bool(choose_engine(config)) == (host != "unix:///var/run/docker.sock"), "the default is nobody's choice"
+        assert os.environ["DOCKER_HOST"] == host
+        assert "DOCKER_CONTEXT" not in os.environ
+        assert ("DOCKER_CERT_PATH" in os.environ) == (host == "tcp://remote:2376")
 
 
-@pytest.mark.parametrize(
-    ("inspected", "more"),
-    [
-        pytest.param({}, {}, id="a host"),
-        pytest.param(
-            {"TLSMaterial": {"docker": ["ca.pem", "cert.pem", "key.pem"]}},
-            {"DOCKER_CERT_PATH": "/tls/docker", "DOCKER_TLS_VERIFY": "1"},
-            id="its certificates go with it",
-        ),
-        pytest.param(
-            {"TLSMaterial": {"docker": ["ca.pem"]}, "Endpoints": {"docker": {"Host": "tcp://host:2376", "SkipTLSVerify": True}}},
-            {"DOCKER_HOST": "tcp://host:2376", "DOCKER_CERT_PATH": "/tls/docker"},
-            id="one that skips verification still does",
-        ),
-    ],
-)
-def test_a_context_becomes_a_host(inspected: dict[str, Any], more: dict[str, str]) -> None:
-    context = {
-        "Endpoints": {"docker": {"Host": "ssh://user@host", "SkipTLSVerify": False}},
-        "TLSMaterial": {},
-        "Storage": {"TLSPath": "/tls"},
-    }
-    assert context_environment({**context, **inspected}) == {"DOCKER_HOST": "ssh://user@host", **more}
+@with_docker
+def test_a_context_that_is_not_there_is_told(contexts: Path) -> None:
+    with pytest.raises(SetupError, match="the Docker context nowhere is chosen, but"):
+        choose_engine({"docker:context": "nowhere"})
 
 
-# --- Packages: a mirror that answers. Nothing on it is signed --------------------------------------------------------
+@with_docker
+@pytest.mark.parametrize("way", ["context", "lax", "certPath"])
+def test_an_engine_behind_tls_answers_the_command_and_the_sdk(contexts: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    def answer(asked: Request) -> Answer:
+        versions = {"Version": "99.1", "ApiVersion": "1.41", "MinAPIVersion": "1.12"}
+        headers = {"Content-Type": "application/json", "Api-Version": "1.41"}
+        return Answer(headers=headers, body=json.dumps(versions).encode() if asked.path.endswith("/version") else b"OK")
+
+    authority, stranger = pki.Authority("engine"), pki.Authority("stranger")
+    client = authority.issue("client")
+    for name, text in {"ca": authority.pem, "cert": client.certificate, "key": client.key}.items():
+        (contexts / f"{name}.pem").write_text(text)
+    pair = (stranger if way == "lax" else authority).issue("127.0.0.1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(contexts / "cert.pem"))  # a network's authority, which the engine's is not
+    with serving(answer, pki.serving(pair, authority.pem)) as url:
+        host = url.replace("https", "tcp")
+        files = ",".join(f"{name}={contexts}/{name}.pem" for name in ("ca", "cert", "key"))
+        tls = f"--docker=host={host},{files}{',skip-tls-verify=true' if way == 'lax' else ''}"
+        subprocess.run(["docker", "context", "create", "tls", tls], check=True, capture_output=True)
+        engine.ensure_engine({"docker:host": host, "docker:certPath": str(contexts)} if way == "certPath" else {"docker:context": "tls"})
+        assert engine._ask() == ("99.1", "")
+        assert docker.from_env().version()["Version"] == "99.1"
+
+
+# --- What outlives the set-up, or comes from others, gets no secrets --------------------------------------------------
+
+SECRETS = {
+    "PULUMI_CONFIG_PASSPHRASE": "x",
+    "PULUMI_ACCESS_TOKEN": "x",
+    "AWS_SECRET_ACCESS_KEY": "x",
+    "GITHUB_TOKEN": "x",
+    "MY_PASSPHRASE": "x",
+}
+
+
+def put(folder: Path, name: str, script: str) -> None:
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+@pytest.fixture
+def noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a dockerd and a docker command that are first on PATH write their environment; this process's holds secrets."""
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("https_proxy", "http://proxy.invalid")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    put(tmp_path, "dockerd", f"env >{tmp_path}/draft; mv {tmp_path}/draft {tmp_path}/noted")
+    put(tmp_path, "docker", f"[ $1 != build ] || env >{tmp_path}/noted\n[ $1 != version ] || cat {tmp_path}/noted; echo 7")
+    return tmp_path / "noted"
+
+
+def variables(noted: Path) -> set[str]:
+    return {line.partition("=")[0] for line in noted.read_text().splitlines()} - {"PWD", "SHLVL", "_", "OLDPWD"}
+
+
+def test_an_engine_is_started_without_the_users_environment(noted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_SYSTEMD", noted)
+    monkeypatch.setattr(engine, "_ask", lambda: ("7" if noted.exists() else "", ""))
+    monkeypatch.setattr(subprocess.Popen, "poll", lambda process: None)  # it would have gone on
+    engine._start()
+    assert {"HOME", "PATH", "https_proxy"} <= variables(noted)
+    assert {name.upper() for name in variables(noted)} <= engine._FOR_AN_ENGINE
+
+
+def test_a_build_of_images_gets_no_secrets(noted: Path) -> None:
+    images._build("adminer", "name", "base", {})
+    assert {"PATH", "https_proxy", "XDG_CACHE_HOME"} <= variables(noted)
+    assert not variables(noted) & set(SECRETS)
+
+
+# --- Packages: a mirror that answers. Nothing on it is signed ---------------------------------------------------------
 
 
 def release(*, origin: str = "Debian", valid: timedelta = timedelta(days=7)) -> Answer:
@@ -194,20 +532,19 @@ def releases() -> dict[str, Answer]:
 
 @pytest.fixture
 def mirror(releases: dict[str, Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A mirror, on a Debian whose own sources are elsewhere."""
-    apt = tmp_path / "apt-get"
-    apt.write_text("#!/bin/sh\necho http://own.invalid/debian-security/ forky-security main\necho http://own.invalid/debian forky main\n")
-    apt.chmod(0o755)
+    """A mirror, on a Debian whose own sources are elsewhere; DEBIAN_MIRROR names it."""
+    put(tmp_path, "apt-get", "echo http://own.invalid/debian-security/ forky-security main\necho http://own.invalid/debian forky main")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(platform, "freedesktop_os_release", lambda: {"ID": "debian"})
     with serving(lambda asked: releases.get(asked.path.removesuffix("/InRelease"), Answer(404))) as url:
+        monkeypatch.setenv("DEBIAN_MIRROR", f"{url}/debian/")
         yield f"{url}/debian"
 
 
 def test_only_what_is_past_its_time_is_not_held_to_it(mirror: str, releases: dict[str, Answer]) -> None:
     releases["/debian/dists/forky"] = release()
     releases["/debian-security/dists/forky-security"] = release(valid=timedelta(days=-1))
-    fresh, security = _sources("forky", {"DEBIAN_MIRROR": f"{mirror}/"}, {})
+    fresh, security = _sources("forky", {})
     assert fresh == f"deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {mirror} forky main"
     assert security.startswith("deb [check-valid-until=no signed-by=/")
     assert security.endswith(f"] {mirror}-security forky-security main")
@@ -217,4 +554,4 @@ def test_only_what_is_past_its_time_is_not_held_to_it(mirror: str, releases: dic
 def test_a_mirror_without_debians_release_is_refused(mirror: str, releases: dict[str, Answer], said: Answer) -> None:
     releases["/debian/dists/forky"] = said
     with pytest.raises(SetupError, match=r"DEBIAN_MIRROR .* has no forky of Debian's"):
-        _sources("forky", {"DEBIAN_MIRROR": mirror}, {})
+        _sources("forky", {})

@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 
+from dev.lint import shell_scripts
 from dev.tiers import outcomes, report, run_tests
 from ops.setup.console import SetupError
 from tests.conftest import ByStack, pytest_collection_modifyitems
@@ -89,3 +90,10 @@ def test_a_slow_test_says_why() -> None:
 )
 def test_tests_beside_a_conftest_share_a_process_and_others_do_by_file(nodeid: str, group: str) -> None:
     assert ByStack._split_scope(cast("ByStack", None), nodeid) == group
+
+
+def test_scripts_are_known_by_name_or_first_line(tmp_path: Path) -> None:
+    files = {"a.sh": "", "run": "#!/bin/sh -eu\n", "b": "#!/usr/bin/env bash\n", "c": "#!/usr/bin/env python3\n", "d": "", "e.md": "sh\n"}
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    assert shell_scripts(tmp_path, [*files, "deleted.sh"]) == ["a.sh", "run", "b"]
