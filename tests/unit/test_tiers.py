@@ -47,7 +47,7 @@ def test_a_pytest_that_failed_without_a_failed_test_counts_as_one(tmp_path: Path
 
 
 def test_an_unknown_tier_is_refused() -> None:
-    with pytest.raises(SetupError, match="no tier nonsense: TIERS may hold unit, program"):
+    with pytest.raises(SetupError, match="no tier nonsense: there are unit, program"):
         run_tests("dev", "test", ["unit", "nonsense"])
 
 
