@@ -11,7 +11,7 @@ from typing import Any
 from configs.loader import load_stack_file
 from configs.names import PROJECT, own
 from configs.problems import nearest
-from configs.secrets import CA_CERTIFICATE, CA_KEY, certificate_key, is_certificate, parties_of, private_key_key
+from configs.secrets import CA_CERTIFICATE, CA_KEY, certificate_key, is_certificate, parties_of, private_key_key, trust_key
 from configs.settings import StackSettings
 from ops.setup.console import SetupError, say
 from ops.setup.prepare import stack_config, stack_file
@@ -114,3 +114,18 @@ def _write_private(file: Path, text: str) -> None:
     file.unlink(missing_ok=True)
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as out:
         out.write(text)
+
+
+def require_certificates(stack: Stack, settings: StackSettings) -> None:
+    """Refuse to go on where certificates or their private keys are missing, for the commands that make none.
+
+    Raises:
+        SetupError: which, and what makes them.
+    """
+    config = own(stack_config(stack.name, stack.root))
+    parties = parties_of(settings)
+    needed = [trust_key(party.name) for party in parties]
+    needed += [key(party.name) for party in parties if not party.outside for key in (certificate_key, private_key_key)]
+    if missing := sorted(key for key in needed if key not in config):
+        file = stack_file(stack.name, stack.root).name
+        raise SetupError(f"{file} has no {', '.join(missing)}. `./orthanc-stack certs {stack.name}` makes what is missing.")

@@ -13,7 +13,7 @@ from configs.loader import load_stack_file
 from configs.names import PROJECT
 from configs.secrets import secret_keys
 from configs.settings import StackSettings
-from ops.setup.console import say
+from ops.setup.console import SetupError, say
 from ops.setup.prepare import stack_config, stack_file
 from ops.stack.stack import Stack, opened
 
@@ -78,3 +78,14 @@ def set_secrets(stack: Stack, values: Mapping[str, str], file: Path, plain: Mapp
         draft.replace(file)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def require_secrets(stack: Stack, settings: StackSettings) -> None:
+    """Refuse to go on where secrets are missing, for the commands that make none.
+
+    Raises:
+        SetupError: which, and what sets them.
+    """
+    if missing := missing_keys(secret_keys(settings), stack_config(stack.name, stack.root)):
+        file = stack_file(stack.name, stack.root).name
+        raise SetupError(f"{file} has no {', '.join(missing)}. `./orthanc-stack secrets {stack.name}` sets what is missing.")
