@@ -109,8 +109,8 @@ def _to_standard_error() -> Iterator[None]:
     out = os.dup(1)
     os.dup2(2, 1)
     try:
-        yield
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
     finally:
-        sys.stdout.flush()
         os.dup2(out, 1)
         os.close(out)

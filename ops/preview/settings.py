@@ -72,8 +72,8 @@ def secrets_of(settings: Plain | None) -> set[str]:
 def differences(old: Any, new: Any, default: Any = ABSENT, path: str = "") -> Iterator[tuple[str, str | None, str | None]]:
     """The places where two values differ, in the order of their paths: the path, and both values as JSON.
 
-    Mappings are compared key by key, lists of named things (nodes, links, users) by their names; another list is one value. What is left
-    out on one side is no difference where it is empty or the default on the other.
+    Mappings are compared key by key, lists of named things (nodes, links, users) by their names; another list is one value. A setting that
+    is left out on one side, and empty or the default on the other, is no difference.
 
     Args:
         old: the value before.
@@ -89,7 +89,7 @@ def differences(old: Any, new: Any, default: Any = ABSENT, path: str = "") -> It
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         known = default if isinstance(default, Mapping) else {}
         for key in sorted({*before, *after}):
-            inner = known.get(key, known.get("*", ABSENT))
+            inner = known.get(key, known.get("*", None if known else ABSENT))
             yield from differences(before.get(key, ABSENT), after.get(key, ABSENT), inner, f"{path}.{key}" if path else key)
     elif old != new and not _left_out(old, new, default):
         yield path, _shown(old, default), _shown(new, default)
@@ -97,7 +97,8 @@ def differences(old: Any, new: Any, default: Any = ABSENT, path: str = "") -> It
 
 def _left_out(old: Any, new: Any, default: Any) -> bool:
     """Whether a value is left out on one side, or on both, where that means the same."""
-    if _is_nothing(old) and _is_nothing(new):
+    # Of what has no default, an option of Orthanc's say, an empty value may mean another thing than none.
+    if all(value is None or value is ABSENT if default is ABSENT else _is_nothing(value) for value in (old, new)):
         return True
     return (old is ABSENT and new == default) or (new is ABSENT and old == default)
 
@@ -127,11 +128,11 @@ def _telling(value: Any, default: Any) -> Any:
 
 
 def _shown(value: Any, default: Any) -> str | None:
-    if value is ABSENT:
+    if value is ABSENT or value is None:
         return None
     if value in (SECRET, UNKNOWN):
         return SECRET if value == SECRET else LATER
-    return json.dumps(_telling(value, default), sort_keys=True, ensure_ascii=False)
+    return json.dumps(_telling(value, default) or _telling(value, ABSENT), sort_keys=True, ensure_ascii=False)
 
 
 def _defaults() -> Plain:
@@ -141,4 +142,5 @@ def _defaults() -> Plain:
         return model.model_construct().model_dump(mode="json", by_alias=True, warnings=False)
 
     node = of(NodeSettings) | {"forwardTo": {"*": of(LinkSettings)}, "users": {}}
-    return of(StackSettings) | {"nodes": {"*": node}, "modalities": {"*": of(ModalitySettings)}, "adminer": of(AdminerSettings)}
+    adminer = of(AdminerSettings) | {"*": ABSENT}  # more than any Adminer has: without settings it is still another thing than none
+    return of(StackSettings) | {"nodes": {"*": node}, "modalities": {"*": of(ModalitySettings)}, "adminer": adminer}
