@@ -132,7 +132,7 @@ def said(config: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _encrypted(key: str) -> Problem:
-    """A setting with ``secure:`` somewhere in it. Pulumi hands its value over in clear, and settings are public: inputs, outputs, reports."""
+    """A setting with ``secure:`` somewhere in it. Pulumi hands it over in clear, and settings are public: inputs, outputs, reports."""
     return Problem(key, "holds an encrypted value (secure:), and no setting is a secret: it would be shown in clear. Write it plainly.")
 
 

@@ -15,7 +15,6 @@ SECRET: Final = "[secret]"
 _SIGNATURE: Final = ("4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270")
 
 _STACK: Final = "pulumi:pulumi:Stack"
-_PROVIDERS: Final = "pulumi:providers:"
 #: The halves of a replacement, which `replace` stands for.
 _HALVES: Final = frozenset({"create-replacement", "delete-replaced", "read-replacement", "discard-replaced", "remove-pending-replace"})
 #: What Pulumi notes in inputs about itself.
@@ -110,7 +109,7 @@ def read(text: str) -> Preview:
     summary = (told.get("summaryEvent") or [{}])[-1]
     violations = [_violation(each) for each in told.get("policyEvent", ())]
     stack: Mapping[str, Any] = next((each for each in raw if each["type"] == _STACK), {})
-    steps = [step for step in map(_step, _logical(raw)) if step.type != _STACK and not step.type.startswith(_PROVIDERS)]
+    steps = [step for step in map(_step, _logical(raw)) if step.type != _STACK and not step.type.startswith("pulumi:providers:")]
     return Preview(
         stack=str(raw[0]["urn"]).removeprefix("urn:pulumi:").partition("::")[0] if raw else "",
         ok=summary.get("result", "succeeded" if summary else "failed") == "succeeded" and not errors,

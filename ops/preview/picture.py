@@ -43,7 +43,7 @@ _Key = tuple[str, str, str]
 
 
 def topology(change: Change) -> tuple[tuple[Place, ...], tuple[Link, ...]]:
-    """The boxes and the arrows, by name. Of a deployment without settings nothing is drawn but what stands in the stack file."""
+    """The boxes and the arrows, by name. Where the last deployment kept no settings, those of the stack file alone are drawn."""
     if change.new is None:
         return (), ()
     old = change.new if change.old is None else change.old
@@ -56,11 +56,8 @@ def topology(change: Change) -> tuple[tuple[Place, ...], tuple[Link, ...]]:
             fate = change.fate(name) or fate
         places.append(Place(name, kind, text, fate))
     gone, come = _links(old), _links(change.new)
-    links = [
-        Link(begin, end, (come.get(key) or gone[key])[0], _fate(gone.get(key), come.get(key)))
-        for key in sorted({*gone, *come})
-        for begin, end, _ in [key]
-    ]
+    keys = sorted({*gone, *come})
+    links = [Link(key[0], key[1], (come.get(key) or gone[key])[0], _fate(gone.get(key), come.get(key))) for key in keys]
     return tuple(places), tuple(links)
 
 

@@ -383,9 +383,9 @@ def test_outputs_of_dev_are_the_contract(dev: Run) -> None:
 def test_the_settings_are_an_output_with_their_defaults(run: Run) -> None:
     raw = RAW["five" if len(run.outputs["settings"]["nodes"]) == 5 else run.outputs["settings"]["environment"]]
     assert run.outputs["settings"] == settings_of(raw).model_dump(mode="json", by_alias=True)
-    for said, node in zip(run.outputs["settings"]["nodes"], raw["nodes"], strict=True):
-        assert (said["aet"], said["httpPort"], said["startTimeout"]) == (node["aet"], node["httpPort"], 120)
-        assert [link["to"] for link in said["forwardTo"]] == node.get("forwardTo", [])
+    for said, written in zip(run.outputs["settings"]["nodes"], raw["nodes"], strict=True):
+        assert (said["aet"], said["httpPort"], said["startTimeout"]) == (written["aet"], written["httpPort"], 120)
+        assert [link["to"] for link in said["forwardTo"]] == written.get("forwardTo", [])
 
 
 @pytest.mark.parametrize(

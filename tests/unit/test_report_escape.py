@@ -165,7 +165,7 @@ def hostile_report(text: str) -> str:
     pending = [{"resource": {"urn": f"urn:pulumi:dev::x::y::{text}"}}]
     # A stack file that says such things is refused, most of them.
     after = _replaced(settings_after(read(text_of(_whole()))), text)
-    with mock.patch.object(change, "settings_after", lambda _: after):
+    with mock.patch.object(change, "settings_after", return_value=after):
         return markdown(build(preview, pending), limit=None)[0]
 
 
