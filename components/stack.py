@@ -175,6 +175,8 @@ class Stack:
         adminerUrl: Adminer's address, or null.
         images: which images run (null for a part that the stack has not), and whether they come from a registry or were built here.
         caCertificate: the certificate of the stack's own authority, for browsers and devices; left out without one.
+        settings: what the stack file said, with the defaults of what it left out, under the stack file's own names; no secret is in it.
+            A preview compares the next stack file with it.
         topology: the stack as a Mermaid graph.
         users: secret; node -> user -> password.
         """
@@ -191,6 +193,7 @@ class Stack:
             "adminerUrl": self.adminer.url if self.adminer else None,
             "images": {"source": images.source} | {role: getattr(images, role) if role in plan.images else None for role in _ROLES},
             **({"caCertificate": authority} if self._loaded.certificates and authority else {}),
+            "settings": plan.settings.model_dump(mode="json", by_alias=True),
             "topology": plan.topology,
             "users": pulumi.Output.secret(passwords),
         }

@@ -80,6 +80,7 @@ def load_stack_file(stack: str, folder: Path = _ROOT) -> StackSettings:
     settings, _, problems = parse({key: value for key, value in own(config).items() if is_setting(key)})
     foreign = [key for key in config if not isinstance(key, str)]
     problems += [Problem("config", "has a key that is not text; each begins with 'orthanc-stack:'.", key) for key in foreign]
+    problems += [_encrypted(key) for key, value in own(config).items() if is_setting(key) and _holds_encrypted(value)]
     if settings is None or problems:
         raise SettingsError(report(problems, name))
     return settings
@@ -101,6 +102,7 @@ def load(config: Mapping[str, str], secret: Iterable[str], stack: str, now: date
     mine = own(config)
     # Also with a broken topology, the valid nodes tell which secrets are needed.
     settings, parts, problems = parse(said(mine))
+    problems += [_encrypted(key) for key in sorted(encrypted) if is_setting(key)]
     needed = secret_keys(parts.settings)
     for key in needed:
         problem = check_secret(key, mine.get(key), encrypted=key in encrypted, strict=parts.settings.is_prod)
@@ -127,6 +129,18 @@ def load(config: Mapping[str, str], secret: Iterable[str], stack: str, now: date
 def said(config: Mapping[str, str]) -> dict[str, Any]:
     """The settings in a configuration as Pulumi hands it over, as a stack file has them: without secrets and certificates."""
     return {key: _plain(value) for key, value in config.items() if is_setting(key)}
+
+
+def _encrypted(key: str) -> Problem:
+    """A setting with ``secure:`` somewhere in it. Pulumi hands it over in clear, and settings are public: inputs, outputs, reports."""
+    return Problem(key, "holds an encrypted value (secure:), and no setting is a secret: it would be shown in clear. Write it plainly.")
+
+
+def _holds_encrypted(value: Any) -> bool:
+    """Whether a value of a stack file has ``{secure: …}`` in it, which is Pulumi's form of an encrypted value."""
+    if isinstance(value, Mapping):
+        return (len(value) == 1 and isinstance(value.get("secure"), str)) or any(map(_holds_encrypted, value.values()))
+    return isinstance(value, list) and any(map(_holds_encrypted, value))
 
 
 def _plain(value: str) -> Any:

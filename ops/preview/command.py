@@ -1,62 +1,68 @@
-"""`make preview`: Pulumi's own preview, and beside it the report of it for a reviewer."""
+"""`./orthanc-stack preview`: Pulumi's own preview, and beside it the report of it for a reviewer. It makes and changes nothing."""
 
-from __future__ import annotations
-
+import contextlib
 import json
 import os
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from configs.loader import load_stack_file
+from configs.names import short_name
 from configs.problems import SettingsError, visible
-from ops.preview import Preview, Report, build, read
-from ops.preview.fit import LIMIT
-from ops.preview.markdown import markdown
-from ops.preview.model import as_json
+from ops.preview.events import Preview, read
+from ops.preview.page import LIMIT, markdown
+from ops.preview.report import Report, build, plain
 from ops.setup.console import ROOT, SetupError, say
-from ops.setup.images import ensure_images
-from ops.setup.prepare import prepare
-from ops.stack.certs import ensure_certificates
-from ops.stack.containers import docker_runner
-from ops.stack.recover import refuse_interrupted
-from ops.stack.secrets import ensure_secrets
-from ops.stack.stack import Stack
-from ops.stack.up import POLICIES
+from ops.stack.certs import require_certificates
+from ops.stack.secrets import require_secrets
+from ops.stack.stack import POLICIES, Stack, deployed
 
+#: Where the reports and plans are, in the checkout.
 FOLDER: Final = "artifacts/preview"
 #: Pulumi writes its engine's events beside its display: the same run is shown to the user and read by the report. The option is one of its
 #: commands for debugging, which its Automation API is made of.
 _EVENTS: Final = {"PULUMI_DEBUG_COMMANDS": "true"}
 
 
-def preview(name: str) -> int:
-    """Show what `make up` would change, and write the report of it; with PLAN=1 the plan, too. The exit status."""
-    files = Files(name)
-    files.clear()
-    try:
-        settings = load_stack_file(name)
-    except SettingsError as error:
-        files.write(refused(name, str(error)))
-        raise
-    stack = Stack(name, prepare(name))
-    refuse_interrupted(stack)
-    if not stack.exists():
-        stack.create()
-    ensure_secrets(stack, settings)
-    ensure_certificates(stack, settings)
-    ensure_images(settings, stack.tools, docker_runner(stack.tools.docker))
-    print(flush=True)
-    status, report = run(stack, files.plan if os.environ.get("PLAN") == "1" else None)
-    files.write(report)
-    say("Report", f"{os.path.relpath(files.markdown, ROOT)}: {visible(str(report.verdict))}")
-    if files.plan.exists():
-        say("Plan", f"make up STACK={name} PLAN={os.path.relpath(files.plan, ROOT)} does that, and nothing else")
-    if status != 0:
-        raise SetupError(
-            f"`make up STACK={name}` would fail: what Pulumi says is above, under Policies or Diagnostics. Nothing was touched."
-        )
-    return 0
+def preview(name: str, *, save_plan: bool, as_json: bool) -> int:
+    """Show what `up` would change, and write the report of it; the exit status: 1 where `up` would fail.
+
+    Args:
+        name: the stack.
+        save_plan: also keep the plan, which `up --plan` can be held to.
+        as_json: print the report as JSON; Pulumi's own preview goes to standard error.
+
+    Raises:
+        SettingsError: the stack file is refused.
+        SetupError: the stack, or a secret or certificate of it, is missing.
+    """
+    short = short_name(name)
+    for suffix in ("md", "full.md", "json", "plan.json"):  # what an earlier preview left would be taken for this one's
+        file_of(short, suffix).unlink(missing_ok=True)
+    plan, page = file_of(short, "plan.json"), file_of(short, "md")
+    page.parent.mkdir(parents=True, exist_ok=True)
+    with _to_standard_error() if as_json else contextlib.nullcontext():
+        try:
+            settings = load_stack_file(name)
+            stack = deployed(name)
+            require_secrets(stack, settings)
+            require_certificates(stack, settings)
+        except (SettingsError, SetupError) as error:
+            write(build(Preview(short, ok=False, steps=(), config={}, outputs={}, errors=(str(error),))), short)
+            raise
+        status, report = run(stack, plan if save_plan else None)
+        write(report, short)
+        say("Report", f"{os.path.relpath(page, ROOT)}: {visible(str(report.verdict))}")
+        if plan.exists():
+            say("Plan", f"`./orthanc-stack up {name} --plan {os.path.relpath(plan, ROOT)}` does that, and nothing else")
+        if status != 0:
+            say("Failed", f"`./orthanc-stack up {name}` would fail, too: what Pulumi says is above, under Policies or Diagnostics")
+    if as_json:
+        print(file_of(short, "json").read_text(encoding="utf-8"), end="")
+    return 1 if status else 0
 
 
 def run(stack: Stack, plan: Path | None = None) -> tuple[int, Report]:
@@ -69,53 +75,41 @@ def run(stack: Stack, plan: Path | None = None) -> tuple[int, Report]:
     Raises:
         SetupError: Pulumi ended before it told anything.
     """
+    pending = stack.pending
     with tempfile.TemporaryDirectory() as folder:  # 0700: the events hold all that is public of the stack
         log = Path(folder) / "events.json"
         save = ["--save-plan", str(plan)] if plan else []
         status = stack.run("preview", *POLICIES, *save, "--event-log", str(log), env=_EVENTS)
-        # A preview changes nothing, whatever became of it.
-        stack.marker().unlink(missing_ok=True)
         told = log.read_text(encoding="utf-8") if log.exists() else ""
     if plan and status != 0:
         plan.unlink(missing_ok=True)
     if not told:
         raise SetupError(f"the preview ended with exit status {status} before it began; what Pulumi says is above. There is no report.")
-    return status, build(read(told))
+    return status, build(read(told), pending)
 
 
-def refused(name: str, error: str) -> Report:
-    """The report of a stack file that is refused before Pulumi runs."""
-    return build(Preview(name.rpartition("/")[2], ok=False, steps=(), config={}, errors=(error,)))
+def write(report: Report, stack: str, limit: int = LIMIT) -> None:
+    """Write the report, of at most so many bytes; REPORT_URL is where its reader finds the whole of it."""
+    text, cut = markdown(report, url=os.environ.get("REPORT_URL", ""), limit=limit)
+    file_of(stack, "md").write_text(text, encoding="utf-8")
+    if cut:
+        file_of(stack, "full.md").write_text(markdown(report, limit=None)[0], encoding="utf-8")
+    file_of(stack, "json").write_text(json.dumps(plain(report), indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-class Files:
-    """What a preview leaves behind.
+def file_of(stack: str, suffix: str) -> Path:
+    """A file that a preview leaves: the report, the whole of it where that is longer, the same for programs, Pulumi's plan."""
+    return ROOT / FOLDER / f"{stack}.{suffix}"
 
-    Attributes:
-        markdown: the report, as long as a comment may be.
-        whole: the whole of it, where that is longer.
-        json: the same for programs.
-        plan: Pulumi's plan. Its secrets are encrypted, as they are in the stack file.
-    """
 
-    def __init__(self, name: str, folder: Path | None = None) -> None:
-        folder = folder or ROOT / FOLDER
-        stack = name.replace("/", "-")
-        self.markdown = folder / f"{stack}.md"
-        self.whole = folder / f"{stack}.full.md"
-        self.json = folder / f"{stack}.json"
-        self.plan = folder / f"{stack}.plan.json"
-
-    def clear(self) -> None:
-        """Remove what an earlier preview left: a report that stays would be taken for this one's."""
-        self.markdown.parent.mkdir(parents=True, exist_ok=True)
-        for file in (self.markdown, self.whole, self.json, self.plan):
-            file.unlink(missing_ok=True)
-
-    def write(self, report: Report, limit: int = LIMIT) -> None:
-        """Write the report, of at most so many bytes; REPORT_URL is where its reader finds the whole of it."""
-        text, cut = markdown(report, url=os.environ.get("REPORT_URL", ""), limit=limit)
-        self.markdown.write_text(text, encoding="utf-8")
-        if cut:
-            self.whole.write_text(markdown(report, limit=1 << 30)[0], encoding="utf-8")
-        self.json.write_text(json.dumps(as_json(report), indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+@contextlib.contextmanager
+def _to_standard_error() -> Iterator[None]:
+    """Send to standard error what this process and its children print, so that standard output is a program's to read."""
+    out = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(out, 1)
+        os.close(out)

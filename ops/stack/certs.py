@@ -60,11 +60,15 @@ def require_certificates(stack: Stack, settings: StackSettings) -> None:
         return
     from ops.stack.authority import due  # noqa: PLC0415 - its library is for a stack with TLS only
 
-    if why := due(settings, certificates_in(stack_config(stack.name, stack.root)), datetime.now(UTC), only_needed=True):
-        missing = ", ".join(f"{certificate_key(party)} ({reason})" for party, reason in sorted(why.items()))
+    config = stack_config(stack.name, stack.root)
+    why = due(settings, certificates_in(config), datetime.now(UTC), only_needed=True)
+    missing = [f"{certificate_key(party)} ({reason})" for party, reason in sorted(why.items())]
+    keys = [private_key_key(party.name) for party in parties_of(settings) if not party.outside and party.name not in why]
+    missing += [f"{key} (there is none)" for key in keys if f"{PROJECT}:{key}" not in config]
+    if missing:
         raise SetupError(
-            f"{stack_file(stack.name).name} lacks certificates: {missing}. At a desk: `./orthanc-stack certs {stack.name}` makes them; "
-            "then commit the stack file."
+            f"{stack_file(stack.name).name} lacks certificates: {', '.join(missing)}. At a desk: `./orthanc-stack certs {stack.name}` makes "
+            "them; then commit the stack file."
         )
 
 

@@ -14,7 +14,7 @@ from components.engine import Engine, Volume
 from images import candidates
 from tests.program.harness import OWNER_ID, ROOT, SECRET, Run, raw_stack_file, run_program
 from tests.unit.hostile_files import VALUES, Path, as_config, put, valid
-from tests.unit.stacks import node, stack
+from tests.unit.stacks import node, settings_of, stack
 
 FIVE = stack(
     node("archive", 0),
@@ -365,7 +365,7 @@ def test_the_superusers_password_is_no_nodes(run: Run) -> None:
 
 
 def test_outputs_of_dev_are_the_contract(dev: Run) -> None:
-    assert sorted(dev.outputs) == ["adminerUrl", "images", "indexDb", "nodes", "topology", "users"]
+    assert sorted(dev.outputs) == ["adminerUrl", "images", "indexDb", "nodes", "settings", "topology", "users"]
     assert dev.outputs["nodes"]["client"] == {
         "aet": "ORTHANC_CLIENT",
         "dicomHost": "127.0.0.1",
@@ -378,6 +378,14 @@ def test_outputs_of_dev_are_the_contract(dev: Run) -> None:
     }
     assert dev.outputs["indexDb"].items() >= {"host": "db", "port": 5432, "database": "orthanc_server"}.items()
     assert sorted(dev.outputs["users"]["server"]) == ["orthanc"]
+
+
+def test_the_settings_are_an_output_with_their_defaults(run: Run) -> None:
+    raw = RAW["five" if len(run.outputs["settings"]["nodes"]) == 5 else run.outputs["settings"]["environment"]]
+    assert run.outputs["settings"] == settings_of(raw).model_dump(mode="json", by_alias=True)
+    for said, written in zip(run.outputs["settings"]["nodes"], raw["nodes"], strict=True):
+        assert (said["aet"], said["httpPort"], said["startTimeout"]) == (written["aet"], written["httpPort"], 120)
+        assert [link["to"] for link in said["forwardTo"]] == written.get("forwardTo", [])
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Records previews of real stacks for the tests of the report: `python -m tests.stack.record_previews`.
 
 Deploys a stack like dev and one like prod, previews changes of each, and writes what Pulumi told of them (its engine events, the source
-of ops/report) to tests/unit/previews/, less what the report does not read. Stack names and ports are those of the project's own stack
+of ops/preview) to tests/unit/previews/, less what the report does not read. Stack names and ports are those of the project's own stack
 files, so that what is recorded does not depend on the machine; identifiers of containers are left out.
 """
 
@@ -221,18 +221,11 @@ def record(program: Path, like: str, changes: Mapping[str, Change]) -> None:
             print(f"{name} is recorded", flush=True)
 
 
-def record_document(program: Path) -> None:
-    """The other form, for one of the changes: `pulumi preview --json --show-sames`. Deploys nothing: everything is new."""
+def record_first(program: Path) -> None:
+    """A stack that is not deployed yet: everything is new."""
     stack = Stack(program, "dev", images=images())
     try:
         (FOLDER / "first.jsonl").write_text(told(stack, Names(stack, "dev")))
-        printed = stack.command("preview", "--json", "--show-sames").text
-        document = json.loads(printed[printed.index("{") :])
-        for step in document["steps"]:
-            step |= {side: _state(step[side]) for side in ("oldState", "newState") if side in step}
-            step.pop("provider", None)
-        document["duration"] = 0
-        (FOLDER / "first.json").write_text(Names(stack, "dev").apply(json.dumps(document, sort_keys=True)) + "\n")
     finally:
         stack.wipe()
 
@@ -256,7 +249,7 @@ def main() -> None:
     try:
         with tempfile.TemporaryDirectory() as folder:
             program = copy_program(Path(folder))
-            record_document(program)
+            record_first(program)
             record_fifty(program)
             record(program, "dev", DEV)
             record(program, "prod", PROD)

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ops.preview import Report, build, read
-from ops.preview.model import Level
+from ops.preview.events import read
+from ops.preview.report import Level, Report, build
 from tests.stack.harness import Done, Stack, eventually
 from tests.stack.outage import Outage, answers
 
@@ -48,7 +48,7 @@ class Reviewed:
         self.nodes: dict[int, str] = {}
 
     def preview(self, plan: Path | None = None) -> tuple[Report, Done]:
-        """The report of the stack file as it stands, as `./orthanc-stack preview STACK` makes it."""
+        """The report of the stack file as it stands, as `./orthanc-stack preview` makes it."""
         self.stack.variable("PULUMI_DEBUG_COMMANDS", "true")
         with tempfile.TemporaryDirectory() as folder:
             log = Path(folder) / "events"

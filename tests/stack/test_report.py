@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ops.preview import Report
 from ops.preview.command import run
-from ops.preview.markdown import markdown
-from ops.preview.model import Level
+from ops.preview.page import markdown
+from ops.preview.report import Level, Report
 from ops.setup.prepare import Tools
 from ops.setup.state import State
 from ops.stack.stack import Stack as Deployed
@@ -36,8 +35,14 @@ def reviewed(tmp_path_factory: pytest.TempPathFactory, artifacts: Path) -> Itera
         changes.untag_images()
 
 
-def secrets_of(report: Report) -> dict[str, tuple[str, ...]]:
-    return {file.container: file.secrets for file in report.secrets}
+def settings(report: Report) -> dict[str, tuple[str | None, str | None]]:
+    return {f"{each.part}: {each.path}": (each.old, each.new) for each in report.settings}
+
+
+def why(report: Report) -> dict[str, str]:
+    """Why each container is replaced."""
+    replaced = [each for each in report.resources if each.type == "Container" and each.op == "replace"]
+    return {name: "; ".join(map(str, each.why)) for each in replaced for name in each.names}
 
 
 # In this order: each begins with what the one before has left.
@@ -45,14 +50,13 @@ def secrets_of(report: Report) -> dict[str, tuple[str, ...]]:
 
 def test_nothing(reviewed: Reviewed) -> None:
     report = reviewed.update("nothing")
-    assert (report.level, report.containers, report.parts) == (Level.NOTHING, (), ())
+    assert (report.level, report.containers, report.settings, report.notes) == (Level.NOTHING, (), (), ())
 
 
 def test_an_option(reviewed: Reviewed) -> None:
     changes.change_option(reviewed.stack)
     report = reviewed.update("an Orthanc option")
-    (part,) = report.parts
-    assert [(change.path, change.old, change.new) for change in part.changes] == [("orthanc.StableAge", "10", "20")]
+    assert settings(report) == {"node client: orthanc.StableAge": (None, "20")}
     assert report.restarted == {"client"}
 
 
@@ -61,11 +65,8 @@ def test_passwords(reviewed: Reviewed) -> None:
     changes.rotate_secret(reviewed.stack)
     reviewed.stack.secrets["forwarderPassword.client"] = "rotated-too-1"
     report = reviewed.update("a user's password, and a forwarder's")
-    assert secrets_of(report) == {
-        "server": ("userPassword.server.orthanc",),
-        "client": ("forwarderPassword.client", "userPassword.client.orthanc"),  # which of a file's secrets is another, nobody can tell
-        "client-forwarder": ("forwarderPassword.client",),
-    }
+    assert report.settings == ()
+    assert report.secret_files == ("client", "client-forwarder", "server")
     assert reviewed.stack.secrets["userPassword.server.orthanc"] not in markdown(report)[0]
 
 
@@ -82,6 +83,7 @@ def test_memory_is_changed_in_place(reviewed: Reviewed) -> None:
     reviewed.stack.node_settings("server")["memory"] = 1536
     report = reviewed.update("memory")
     assert (report.level, report.restarted) == (Level.QUIET, set())
+    assert settings(report) == {"node server: memory": ("2048", "1536")}
 
 
 def test_a_node_is_added(reviewed: Reviewed) -> None:
@@ -146,9 +148,11 @@ def test_tls_is_turned_on(reviewed: Reviewed) -> None:
     changes.turn_tls_on(reviewed.stack)
     report = reviewed.update("TLS turned on")
     assert report.restarted == {"db", "db-roles", "gateway", "gateway-forwarder", "server"}
-    told = {part.name: {change.path: (change.old, change.new) for change in part.changes} for part in report.parts}
-    assert told["server"]["tls"] == told["gateway"]["tls"] == told["db"]["indexDb.tls"] == ("false", "true")
-    assert not any(change.raw for part in report.parts for change in part.changes)
+    tls = {path: values for path, values in settings(report).items() if path.endswith("tls")}
+    assert tls == dict.fromkeys(("node gateway: tls", "node server: tls", "database: indexDb.tls"), (None, "true")) | {
+        path: ("false", "true") for path in tls if path.startswith("stack: modalities.")
+    }
+    assert report.secret_files == ()
     assert {"tlsKey.db", "tlsKey.gateway", "tlsKey.server"} <= set(report.new_secrets)
     assert "PRIVATE KEY" not in markdown(report)[0]
 
@@ -157,10 +161,9 @@ def test_a_certificate_is_renewed(reviewed: Reviewed) -> None:
     changes.renew_certificate(reviewed.stack, "gateway")
     report = reviewed.update("a certificate renewed")
     assert report.restarted == {"gateway", "gateway-forwarder", "server"}
-    assert secrets_of(report) == {"gateway": ("tlsKey.gateway",)}
-    why = {reason.container: str(reason) for reason in report.reasons}
-    assert "another certificate" in why["gateway"]
-    assert "knows" in why["server"]
+    assert (report.settings, report.secret_files) == ((), ())
+    assert "certificate.sha256" in why(report)["gateway"]
+    assert why(report)["server"] == "what it knows of gateway changes: certificate"
 
 
 def test_a_plan_is_refused_when_the_stack_file_says_something_else_meanwhile(reviewed: Reviewed) -> None:
@@ -180,7 +183,7 @@ def test_a_plan_is_refused_when_the_stack_file_says_something_else_meanwhile(rev
     assert reviewed.stack.containers() == before
 
 
-def test_make_preview_shows_pulumis_own_and_reads_it_in_one_run(
+def test_the_command_shows_pulumis_own_and_reads_it_in_one_run(
     program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     stack = Stack(program, "dev")

@@ -11,7 +11,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from ops.preview.markdown import markdown
+from ops.preview.page import markdown
 from tests.stack.dev.test_web import browser
 from tests.stack.page import MERMAID, page
 from tests.unit.reports import report_of

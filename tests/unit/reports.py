@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from configs import names
-from ops.preview import Report, build, read
-from ops.preview.sides import settings_of
+from ops.preview.events import read
+from ops.preview.report import Report, build
+from ops.preview.settings import settings_after
 
 FOLDER = Path(__file__).with_name("previews")
 Event = dict[str, Any]
@@ -42,6 +43,11 @@ def report_of(name: str, edit: Callable[[list[Event]], Any] = lambda events: eve
     return build(read(text_of(events)))
 
 
+def earlier(events: Iterable[Event]) -> Any:
+    """The settings of the last deployment, in the stack's outputs, to be edited."""
+    return next(step for step in steps_of(events) if step["type"] == "pulumi:pulumi:Stack")["old"]["outputs"]["settings"]
+
+
 def steps_of(events: Iterable[Event]) -> list[dict[str, Any]]:
     """The steps that a preview tells of."""
     return [event["resourcePreEvent"]["metadata"] for event in events if "resourcePreEvent" in event]
@@ -70,11 +76,9 @@ def deployed(events: list[Event]) -> list[Event]:
 
     What only the update knows (the images' IDs, and the forwarders' configurations) is given a value.
     """
-    settings = settings_of(read(text_of(events)))
+    settings = settings_after(read(text_of(events)))
     assert settings is not None
-    links = {
-        names.forwarder_of(node.name): [link.model_dump(mode="json", by_alias=True) for link in node.forward_to] for node in settings.nodes
-    }
+    links = {names.forwarder_of(node["name"]): node["forwardTo"] for node in settings["nodes"]}
     unknown = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 
     def known(value: Any) -> Any:
@@ -89,4 +93,6 @@ def deployed(events: list[Event]) -> list[Event]:
             if step["type"].endswith(":Forwarder"):
                 told = [{**link, "record": 10000, "revision": "0123"} for link in links[step["urn"].rpartition("::")[2]]]
                 step["old"]["inputs"]["configuration"] = {"links": told, "deleteAfterSeconds": None}
+        if step["type"] == "pulumi:pulumi:Stack":
+            step["old"] = {**(step.get("old") or {}), "outputs": {"settings": settings}}
     return events

@@ -1,39 +1,41 @@
-"""What `./orthanc-stack preview STACK` runs and leaves behind, with a pulumi that tells what was recorded."""
+"""What `./orthanc-stack preview` runs and leaves behind, with a pulumi that tells what was recorded."""
 
 from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
-from ops.stack.containers import Container
 
 from configs.problems import SettingsError
 from ops.preview import command
 from ops.preview.__main__ import main
-from ops.preview.command import Files, run
+from ops.preview.command import file_of, run, write
 from ops.setup.console import SetupError
 from ops.setup.prepare import Tools
 from ops.setup.state import State
+from ops.stack.certs import require_certificates
+from ops.stack.secrets import require_secrets
 from ops.stack.stack import Stack
-from ops.stack.up import not_well, plan_file, refuse_unplanned
 from tests.unit.reports import recorded, report_of
+from tests.unit.stacks import node, settings_of, stack
 
 
 class Recorded(Stack):
     """A stack whose pulumi tells a recorded preview, and saves a plan where it is asked to."""
 
-    def __init__(self, folder: Path, text: str = "", status: int = 0) -> None:
-        super().__init__("dev", Tools(folder / "pulumi", State("", ""), ("docker",)), folder)
-        self.text, self.status = text, status
+    def __init__(self, folder: Path, text: str = "", status: int = 0, pending: Any = ()) -> None:
+        super().__init__("dev", Tools(folder / "pulumi", State("", "")), folder)
+        self.text, self.status, self.begun = text, status, pending
         self.arguments: tuple[str, ...] = ()
         self.env: Mapping[str, str] = {}
         self.log, self.mode = folder, 0
 
-    def marker(self) -> Path:
-        return self.root / "running.json"
+    def export(self) -> dict[str, Any]:
+        return {"pending_operations": self.begun}
 
     def run(self, *arguments: str, env: Mapping[str, str] | None = None) -> int:
         self.arguments, self.env = arguments, env or {}
@@ -43,8 +45,31 @@ class Recorded(Stack):
             self.log.write_text(self.text)
         if "--save-plan" in arguments:
             Path(arguments[arguments.index("--save-plan") + 1]).write_text("{}")
-        self.marker().write_text("{}")
         return self.status
+
+
+@pytest.fixture
+def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the reports."""
+    folder = tmp_path / "reports"
+    folder.mkdir()
+    monkeypatch.setattr(command, "FOLDER", str(folder))
+    return folder
+
+
+@pytest.fixture
+def of_dev(tmp_path: Path, reports: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Recorded]:
+    """Let the command find this stack, ready."""
+
+    def give(text: str, status: int = 0, pending: Any = ()) -> Recorded:
+        found = Recorded(tmp_path, text, status, pending)
+        monkeypatch.setattr(command, "load_stack_file", lambda _: settings_of(stack(node("a"))))
+        monkeypatch.setattr(command, "deployed", lambda _: found)
+        for name in ("require_secrets", "require_certificates"):
+            monkeypatch.setattr(command, name, lambda *_: None)
+        return found
+
+    return give
 
 
 def test_one_run_shows_the_preview_and_tells_the_report(tmp_path: Path) -> None:
@@ -57,16 +82,35 @@ def test_one_run_shows_the_preview_and_tells_the_report(tmp_path: Path) -> None:
     # The events are nobody else's to read, and do not stay.
     assert stack.mode == 0o700
     assert not stack.log.exists()
-    assert not stack.marker().exists()
 
 
-def test_a_plan_is_kept_when_the_preview_succeeds_alone(tmp_path: Path) -> None:
-    plan = tmp_path / "dev.plan.json"
-    run(Recorded(tmp_path, recorded("option-changed.jsonl")), plan)
-    assert plan.exists()
-    status, report = run(Recorded(tmp_path, recorded("policy-broken.jsonl"), status=255), plan)
-    assert (status, report.level) == (255, "failed")
-    assert not plan.exists()
+def test_a_plan_is_kept_when_the_preview_succeeds_alone(
+    reports: Path, of_dev: Callable[..., Recorded], capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_dev(recorded("option-changed.jsonl"))
+    assert command.preview("organization/orthanc-stack/dev", save_plan=True, as_json=False) == 0
+    assert "./orthanc-stack up organization/orthanc-stack/dev --plan" in capsys.readouterr().err
+    assert sorted(file.name for file in reports.iterdir()) == ["dev.json", "dev.md", "dev.plan.json"]
+    of_dev(recorded("policy-broken.jsonl"), 255)
+    assert command.preview("dev", save_plan=True, as_json=False) == 1
+    assert "would fail, too" in capsys.readouterr().out
+    assert sorted(file.name for file in reports.iterdir()) == ["dev.json", "dev.md"]
+    assert (reports / "dev.md").read_text().startswith("## ⛔ `dev`: This cannot be deployed: it breaks the policy `version-floor`.")
+
+
+def test_the_report_as_json_is_all_of_standard_output(of_dev: Callable[..., Recorded], capfd: pytest.CaptureFixture[str]) -> None:
+    of_dev(recorded("aet-changed.jsonl"))
+    assert command.preview("dev", save_plan=False, as_json=True) == 0
+    shown = capfd.readouterr()
+    assert json.loads(shown.out)["level"] == "downtime"
+    assert "Report" in shown.err
+
+
+def test_an_interrupted_run_is_told_and_does_not_stop_a_preview(reports: Path, of_dev: Callable[..., Recorded]) -> None:
+    pending = [{"type": "creating", "resource": {"urn": "urn:pulumi:dev::p::docker:index/container:Container::server-container"}}]
+    of_dev(recorded("nothing.jsonl"), pending=pending)
+    assert command.preview("dev", save_plan=False, as_json=False) == 0
+    assert "An earlier run was interrupted while it was changing `server-container`" in (reports / "dev.md").read_text()
 
 
 def test_a_pulumi_that_tells_nothing_makes_no_report(tmp_path: Path) -> None:
@@ -74,89 +118,66 @@ def test_a_pulumi_that_tells_nothing_makes_no_report(tmp_path: Path) -> None:
         run(Recorded(tmp_path, status=1))
 
 
-def test_what_an_earlier_preview_left_is_removed(tmp_path: Path) -> None:
-    files = Files("organization/project/dev", tmp_path)
-    for file in (files.markdown, files.whole, files.json, files.plan):
-        file.write_text("old")
-    files.clear()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_report_and_its_json_and_a_long_one_whole_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_and_its_json_and_a_long_one_whole_as_well(reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REPORT_URL", "https://ci.example/run/1")
-    files = Files("dev", tmp_path)
-    files.write(report_of("aet-changed"))
-    assert files.markdown.read_text().startswith("## 🟡 `dev`: 2 nodes go down for some seconds")
-    told = json.loads(files.json.read_text())
+    write(report_of("aet-changed"), "dev")
+    assert file_of("dev", "md").read_text().startswith("## 🟡 `dev`: 2 nodes go down for some seconds")
+    told = json.loads((reports / "dev.json").read_text())
     assert told["verdict"] == "2 nodes go down for some seconds: client, server. No data is at risk."
     assert [down["node"] for down in told["downtime"]] == ["client", "server"]
-    assert not files.whole.exists()
-    files.write(report_of("node-removed"), limit=2000)
-    assert len(files.markdown.read_bytes()) <= 2000
-    assert "[the whole report](https://ci.example/run/1)" in files.markdown.read_text()
-    assert len(files.whole.read_bytes()) > 2000
+    assert not (reports / "dev.full.md").exists()
+    write(report_of("node-removed"), "dev", limit=2500)
+    assert len((reports / "dev.md").read_bytes()) <= 2500
+    assert "[the whole report](https://ci.example/run/1)" in (reports / "dev.md").read_text()
+    assert len((reports / "dev.full.md").read_bytes()) > 2500
 
 
-def test_a_stack_file_that_is_refused_leaves_a_report_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "Files", lambda name: Files(name, tmp_path))
+def test_what_is_refused_before_pulumi_runs_leaves_a_report_and_nothing_of_an_earlier_preview(
+    reports: Path, of_dev: Callable[..., Recorded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for suffix in ("md", "full.md", "json", "plan.json"):
+        (reports / f"dev.{suffix}").write_text("old")
 
     def refuse(_: str) -> None:
         raise SettingsError("Pulumi.dev.yaml: 1 problem. Nothing was touched.")
 
+    of_dev("")
     monkeypatch.setattr(command, "load_stack_file", refuse)
     with pytest.raises(SettingsError):
-        command.preview("dev")
-    written = (tmp_path / "dev.md").read_text()
+        command.preview("organization/orthanc-stack/dev", save_plan=True, as_json=False)
+    written = (reports / "dev.md").read_text()
     assert written.startswith("## ⛔ `dev`: This cannot be deployed")
     assert "1 problem" in written
+    assert sorted(file.name for file in reports.iterdir()) == ["dev.json", "dev.md"]
+
+
+def test_a_preview_makes_no_secret_and_no_certificate(
+    reports: Path, of_dev: Callable[..., Recorded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_dev("").root.joinpath("Pulumi.dev.yaml").write_text(
+        "config:\n  orthanc-stack:dbPassword: {secure: v1:x}\n  orthanc-stack:tlsTrust.a: x\n"
+    )
+    settings = settings_of(stack(node("a", tls=True)))
+    monkeypatch.setattr(command, "load_stack_file", lambda _: settings)
+    monkeypatch.setattr(command, "require_secrets", require_secrets)
+    message = r"Pulumi.dev.yaml lacks secrets: dbPassword.a, userPassword.a.orthanc. At a desk: `./orthanc-stack secrets dev` sets"
+    with pytest.raises(SetupError, match=message):
+        command.preview("dev", save_plan=False, as_json=False)
+    assert "`./orthanc-stack secrets dev`" in (reports / "dev.md").read_text()
+    monkeypatch.setattr(command, "require_secrets", lambda *_: None)
+    monkeypatch.setattr(command, "require_certificates", require_certificates)
+    with pytest.raises(
+        SetupError, match=r"lacks certificates: tlsCertificate.a \(there was none\)\. At a desk: `./orthanc-stack certs dev` makes"
+    ):
+        command.preview("dev", save_plan=False, as_json=False)
 
 
 def test_the_command_for_previews_that_were_made_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source, target = tmp_path / "preview.json", tmp_path / "report.json"
-    source.write_text(recorded("first.json"))
-    assert main([str(source), str(target)]) == 0
+    source = tmp_path / "events"
+    source.write_text(recorded("first.jsonl"))
+    assert main([str(source)]) == 0
     assert capsys.readouterr().out.startswith("## 🟢 `dev`: No node goes down")
-    assert json.loads(target.read_text())["stack"] == "dev"
     source.write_text("no preview")
     assert main([str(source)]) == 1
-    assert "no preview" in capsys.readouterr().err
+    assert "no event log" in capsys.readouterr().err
     assert main([]) == 2
-
-
-def test_the_plan_of_up(tmp_path: Path) -> None:
-    assert plan_file("") is None
-    (tmp_path / "plan.json").write_text("{}")
-    assert plan_file(str(tmp_path / "plan.json")) == tmp_path / "plan.json"
-    with pytest.raises(SetupError, match="./orthanc-stack preview STACK PLAN=1"):
-        plan_file(str(tmp_path / "other.json"))
-
-
-CONTAINER = "docker:index/container:Container"
-#: A state of two containers; the stack file may have a node more.
-STATE = {"resources": [{"type": CONTAINER, "urn": f"urn::{name}", "inputs": {"name": f"s-{name}"}} for name in ("server", "db-roles")]}
-ROLES = Container("s-db-roles", "2", "db-roles", "exited", "Exited (0)")
-
-
-@pytest.mark.parametrize(
-    ("server", "said"),
-    [
-        (("running", "Up (healthy)"), []),
-        (("exited", "Exited (137)"), ["s-server is exited"]),
-        (("running", "Up (unhealthy)"), ["s-server is unhealthy"]),
-        (None, ["s-server is missing"]),
-    ],
-)
-def test_which_containers_of_a_state_do_not_serve(server: tuple[str, str] | None, said: list[str]) -> None:
-    """A plan says what changes of the state as it was: a container that is lost is not in it; one that it makes is not missing."""
-    assert not_well(STATE, [*([Container("s-server", "1", "node", *server)] if server else []), ROLES]) == said
-
-
-def test_a_plan_is_refused_where_something_has_to_be_put_right_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stack = Recorded(tmp_path)
-    monkeypatch.setattr(stack, "export", lambda: STATE)
-    with pytest.raises(
-        SetupError, match=r"s-db-roles is missing, s-server is missing: the plan p.json .* `./orthanc-stack up dev` without"
-    ):
-        refuse_unplanned(stack, lambda _: "", tmp_path / "p.json", interrupted=False)
-    with pytest.raises(SetupError, match="did not end well"):
-        refuse_unplanned(stack, lambda _: "", tmp_path / "p.json", interrupted=True)

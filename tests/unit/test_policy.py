@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from configs.settings import ImageSettings
 from images import ROLES, local_image
 from ops.preview import command as preview
 from ops.setup.console import ROOT, SetupError
-from ops.stack import recover, up
+from ops.stack import up
 from policy.images import PRODUCTS
 from policy.resources import CONTAINER, IMAGE, UNKNOWN, VOLUME, Resource, SecretText
 from policy.rules import RULES, violations
@@ -222,7 +223,7 @@ def test_the_pack_and_the_program_have_one_environment() -> None:
 
 @pytest.mark.parametrize("command", ["preview", "up"])
 def test_the_command_runs_the_pack(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """And a preview that fails says that nothing was touched."""
+    """And a preview that fails for it ends with 1."""
     runs: list[tuple[str, ...]] = []
 
     def run(*arguments: str, env: object = None) -> int:
@@ -231,19 +232,21 @@ def test_the_command_runs_the_pack(command: str, monkeypatch: pytest.MonkeyPatch
             Path(arguments[arguments.index("--event-log") + 1]).write_text(recorded("policy-broken.jsonl"))
         return 255
 
-    stack = Mock(prefix="s", run=run, marker=lambda: tmp_path / "marker", held=Held, export=dict)
-    stack.name, stack.tools.docker = "dev", ("true",)  # an engine that holds nothing
-    module = {"preview": preview, "up": up}[command]
-    monkeypatch.setattr(module, "Stack", lambda *_: stack)
-    for name in ("prepare", "ensure_secrets", "ensure_images", "docker_runner"):
-        monkeypatch.setattr(module, name, Mock())
-    for asking in (up, recover):
-        monkeypatch.setattr(asking, "was_interrupted", lambda *_: False)
-    for name, answer in (("refuse_lost_password", None), ("list_containers", []), ("needs_refresh", False)):
-        monkeypatch.setattr(up, name, Mock(return_value=answer))
-    monkeypatch.setattr(preview, "FOLDER", tmp_path)
-    with pytest.raises(SetupError, match="Policies or Diagnostics" if command == "preview" else "is not up"):
-        getattr(module, command)("dev")
+    stack = Mock(prefix="s", run=run, held=Held, pending=[], resources=[], failure=lambda what, _: SetupError(what))
+    stack.name = "dev"
+    for name in ("deployed", "require_secrets", "require_certificates"):
+        monkeypatch.setattr(preview, name, Mock(return_value=stack))
+    monkeypatch.setattr(up, "Stack", lambda *_: stack)
+    for name in ("prepare", "ensure_secrets", "ensure_images", "refuse_lost_password"):
+        monkeypatch.setattr(up, name, Mock())
+    monkeypatch.setattr(up, "list_containers", lambda *_: [])
+    monkeypatch.setattr(up, "watching", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(preview, "FOLDER", str(tmp_path))
+    if command == "preview":
+        assert preview.preview("dev", save_plan=False, as_json=False) == 1
+    else:
+        with pytest.raises(SetupError, match="is not up"):
+            up.up("dev")
     (arguments,) = runs
     assert arguments[0] == command
     position = arguments.index("--policy-pack")

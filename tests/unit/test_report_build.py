@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from ops.preview import build, read
-from ops.preview.command import refused
-from ops.preview.markdown import markdown
-from ops.preview.model import Fate, Level, Part, Report, as_json, say
+from ops.preview.change import Fate
+from ops.preview.events import read
+from ops.preview.page import markdown
+from ops.preview.report import Level, Report, build, plain
+from ops.preview.settings import changes
 from ops.setup.console import ROOT
-from tests.unit.reports import Event, changed, events_of, recorded, replaced, report_of, step_of, text_of
+from tests.unit.reports import Event, changed, earlier, events_of, replaced, report_of, step_of, steps_of, text_of
+from tests.unit.stacks import node, settings_of, stack
 
 #: How much there is to worry about in each, and the containers that are stopped.
 PREVIEWS = {
@@ -34,25 +36,25 @@ PREVIEWS = {
 EXAMPLES = ROOT / "docs" / "examples"
 
 
-def part(report: Report, name: str) -> Part:
-    return next(part for part in report.parts if part.name == name)
+def settings(report: Report) -> dict[tuple[str, str], tuple[str | None, str | None]]:
+    """The settings that change, by part and path."""
+    return {(str(each.part), each.path): (each.old, each.new) for each in report.settings}
 
 
-def settings(report: Report, name: str) -> dict[str, tuple[str | None, str | None]]:
-    return {change.path: (change.old, change.new) for change in part(report, name).changes}
+def why(report: Report) -> dict[str, list[str]]:
+    """The reasons why each container is replaced."""
+    replaced = [each for each in report.resources if each.type == "Container" and each.op == "replace"]
+    return {name: list(map(str, each.why)) for each in replaced for name in each.names}
 
 
 @pytest.mark.parametrize("name", PREVIEWS)
-def test_a_preview_is_told_in_words_and_the_same_each_time(name: str) -> None:
+def test_a_preview_is_told_the_same_each_time(name: str) -> None:
     report = report_of(name)
     assert (report.level, report.restarted) == PREVIEWS[name]
-    # There are words for all that a stack file can change.
-    assert report.raw == ()
-    assert [change for part in report.parts for change in part.changes if change.raw] == []
     # A preview with eight steps at a time may tell them in any order.
     events = events_of(name)
     backwards = [event for event in events if "resourcePreEvent" not in event] + [e for e in reversed(events) if "resourcePreEvent" in e]
-    told, again = (json.dumps(as_json(each), sort_keys=True) for each in (report, build(read(text_of(backwards)))))
+    told, again = (json.dumps(plain(each), sort_keys=True) for each in (report, build(read(text_of(backwards)))))
     assert told == again
 
 
@@ -72,39 +74,47 @@ def test_an_example_in_the_docs_is_what_the_report_says_today(name: str) -> None
 def test_nothing() -> None:
     report = report_of("nothing")
     assert str(report.verdict) == "Nothing changes."
-    assert (report.parts, report.downtime, report.data, report.reasons, report.secrets) == ((), (), (), (), ())
+    assert (report.settings, report.downtime, report.data, report.resources, report.secret_files, report.notes) == ((), (), (), (), (), ())
 
 
 def test_an_option_is_told_by_its_path_with_both_values() -> None:
     report = report_of("option-changed")
-    assert settings(report, "client") == {"orthanc.StableAge": ("10", "20")}
+    assert settings(report) == {("node client", "orthanc.StableAge"): (None, "20")}
+    # What an option was without the stack file is in the step.
+    assert any("configuration.StableAge: 10 → 20" in str(each.why[0]) for each in report.resources if each.type == "OrthancNode")
     (down,) = report.downtime
     assert (down.node, down.aet, down.dicom, down.web) == ("client", "ORTHANC_CLIENT", "127.0.0.1:4243", "127.0.0.1:8043")
     assert not down.for_good
-    assert list(map(str, down.why)) == ["its options change: StableAge"]
+    assert list(map(str, down.why)) == ["its settings change: StableAge"]
 
 
 def test_a_port_is_told_with_where_it_is_now_and_then() -> None:
     report = report_of("port-changed")
-    ((path, (old, new)),) = settings(report, "client").items()
-    assert (path, old) == ("dicomPort", "4243")
+    ((where, (old, new)),) = settings(report).items()
+    assert (where, old) == (("node client", "dicomPort"), "4243")
     assert f"DICOM is then at 127.0.0.1:{new}" in str(report.downtime[0].words)
+    assert why(report) == {"client": ["it is published elsewhere"]}
 
 
 def test_an_ae_title_goes_through_the_chain_of_those_that_know_it() -> None:
     report = report_of("aet-changed")
-    assert settings(report, "server") == {"aet": ('"ORTHANC_SERVER"', '"ARCHIVE"')}
-    assert settings(report, "client") == {"DicomModalities.server.AET": ('"ORTHANC_SERVER"', '"ARCHIVE"')}
-    because = {reason.container: (list(map(str, reason.because)), reason.parts) for reason in report.reasons}
-    assert because["server"] == (["its AE title changes"], ())
-    assert because["client"] == (["it knows server, whose AE title changes"], ("server",))
-    assert because["client-forwarder"][1] == ("server",)
+    assert settings(report) == {("node server", "aet"): ('"ORTHANC_SERVER"', '"ARCHIVE"')}
+    assert why(report) == {
+        "server": ["its settings change: DicomAet"],
+        "client": ["what it knows of server changes: AET"],
+        "client-forwarder": ["what it knows of server changes: revision"],
+    }
 
 
 def test_a_node_that_comes() -> None:
     report = report_of("node-added")
     assert str(report.verdict) == "1 node goes down for some seconds: client. No data is at risk. New: research."
-    assert part(report, "research").fate is Fate.ADDED
+    assert ("research", Fate.ADDED) in report.containers
+    told = settings(report)
+    assert told["node client", "forwardTo.research"] == (None, '{"to": "research"}')
+    before, after = told["node research", "nodes.research"]
+    assert (before, json.loads(after or "")["aet"]) == (None, "RESEARCH")
+    assert why(report)["client"][0] == "it gets to know research"
     added = [(link.begin, link.end) for link in report.links if link.fate is Fate.ADDED and link.label == "C-STORE"]
     assert added == [("client", "research")]
     assert report.new_secrets == ("dbPassword.research", "userPassword.research.orthanc")
@@ -122,9 +132,12 @@ def test_a_node_that_goes_takes_its_images_along_in_dev() -> None:
     assert (risk.volume, risk.fate, risk.lost) == ("orthanc-stack-dev-client", Fate.REMOVED, True)
     assert str(risk.holds) == "the images of client and their index"
     assert str(report.verdict).startswith("Deleted for good: the images of client and their index. 1 node goes down for good: client.")
+    assert report.unused_secrets == ("forwarderPassword.client", "userPassword.client.orthanc")
     # To the stack, a node with another name is another node.
     report = report_of("node-renamed")
-    assert any("renamed to gateway" in str(words) for words in report.cautions)
+    (caution,) = map(str, report.cautions)
+    assert caution.startswith("It looks as if client were renamed to gateway.")
+    assert caution.endswith("the images of client do not move along.")
     assert [risk.volume for risk in report.data if risk.lost] == ["orthanc-stack-dev-client"]
 
 
@@ -133,94 +146,188 @@ def test_in_prod_the_same_is_refused_and_the_report_says_of_what() -> None:
     assert str(report.verdict) == "This cannot be deployed: it would delete orthanc-stack-prod-client, which is protected."
     (risk,) = report.data
     assert (risk.protected, risk.retained, risk.lost) == (True, True, False)
-    # The preview ended before it told of the node itself: its outputs stand in for it.
-    assert [down.node for down in report.downtime if down.for_good] == ["client"]
+    assert [(down.node, down.aet) for down in report.downtime if down.for_good] == [("client", "ORTHANC_CLIENT")]
 
 
 def test_an_image() -> None:
     report = report_of("image-changed")
-    ((path, (old, new)),) = settings(report, "stack").items()
-    assert path == "images.orthanc"
+    ((where, (old, new)),) = settings(report).items()
+    assert where == ("stack", "images.orthanc")
     assert (old or "").endswith(':26.8.1"')
     assert (new or "").endswith(':26.8.2"')
-    because = {reason.container: list(map(str, reason.because)) for reason in report.reasons}
-    assert because["server"] == because["client"] == ["it runs the image images.orthanc, which changes"]
+    assert why(report)["server"] == why(report)["client"] == ["its image changes"]
+    assert "its configuration is only known at the update" in why(report)["client-forwarder"]
     assert any("back up first" in str(words) for words in report.cautions)
     assert any("another image" in str(words) for words in report.unknown)
 
 
 def test_a_start_that_failed_is_the_reason_and_not_what_the_provider_had_not_read() -> None:
     report = report_of("nothing", lambda events: replaced(events, "server-container", "#initerror", "command", "entrypoints"))
-    (reason,) = report.reasons
-    assert (reason.container, reason.because) == ("server", (say("its last start failed"),))
+    assert why(report) == {"server": ["its last start failed"]}
 
 
 def test_a_broken_rule() -> None:
     report = report_of("policy-broken")
     assert str(report.verdict) == "This cannot be deployed: it breaks the policy version-floor."
     assert [(violation.rule, violation.resource) for violation in report.broken] == [("version-floor", "images-adminer")]
+    assert "Every rule" not in markdown(report)[0]
 
 
-def test_a_refused_stack_file_names_what_is_refused_and_nothing_that_would_change() -> None:
+def test_a_refused_stack_file_names_what_is_refused_and_nothing_that_would_be_done() -> None:
     report = report_of("postgresql-major")
     assert "indexDb.majorVersion = '16'" in report.errors[0]
-    assert (report.parts, report.downtime, report.containers) == ((), (), ())
-    before_pulumi_runs = refused("organization/project/dev", "Pulumi.dev.yaml: 1 problem.")
-    assert as_json(before_pulumi_runs)["errors"] == ["Pulumi.dev.yaml: 1 problem."]
-    assert (before_pulumi_runs.stack, before_pulumi_runs.level) == ("dev", Level.FAILED)
+    assert settings(report)["database", "indexDb.majorVersion"] == ("17", "16")
+    assert (report.resources, report.downtime, report.containers) == ((), (), ())
+
+
+class TestWhatAnEarlierRunLeft:
+    def test_an_interrupted_run_is_told_in_one_line(self) -> None:
+        urns = [
+            f"urn:pulumi:dev::orthanc-stack::docker:index/container:Container::{name}" for name in ("server-container", "client-forwarder")
+        ]
+        report = build(read(text_of(events_of("aet-changed"))), [{"type": "creating", "resource": {"urn": urn}} for urn in urns])
+        (note,) = map(str, report.notes)
+        assert note.startswith("An earlier run was interrupted while it was changing client-forwarder, server-container:")
+        assert f"- {note.split(' client')[0]} `client-forwarder`" in markdown(report)[0]
+        assert report.level is Level.DOWNTIME
+
+    def test_a_deployment_that_kept_no_settings(self) -> None:
+        def forget(events: list[Event]) -> None:
+            next(step for step in steps_of(events) if step["type"] == "pulumi:pulumi:Stack")["old"]["outputs"].pop("settings")
+
+        report = report_of("aet-changed", forget)
+        assert [str(note).partition(":")[0] for note in report.notes] == ["No earlier settings"]
+        # All else is Pulumi's to tell.
+        assert (report.settings, report.new_secrets, report.unused_secrets) == ((), (), ())
+        assert [(down.node, down.aet, down.dicom) for down in report.downtime] == [
+            ("client", "ORTHANC_CLIENT", "127.0.0.1:4243"),
+            ("server", "ORTHANC_SERVER", "127.0.0.1:4242"),
+        ]
+
+    def test_a_stack_that_is_not_deployed_yet_has_everything_new(self) -> None:
+        report = report_of("first")
+        assert report.notes == ()
+        assert {str(each.part) for each in report.settings} >= {"node client", "node server", "Adminer", "stack"}
+        assert all(each.old is None for each in report.settings)
+        assert "dbPassword" in report.new_secrets
+        assert {place.fate for place in report.places if place.kind != "device"} == {Fate.ADDED}
+
+
+class TestSettings:
+    """What of two settings is a change."""
+
+    OLD = stack(
+        node("a", forwardTo=["b"]), node("b", 1), modalities=[{"name": "ct", "aet": "CT", "host": "ct", "port": 104, "nodes": ["a"]}]
+    )
+
+    def told(self, old: Any, new: Any) -> dict[str, tuple[str | None, str | None]]:
+        return {each.path: (each.old, each.new) for each in changes(old, new)}
+
+    def plain(self, raw: Any = OLD, **more: Any) -> Any:
+        return settings_of({**raw, **more}).model_dump(mode="json", by_alias=True)
+
+    def test_things_in_lists_are_known_by_their_names(self) -> None:
+        backwards = self.plain(nodes=self.OLD["nodes"][::-1])
+        assert self.told(self.plain(), backwards) == {}
+        link = {"to": "b", "only": {"modality": ["CT"]}, "associations": 3}
+        new = self.plain(nodes=[node("a", forwardTo=[link, "c"]), node("b", 1), node("c", 2)])
+        assert self.told(self.plain(), new) == {
+            "forwardTo.b.associations": ("2", "3"),
+            "forwardTo.b.only.modality": ("[]", '["CT"]'),
+            "forwardTo.c": (None, '{"to": "c"}'),
+            "nodes.c": (
+                None,
+                '{"aet": "C", "dicomPort": 4002, "httpPort": 8002, "name": "c", "users": [{"name": "orthanc", "role": "admin"}]}',
+            ),
+        }
+        assert self.told(self.plain(), self.plain(modalities=[])) == {
+            "modalities.ct": ('{"aet": "CT", "host": "ct", "name": "ct", "nodes": ["a"], "port": 104}', None)
+        }
+
+    @pytest.mark.parametrize("keys", [("releaseData",), ("indexDb",), ("nodes", 0, "memory"), ("nodes", 0, "forwardTo", 0, "only")])
+    def test_what_another_version_left_out_is_no_change_where_it_is_the_default(self, keys: tuple[str | int, ...]) -> None:
+        without = part = self.plain()
+        for key in keys[:-1]:
+            part = part[key]
+        del part[keys[-1]]
+        assert self.told(without, self.plain()) == self.told(self.plain(), without) == {}
+
+    def test_an_empty_option_of_orthancs_is_another_than_none(self) -> None:
+        nodes = [node("a", forwardTo=["b"], orthanc={"Warnings": {}, "AcceptedTransferSyntaxes": []}), node("b", 1)]
+        assert self.told(self.plain(), self.plain(nodes=nodes)) == {
+            "orthanc.AcceptedTransferSyntaxes": (None, "[]"),
+            "orthanc.Warnings": (None, "{}"),
+        }
+        assert self.told(self.plain() | {"ofThePast": []}, self.plain()) == {}
+
+    def test_a_part_that_has_nothing_but_defaults_is_still_a_part(self) -> None:
+        assert self.told(self.plain(), self.plain(adminer={})) == {"adminer": (None, '{"port": 8080}')}
+        assert self.told(self.plain(adminer={}), self.plain()) == {"adminer": ('{"port": 8080}', None)}
+
+    def test_a_setting_of_another_version_that_said_something(self) -> None:
+        assert self.told(self.plain() | {"ofThePast": 1}, self.plain()) == {"ofThePast": ("1", None)}
+
+    def test_first_nodes_then_the_database_and_what_is_of_all(self) -> None:
+        new = self.plain(
+            nodes=[node("a", forwardTo=["b"], memory=999), node("b", 1, memory=999)],
+            images={"source": "local"},
+            indexDb={"memory": 999},
+            adminer={"port": 1},
+        )
+        told = [(str(each.part), each.path) for each in changes(self.plain(), new)]
+        assert told == [
+            *(("node a", "memory"), ("node b", "memory"), ("database", "indexDb.memory")),
+            *(("Adminer", "adminer"), ("stack", "images.source")),
+        ]
 
 
 class TestSecrets:
-    """By name, and only those that can be meant."""
+    """A secret file is named by its container; which secret of it changed is not guessed."""
 
     def test_a_users_password(self) -> None:
-        (file,) = report_of("secret-rotated").secrets
-        assert (file.container, file.secrets) == ("server", ("userPassword.server.orthanc",))
+        report = report_of("secret-rotated")
+        assert report.secret_files == ("server",)
+        assert why(report) == {"server": ["a file with secrets changes"]}
+        assert "A secret file of `server` changes" in markdown(report)[0]
 
     def test_a_settings_change_hides_a_secret_and_the_report_says_so(self) -> None:
         report = report_of("option-changed")
-        assert report.secrets == ()
-        assert any("Whether a secret changes along with the settings, in client" in str(words) for words in report.unknown)
+        assert report.secret_files == ()
+        assert any("Whether a secret changes along with a setting" in str(words) for words in report.unknown)
 
-    @pytest.mark.parametrize(
-        "meant",
-        [
-            {"db": ("dbPassword",), "db-roles": ("dbPassword",)},
-            {"db-roles": ("dbPassword.server",), "server": ("dbPassword.server", "userPassword.server.orthanc")},
-            {"client": ("forwarderPassword.client", "userPassword.client.orthanc"), "client-forwarder": ("forwarderPassword.client",)},
-        ],
-    )
-    def test_one_that_several_hold(self, meant: dict[str, tuple[str, ...]]) -> None:
+    def test_one_that_several_hold(self) -> None:
         def edit(events: list[Event]) -> None:
-            for container in meant:
-                replaced(events, container if container == "db-roles" else f"{container}-container", "uploads")
+            for container in ("client-container", "client-forwarder-container", "db-roles"):
+                replaced(events, container, "uploads")
 
         report = report_of("nothing", edit)
-        assert {file.container: file.secrets for file in report.secrets} == meant
-        assert set(report.restarted) == meant.keys()
+        assert set(report.secret_files) == set(report.restarted) == {"client", "client-forwarder", "db-roles"}
 
 
-class TestWhatThereAreNoWordsFor:
+class TestWhatTheStackFileDoesNotSay:
     """It is told as Pulumi says it, and never dropped."""
 
     def test_a_property_of_a_container(self) -> None:
         report = report_of("nothing", lambda events: changed(events, "server-container", diffs=["shmSize"]).update(shmSize=128))
-        (change,) = part(report, "server").changes
-        assert (change.path, change.old, change.new, change.raw) == ("container server: shmSize", None, "128", True)
+        (resource,) = report.resources
+        assert (resource.op, resource.type, resource.names) == ("update", "Container", ("server",))
+        assert list(map(str, resource.why)) == ["shmSize: - → 128"]
         assert (report.level, report.restarted) == (Level.QUIET, set())
 
     def test_one_that_only_the_provider_compares(self) -> None:
-        def edit(events: list[Event]) -> None:
-            changed(events, "server-container", detailedDiff={"mustRun": {"diffKind": "update"}})
-            step_of(events, "server-container")["old"]["outputs"]["mustRun"] = False
-
-        (change,) = part(report_of("nothing", edit), "server").changes
-        assert (change.path, change.old, change.new, change.raw) == ("container server: mustRun", "false", "true", True)
+        report = report_of("nothing", lambda events: changed(events, "server-container", detailedDiff={"mustRun": {"diffKind": "update"}}))
+        assert list(map(str, report.resources[0].why)) == ["mustRun"]
 
     def test_an_input_of_a_component(self) -> None:
         report = report_of("nothing", lambda events: changed(events, "server", "OrthancNode").update(colour={"subject": "CN=server"}))
-        (change,) = part(report, "server").changes
-        assert (change.path, change.raw) == ("server: colour", True)
+        assert [(each.type, str(each.why[0])) for each in report.resources] == [("OrthancNode", 'colour: - → {"subject": "CN=server"}')]
+
+    def test_a_volume_that_is_no_longer_protected(self) -> None:
+        def edit(events: list[Event]) -> None:
+            changed(events, "client-data")
+            step_of(events, "client-data")["new"]["protect"] = True
+
+        assert [str(each.why[0]) for each in report_of("nothing", edit).resources] == ["protect: False → True"]
 
     @pytest.mark.parametrize("op", ["create", "update", "replace", "delete", "import", "read", "discard-of-the-future"])
     @pytest.mark.parametrize("type_", ["docker:index/volume:Volume", "docker:index/container:Container", "aws:s3/bucket:Bucket"])
@@ -232,10 +339,12 @@ class TestWhatThereAreNoWordsFor:
 
         report = report_of("nothing", lambda events: events.append({"resourcePreEvent": {"metadata": step}}))
         assert report.level is not Level.NOTHING
-        told = json.dumps(as_json(report))
+        (resource,) = report.resources
+        assert (resource.op, type_.endswith(resource.type)) == (op, True)
+        name = {"create": "after", "delete": "before"}.get(op, "after") if resource.type == "Container" else "somebodys-own"
+        assert resource.names == (name,)
         at_risk = type_.endswith(":Volume") and op in ("replace", "delete", "discard-of-the-future")
-        assert ("before" in told) if at_risk else ("somebodys-own" in told or op == "create")
-        assert bool(report.raw) or type_.endswith(":Volume")
+        assert [risk.volume for risk in report.data] == (["before"] if at_risk else [])
 
     def test_a_volume_that_an_unknown_step_may_take(self) -> None:
         report = report_of("nothing", lambda events: step_of(events, "server-data").update(op="discard-of-the-future"))
@@ -244,20 +353,23 @@ class TestWhatThereAreNoWordsFor:
     def test_a_secret_in_it_is_not_shown(self) -> None:
         masked = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270", "ciphertext": "hunter2"}
         report = report_of("nothing", lambda events: changed(events, "server-container", diffs=["sysctls"]).update(sysctls=masked))
-        assert [(change.old, change.new) for change in part(report, "server").changes] == [(None, "[secret]")]
-        assert "hunter2" not in json.dumps(as_json(report))
+        assert list(map(str, report.resources[0].why)) == ["sysctls: - → [secret]"]
+        assert "hunter2" not in json.dumps(plain(report))
 
 
 def test_a_links_rules() -> None:
     def edit(events: list[Event]) -> None:
         changed(events, "client-forwarder")["configuration"]["links"][0]["only"]["modality"] = ["CT"]
         replaced(events, "client-forwarder-container", "uploads")
+        link = next(node for node in earlier(events)["nodes"] if node["name"] == "client")["forwardTo"][0]
+        link["only"]["modality"] = ["MR"]
 
     report = report_of("nothing", edit)
-    assert settings(report, "client") == {"forwardTo.server.only.modality": ("[]", '["CT"]')}
+    assert settings(report) == {("node client", "forwardTo.server.only.modality"): ('["MR"]', "[]")}
     assert [(link.begin, link.end) for link in report.links if link.fate is Fate.CHANGED] == [("client", "server")]
-    assert [str(words) for words in report.reasons[0].because] == ["the rules of its link to server change"]
+    assert why(report) == {"client-forwarder": ["what it knows of server changes: only.modality"]}
     assert (report.level, report.restarted) == (Level.QUIET, {"client-forwarder"})
+    assert "Forwarding from client pauses" in str(report.waits[0])
 
 
 @pytest.mark.parametrize(
@@ -285,28 +397,16 @@ def test_a_volume_that_is_replaced_takes_its_node_along() -> None:
 
     report = report_of("nothing", edit)
     (risk,) = report.data
-    assert (risk.fate, risk.lost) == (Fate.REPLACED, True)
-    assert [str(words) for reason in report.reasons for words in reason.because] == ["its volume is replaced: server-data"]
+    assert (risk.fate, risk.lost, str(risk.holds)) == (Fate.REPLACED, True, "the images of server")
+    assert why(report) == {"server": ["its volume is another one"]}
 
 
-class TestTheTwoForms:
-    """Pulumi's events and the document of `--json` make the same report, as far as the document tells."""
+@pytest.mark.parametrize("text", ["", "Previewing update (dev):", "[]", '{"steps": [', "null", '{"resourcePreEvent": {', "1"])
+def test_what_is_no_event_log(text: str) -> None:
+    with pytest.raises(ValueError, match="no event log"):
+        read(text)
 
-    def test_the_same_preview_in_both(self) -> None:
-        events, document = build(read(recorded("first.jsonl"))), build(read(recorded("first.json")))
-        assert document.parts == events.parts
-        assert document.containers == events.containers
-        assert document.links == events.links
-        assert document.packs is None
-        assert events.packs == ("orthanc-stack",)
 
-    def test_a_document_without_what_stays(self) -> None:
-        document = json.loads(recorded("first.json"))
-        document["changeSummary"] = {"same": 5}
-        report = build(read(json.dumps(document)))
-        assert any("--show-sames" in str(words) for words in report.unknown)
-
-    @pytest.mark.parametrize("text", ["", "Previewing update (dev):", "[]", '{"steps": [', "null", '{"resourcePreEvent": {'])
-    def test_what_is_neither(self, text: str) -> None:
-        with pytest.raises(ValueError, match="no preview"):
-            read(text)
+def test_a_log_that_ends_early_is_no_success() -> None:
+    events = [event for event in events_of("option-changed") if "summaryEvent" not in event]
+    assert build(read(text_of(events))).level is Level.FAILED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from functools import cache
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -12,12 +13,15 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from ops.preview import build, read
-from ops.preview.escape import block, code, html_code, label, link
-from ops.preview.markdown import markdown
-from ops.preview.mermaid import mermaid
-from ops.preview.model import Fate, Link, Place
-from tests.unit.reports import events_of, step_of, text_of
+from ops.preview import change
+from ops.preview.change import Fate
+from ops.preview.escape import block, code, label, link
+from ops.preview.events import read
+from ops.preview.page import markdown
+from ops.preview.picture import Link, Place, mermaid
+from ops.preview.report import build
+from ops.preview.settings import settings_after
+from tests.unit.reports import earlier, events_of, step_of, text_of
 
 #: Each would do something if it were read as markup: by GitHub, by GitLab, by Mermaid, by a terminal, by a tool that looks for its comment.
 HOSTILE = (
@@ -71,7 +75,7 @@ def test_it_stays_in_its_cell_of_a_table(text: str) -> None:
 @given(texts)
 def test_nothing_acts_or_hides(text: str) -> None:
     """No mark of a comment, nothing that is not printable, no address outside of code, in whatever place."""
-    for written in (code(text), html_code(text), label(text)):
+    for written in (code(text), label(text)):
         assert "<!--" not in written
         assert "-->" not in written
         assert written.isprintable()
@@ -112,12 +116,13 @@ def test_a_label_of_the_picture_stays_inside_its_quotes(text: str) -> None:
     ],
 )
 def test_a_link_is_an_address_or_none(address: str, taken: bool) -> None:
-    assert (link(address) is not None) is taken
+    assert link(address) == (address if taken else "")
 
 
 #: What of a recorded preview a stack file, an image's name or a message can be: each is replaced by a text.
 _PLACES = re.compile(
-    "ORTHANC_CLIENT|ARCHIVE|workstation|WORKSTATION|orthanc-stack-dev-server|StableAge|registry.invalid|somebodys-own", re.ASCII
+    "ORTHANC_CLIENT|ARCHIVE|workstation|WORKSTATION|orthanc-stack-dev-server|StableAge|registry.invalid|somebodys-own|ORTHANC_SERVER",
+    re.ASCII,
 )
 
 
@@ -131,9 +136,16 @@ def _replaced(value: Any, text: str) -> Any:
 
 @cache
 def _whole() -> list[Any]:
-    """A preview with much in it: one that changes an AE title and a data volume, and ends with warnings, errors and a broken rule."""
+    """A preview with much in it: one that changes an AE title and a data volume, and ends with warnings, errors and a broken rule.
+
+    Its settings before and after hold what is to be replaced, too.
+    """
     events = events_of("aet-changed")
     step_of(events, "server-data")["op"] = "delete"
+    before = earlier(events)
+    before["nodes"].append({**before["nodes"][0], "name": "somebodys-own", "forwardTo": [{"to": "WORKSTATION"}, {"to": "server"}]})
+    before["modalities"].append({"name": "ARCHIVE", "aet": "ARCHIVE", "nodes": ["server"], "allow": ["StableAge"]})
+    before["images"]["orthanc"] = before["StableAge"] = "somebodys-own"
     type_ = "aws:s3/bucket:Bucket"
     own = {"op": "update", "urn": f"urn:pulumi:dev::orthanc-stack::{type_}::somebodys-own", "type": type_, "logical": True}
     own |= {"old": {"inputs": {"name": "WORKSTATION"}}, "new": {"inputs": {"name": "ARCHIVE", "StableAge": ["ARCHIVE"]}}}
@@ -149,7 +161,12 @@ def _whole() -> list[Any]:
 
 def hostile_report(text: str) -> str:
     """A report with much in it, which has a text in every place that a stack file, an image or a message can fill."""
-    return markdown(build(read(text_of(_replaced(_whole(), text)))))[0]
+    preview = read(text_of(_replaced(_whole(), text)))
+    pending = [{"resource": {"urn": f"urn:pulumi:dev::x::y::{text}"}}]
+    # A stack file that says such things is refused, most of them.
+    after = _replaced(settings_after(read(text_of(_whole()))), text)
+    with mock.patch.object(change, "settings_after", return_value=after):
+        return markdown(build(preview, pending), limit=None)[0]
 
 
 def _skeleton(written: str) -> list[str]:

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from ops.preview import build, read
-from ops.preview.fit import LIMIT, Section, fit
-from ops.preview.markdown import markdown
-from ops.preview.model import Level
-from tests.unit.reports import Event, changed, deployed, events_of, replaced, report_of, text_of
+from ops.preview.escape import say
+from ops.preview.events import read
+from ops.preview.page import LIMIT, markdown
+from ops.preview.report import Level, Report, build
+from ops.preview.settings import Setting
+from tests.unit.reports import Event, changed, deployed, earlier, events_of, replaced, report_of, text_of
 
 
 def fifty() -> list[Event]:
@@ -21,6 +22,7 @@ def fifty() -> list[Event]:
 
 def change_option(events: list[Event], name: str) -> Any:
     """One option of one node, as a preview tells of it; the node's new configuration."""
+    next(node for node in earlier(events)["nodes"] if node["name"] == name)["orthanc"] = {"StableAge": 10}
     replaced(events, f"{name}-container", "uploads")
     configuration = changed(events, name, "OrthancNode")["configuration"]
     configuration["StableAge"] = 20
@@ -37,7 +39,7 @@ def test_one_change_among_fifty_nodes_is_one_change_within_a_second() -> None:
     seconds = time.process_time() - started
     assert seconds < 1, f"{seconds:.2f} s"
     assert str(report.verdict) == "1 node goes down for some seconds: ward-07. No data is at risk."
-    assert [(part.name, len(part.changes)) for part in report.parts] == [("ward-07", 1)]
+    assert [(str(each.part), each.path) for each in report.settings] == [("node ward-07", "orthanc.StableAge")]
     assert report.restarted == {"ward-07"}
     assert not cut
     assert len(written) < 4000
@@ -55,15 +57,18 @@ def test_nothing_among_fifty_nodes() -> None:
 def test_a_change_of_the_node_that_all_others_know_is_told_once() -> None:
     events = fifty()
     for name in ("archive", *(f"ward-{i:02}" for i in range(1, 50))):
-        configuration = change_option(events, name)
-        configuration["StableAge"] = 10
+        replaced(events, f"{name}-container", "uploads")
+        configuration = changed(events, name, "OrthancNode")["configuration"]
         if name == "archive":
             configuration["DicomAet"] = "NEW"
         else:
             configuration["DicomModalities"]["archive"]["AET"] = "NEW"
-    written, cut = markdown(build(read(text_of(events))))
+    next(node for node in earlier(events)["nodes"] if node["name"] == "archive")["aet"] = "OLD"
+    report = build(read(text_of(events)))
+    written, cut = markdown(report)
     assert not cut
-    assert written.count("`DicomModalities.archive.AET`") == 1
+    assert [each.path for each in report.settings] == ["aet"]
+    assert written.count("`configuration.DicomModalities.archive.AET`") == 1
     assert "and 41 more" in written
     assert len(written.encode()) < 20_000
 
@@ -72,30 +77,26 @@ def test_a_change_of_the_node_that_all_others_know_is_told_once() -> None:
 def test_what_is_too_long_is_cut_from_its_end_and_says_so(limit: int) -> None:
     report = report_of("fifty-nodes")
     assert len(report.containers) == 101
-    whole, _ = markdown(report, limit=1 << 30)
+    whole, _ = markdown(report, limit=None)
     written, cut = markdown(report, limit=limit, url="https://ci.example/run/1")
     assert len(written.encode()) <= limit
     assert cut == (len(whole.encode()) > limit)
     assert written.splitlines()[0] == whole.splitlines()[0]
     if cut:
-        assert "left out here: [the whole report](https://ci.example/run/1) has them." in written
+        assert "more left out here: [the whole report](https://ci.example/run/1) has them." in written
         # No section goes without a word.
         headings = [[line for line in text.splitlines() if line.startswith("### ")] for text in (written, whole)]
         assert headings[0] == headings[1]
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "😀", "&"])
-def test_bytes_count_and_not_letters(letter: str) -> None:
-    sections = [Section("First", (letter * 600,) * 2000, 90), Section("Second", ("kept",), 100)]
-    text, cut = fit(sections, whole="elsewhere")
+def test_bytes_count_and_not_letters_and_each_table_says_what_it_lacks(letter: str) -> None:
+    settings = tuple(Setting(say("node"), f"a.{i:04}", None, letter * 600) for i in range(2000))
+    report = Report("dev", Level.QUIET, say("Much."), settings=settings, unknown=(say("One."),) * 20)
+    text, cut = markdown(report)
     assert len(text.encode()) <= LIMIT
     assert cut
-    assert "kept" in text
-
-
-def test_the_least_important_section_is_cut_first() -> None:
-    sections = [Section("Heavy", ("a" * 100,) * 50, 90), Section("Light", ("b" * 100,) * 50, 10)]
-    text, cut = fit(sections, whole="elsewhere", limit=8000)
-    assert cut
-    assert text.count("a" * 100) == 50
-    assert text.count("b" * 100) < 50
+    shown = text.count("`a.")
+    assert shown in (100, 30, 10, 0)
+    assert f"{2000 - shown} more left out here" in text
+    assert text.endswith("- One.\n") if shown >= 30 else "10 more left out here" in text

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -425,6 +426,20 @@ def test_a_missing_secret_names_the_command_that_sets_it(key: str) -> None:
     others = {k: v for k, v in GOOD.items() if k != key}
     with pytest.raises(SettingsError, match=f"pulumi config set --secret {key}"):
         load_with(others, *others)
+
+
+def test_a_setting_that_is_encrypted_is_refused_and_not_shown(tmp_path: Path) -> None:
+    """Pulumi would hand it over in clear, and settings are an output of the stack, and in the state, in clear."""
+    nodes = '[{"name": "a", "aet": "A", "httpPort": 8042, "dicomPort": 4242, "tls": false, "orthanc": {"WebDav": "hunter2"}}]'
+    with pytest.raises(SettingsError, match="no setting is a secret") as refused:
+        load_with(GOOD | {"nodes": nodes}, *GOOD, "nodes")
+    assert "hunter2" not in str(refused.value)
+    (tmp_path / "Pulumi.x.yaml").write_text(
+        "config:\n  orthanc-stack:environment: dev\n  orthanc-stack:nodes:\n"
+        "    - {name: a, aet: A, httpPort: 8042, dicomPort: 4242, orthanc: {Password: {secure: v1:x}}}\n"
+    )
+    with pytest.raises(SettingsError, match="no setting is a secret"):
+        load_stack_file("x", tmp_path)
 
 
 def test_a_secret_in_clear_is_refused_and_not_shown() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ops.preview.model import Level
+from ops.preview.report import Level
 from tests.stack.dicom import Study, as_file, ct_series, echo
 from tests.stack.forwarding import await_delivery
 from tests.stack.harness import docker, eventually
