@@ -67,8 +67,8 @@ def require_certificates(stack: Stack, settings: StackSettings) -> None:
     missing += [f"{key} (there is none)" for key in keys if f"{PROJECT}:{key}" not in config]
     if missing:
         raise SetupError(
-            f"{stack_file(stack.name).name} lacks certificates: {', '.join(missing)}. At a desk: `./orthanc-stack certs {stack.name}` makes "
-            "them; then commit the stack file."
+            f"{stack_file(stack.name).name} lacks certificates: {', '.join(missing)}. At a desk: "
+            f"`./orthanc-stack certs {stack.name}` makes them; then commit the stack file."
         )
 
 

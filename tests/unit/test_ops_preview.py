@@ -93,7 +93,7 @@ def test_a_plan_is_kept_when_the_preview_succeeds_alone(
     assert sorted(file.name for file in reports.iterdir()) == ["dev.json", "dev.md", "dev.plan.json"]
     of_dev(recorded("policy-broken.jsonl"), 255)
     assert command.preview("dev", save_plan=True, as_json=False) == 1
-    assert "would fail, too" in capsys.readouterr().out
+    assert "would fail, too" in capsys.readouterr().err
     assert sorted(file.name for file in reports.iterdir()) == ["dev.json", "dev.md"]
     assert (reports / "dev.md").read_text().startswith("## ⛔ `dev`: This cannot be deployed: it breaks the policy `version-floor`.")
 
@@ -167,7 +167,7 @@ def test_a_preview_makes_no_secret_and_no_certificate(
     monkeypatch.setattr(command, "require_secrets", lambda *_: None)
     monkeypatch.setattr(command, "require_certificates", require_certificates)
     with pytest.raises(
-        SetupError, match=r"lacks certificates: tlsCertificate.a \(there was none\)\. At a desk: `./orthanc-stack certs dev` makes"
+        SetupError, match=r"lacks certificates: tlsKey.a \(there is none\)\. .*`./orthanc-stack certs dev`"
     ):
         command.preview("dev", save_plan=False, as_json=False)
 
