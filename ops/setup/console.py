@@ -59,9 +59,8 @@ def run_slow(
     """Run a command that may take minutes, showing the time that has passed and keeping its output in a log.
 
     Args:
-        label: the step's label, as in say().
-        doing: what is going on, for the progress line ("building pulumi").
-        command: the command and its arguments; cwd: where to run it; env: its whole environment, this process's when None.
+        label: the step's label, as in say(); `doing`: what is going on, for the progress line ("building pulumi").
+        command: the command and its arguments; `env`: its whole environment, this process's when None.
         hint: how to put it right, for the error.
 
     Raises:

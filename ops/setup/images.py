@@ -41,7 +41,9 @@ def ensure_images(settings: StackSettings, *_: object) -> None:
         say(_LABEL, f"pulled before: {', '.join(wanted)}")
     elif images.source == "auto" and _registry_answers(wanted[0]):
         for image in wanted:
-            _pull(image)
+            if not holds(image):
+                run_slow(_LABEL, f"pulling {image}", ["docker", "pull", image], hint="Is the name right, and the registry reached?")
+                say(_LABEL, f"pulled {image}")
     else:
         if images.source == "auto":
             say(_LABEL, "no registry answers: building them here, from Debian's packages")
@@ -81,12 +83,6 @@ def _registry_answers(image: str) -> bool:
         return pulling.returncode == 0
 
 
-def _pull(image: str) -> None:
-    if not holds(image):
-        run_slow(_LABEL, f"pulling {image}", ["docker", "pull", image], hint="Is the name right, and the registry reached?")
-        say(_LABEL, f"pulled {image}")
-
-
 def _build(role: str, name: str, base: str, proxies: dict[str, str]) -> None:
     """Build one image, and drop what its first stage left."""
     started = time.monotonic()
@@ -101,7 +97,6 @@ def _build(role: str, name: str, base: str, proxies: dict[str, str]) -> None:
     run_slow(_LABEL, f"building {name}", command, env=env, hint="To try again: the same command. What it had built is used again.")
     # The classic builder keeps the first stage as an unnamed image, as large as the result.
     docker("image", "prune", "--force", "--filter", "label=orthanc-stack.stage=build")
-    size = int(docker("image", "inspect", "--format", "{{.Size}}", name).stdout or 0)
-    if not size:
+    if not holds(name):
         raise SetupError(f"{name} was built, but the engine does not hold it. Does docker build on another engine (docker buildx ls)?")
-    say(_LABEL, f"built {name}, {size // 1_000_000} MB, in {time.monotonic() - started:.0f} s")
+    say(_LABEL, f"built {name} in {time.monotonic() - started:.0f} s")

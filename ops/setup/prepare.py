@@ -17,24 +17,17 @@ from ops.setup.toolchain import ensure_docker_plugin, ensure_pulumi
 
 @dataclass(frozen=True)
 class Tools:
-    """What was found or made.
+    """What was found or made."""
 
-    Attributes:
-        pulumi: the Pulumi command.
-        state: where it keeps its state.
-        docker: the docker command. It goes: what is started finds the engine by its environment.
-    """
-
-    pulumi: Path
-    state: State
-    docker: tuple[str, ...] = ("docker",)
+    pulumi: Path  #: the Pulumi command
+    state: State  #: where it keeps its state
+    docker: tuple[str, ...] = ("docker",)  #: It goes: what is started finds the engine by its environment.
 
 
 def prepare(stack: str, *, engine: bool = True, state: bool = True) -> Tools:
     """Find or make what commands on a stack need, and put it into this process's environment for its children.
 
     Args:
-        stack: the stack's name.
         engine: also a running Docker engine, that of the stack, and Pulumi's plugin for it.
         state: also the state backend; the tests bring their own.
 
@@ -47,9 +40,8 @@ def prepare(stack: str, *, engine: bool = True, state: bool = True) -> Tools:
     if engine:
         ensure_docker_plugin(pulumi)
         ensure_engine(stack_config(stack))
-    backend = State("", "")
+    backend = ensure_state(stack) if state else State("", "")
     if state:
-        backend = ensure_state(stack)
         os.environ.update(backend.env)
         say("State", backend.origin)
     # Offline this check costs seconds, and the version is ours to raise.
@@ -83,10 +75,8 @@ def stack_config(stack: str, root: Path = ROOT) -> dict[str, Any]:
     Raises:
         SettingsError: the stack file cannot be read.
     """
-    try:
-        return read_config(stack_file(stack, root))
-    except FileNotFoundError:
-        return {}
+    file = stack_file(stack, root)
+    return read_config(file) if file.exists() else {}
 
 
 def exports(before: dict[str, str], after: dict[str, str], stack: str) -> list[tuple[str, str]]:

@@ -28,17 +28,13 @@ def venv_python(root: Path = ROOT) -> Path:
 
 
 def is_complete(requirements: str, root: Path = ROOT) -> bool:
-    """Whether the environment holds what a requirement file asks for, by its stamp: no process is started.
-
-    An upgrade of the system's Python leaves an environment whose interpreter is the new one, and its packages the old one's. That shows
-    when the environment's own interpreter asks.
-    """
+    """Whether the environment holds what a requirement file asks for, by its stamp: no process is started."""
     venv = root / ".venv"
     stamp = _stamp(venv)
+    # After an upgrade of the system's Python, .venv has the new interpreter with the old one's packages. That shows in .venv itself.
     other_python = sys.prefix == str(venv) and stamp.get("python") != _VERSION
-    if other_python or (venv / _UNFINISHED).exists() or not venv_python(root).exists():
-        return False
-    return bool(stamp.get(requirements) == _digests(root)[requirements])
+    usable = venv_python(root).exists() and not other_python and not (venv / _UNFINISHED).exists()
+    return usable and bool(stamp.get(requirements) == _digests(root)[requirements])
 
 
 def ensure_venv(requirements: str, root: Path = ROOT) -> None:
@@ -70,12 +66,12 @@ def _install(requirements: str, root: Path) -> None:
     pip: list[str | Path] = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
     hint = "Is the package index reached? pip reads PIP_INDEX_URL and pip.conf. Then run the same command again."
     run_slow(_LABEL, f"installing {requirements} into .venv", [*pip, "-r", root / requirements], hint=hint)
-    wanted, before = _digests(root), _stamp(venv)
+    wanted, before, version = _digests(root), _stamp(venv), _version(python)
     included = _FILES[: _FILES.index(requirements) + 1]
     done = {name: wanted[name] for name in _FILES if name in included or before.get(name) == wanted[name]}
-    (venv / _STAMP).write_text(json.dumps({"python": _version(python), **done}, indent=2) + "\n")
+    (venv / _STAMP).write_text(json.dumps({"python": version, **done}, indent=2) + "\n")
     unfinished.unlink()
-    say(_LABEL, f"{requirements} installed into .venv (Python {_version(python)})")
+    say(_LABEL, f"{requirements} installed into .venv (Python {version})")
 
 
 def _digests(root: Path) -> dict[str, str]:
