@@ -31,13 +31,8 @@ _FOR_AN_ENGINE = frozenset({"HOME", "PATH", "HTTP_PROXY", "HTTPS_PROXY", "NO_PRO
 def ensure_engine(config: Mapping[str, Any]) -> None:
     """Find a running engine, or as root on Debian or Ubuntu install and start one; say which in one line.
 
-    From then on, DOCKER_HOST and its companions in this process's environment name it, for all that is started.
-
-    Args:
-        config: the `config:` block of the stack file: docker:host, docker:context and docker:certPath name an engine.
-
-    Raises:
-        SetupError: there is none; the message says what to do.
+    From then on, DOCKER_HOST and its companions in this process's environment name it, for all that is started. In the `config:` block of
+    the stack file, docker:host, docker:context and docker:certPath name an engine. A SetupError says what to do where there is none.
     """
     if not shutil.which("docker"):
         named = [*map(config.get, ("docker:host", "docker:context")), *map(os.environ.get, ("DOCKER_HOST", "DOCKER_CONTEXT"))]
@@ -64,9 +59,7 @@ def choose_engine(config: Mapping[str, Any]) -> str:
 
     The order is that of Pulumi's provider, then of docker: docker:context of the stack file, docker:host, DOCKER_HOST, DOCKER_CONTEXT, the
     context that `docker context use` chose. The provider would find the host of a context, but not its certificates.
-
-    Returns:
-        the engine and who named it, for people; "" for the one that docker looks for where nobody named any.
+    Returns the engine and who named it, for people; "" for the one that docker looks for where nobody named any.
     """
     context, host, certificates = (str(config.get(f"docker:{key}") or "") for key in ("context", "host", "certPath"))
     env = {name: os.environ[name] for name in _VARIABLES[:-1] if os.environ.get(name)}

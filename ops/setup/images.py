@@ -24,12 +24,9 @@ _OTHER_WAYS = """Two ways round it:
 
 
 def ensure_images(settings: StackSettings, *_: object) -> None:
-    """Do what `images.source` says.
+    """Do what `images.source` says. A SetupError where images can neither be pulled nor built.
 
     The program chooses by the same rule: with `auto` it runs the locally built images where the engine holds all of them.
-
-    Raises:
-        SetupError: images can neither be pulled nor built.
     """
     images = settings.images
     wanted = [images.orthanc, *([images.postgres] if settings.index_nodes else []), *([images.adminer] if settings.adminer else [])]
@@ -51,20 +48,15 @@ def ensure_images(settings: StackSettings, *_: object) -> None:
 
 
 def ensure_local_images(roles: Iterable[str]) -> None:
-    """Build the images of these roles that the engine does not hold. DEBIAN_MIRROR overrides the machine's own mirror.
-
-    Raises:
-        SetupError: the engine does not answer, the machine cannot build, or a build failed.
-    """
+    """Build the images of these roles that the engine does not hold; or a SetupError. DEBIAN_MIRROR overrides the machine's own mirror."""
     names = {role: local_image(role) for role in roles}
-    missing = {role: name for role, name in names.items() if not holds(name)}
-    if not missing:
-        say(_LABEL, f"built before: {', '.join(names.values())}")
-        return
-    proxies = apt_proxies()
     hint = _OTHER_WAYS.format(names=" ".join(names.values()))
-    for role, name in missing.items():
-        _build(role, name, ensure_base(_SUITES[role], proxies, hint), proxies)
+    for role, name in names.items():
+        if holds(name):
+            say(_LABEL, f"built before: {name}")
+        else:
+            proxies = apt_proxies()
+            _build(role, name, ensure_base(_SUITES[role], proxies, hint), proxies)
 
 
 def _registry_answers(image: str) -> bool:

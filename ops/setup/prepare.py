@@ -27,13 +27,9 @@ class Tools:
 def prepare(stack: str, *, engine: bool = True, state: bool = True) -> Tools:
     """Find or make what commands on a stack need, and put it into this process's environment for its children.
 
-    Args:
-        engine: also a running Docker engine, that of the stack, and Pulumi's plugin for it.
-        state: also the state backend; the tests bring their own.
-
-    Raises:
-        SetupError: something is missing that only the user can provide.
-        SettingsError: the stack file cannot be read.
+    `engine` means also a running Docker engine, that of the stack, and Pulumi's plugin for it; `state` means also the state backend, which
+    tests bring themselves. A SetupError where something is missing that only the user can provide; a SettingsError where the stack file
+    cannot be read.
     """
     pulumi = ensure_pulumi()
     os.environ.update(pulumi.env)
@@ -72,8 +68,7 @@ def stack_file(stack: str, root: Path = ROOT) -> Path:
 def stack_config(stack: str, root: Path = ROOT) -> dict[str, Any]:
     """The `config:` block of a stack file as it stands there: secrets encrypted, no setting checked. Empty where there is no file.
 
-    Raises:
-        SettingsError: the stack file cannot be read.
+    A SettingsError where it cannot be read.
     """
     file = stack_file(stack, root)
     return read_config(file) if file.exists() else {}

@@ -42,12 +42,9 @@ def on_runner(environ: Mapping[str, str] = os.environ) -> bool:
 def ensure_state(stack: str, environ: Mapping[str, str] = os.environ, root: Path = ROOT) -> State:
     """Choose the backend, and make the local one and its passphrase when there is no other.
 
-    A login that exists is used: PULUMI_BACKEND_URL, PULUMI_ACCESS_TOKEN, or the one that `pulumi login` left.
-
-    Raises:
-        SetupError: the stack's secrets are encrypted with a passphrase that is not here; or there is no login on a runner, whose
-            checkout goes, and the state with it; or the checkout cannot be written to.
-        SettingsError: the stack file cannot be read.
+    A login that exists is used: PULUMI_BACKEND_URL, PULUMI_ACCESS_TOKEN, or the one that `pulumi login` left. A SetupError where the
+    stack's secrets are encrypted with a passphrase that is not here; where there is no login on a runner, whose checkout goes, and the
+    state with it; where the checkout cannot be written to. A SettingsError where the stack file cannot be read.
     """
     local, file = root / STATE_FOLDER, root / stack_file_name(stack)
     content = read(file) if file.exists() else {}

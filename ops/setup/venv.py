@@ -40,8 +40,7 @@ def is_complete(requirements: str, root: Path = ROOT) -> bool:
 def ensure_venv(requirements: str, root: Path = ROOT) -> None:
     """Make the environment or bring it up to date, and say so in a line, where there is something to do.
 
-    Raises:
-        SetupError: Python cannot make environments here, pip failed, or the checkout cannot be written to.
+    A SetupError where Python cannot make environments here, pip failed, or the checkout cannot be written to.
     """
     if is_complete(requirements, root):
         return
@@ -102,15 +101,11 @@ def _version(python: Path) -> str:
 
 
 def _create(venv: Path) -> None:
-    if importlib.util.find_spec("ensurepip") is None:
-        # Debian keeps ensurepip in a package of its own.
-        package = f"python{_VERSION}-venv"
-        if not apt.can_install():
-            advice = f"On Debian and Ubuntu: sudo apt-get install {package}; then run the same command again."
-            raise SetupError(f"{sys.executable} cannot make virtual environments: its ensurepip module is missing.\n{advice}")
+    package = f"python{_VERSION}-venv"  # Debian keeps ensurepip, which fills an environment with pip, in a package of its own
+    if importlib.util.find_spec("ensurepip") is None and apt.can_install():
         apt.install(_LABEL, [package], "virtual environments")
     venv.mkdir(exist_ok=True)
     (venv / _UNFINISHED).touch()
     # Not the environment's own interpreter, which --clear removes.
     python = getattr(sys, "_base_executable", None) or sys.executable
-    run_slow(_LABEL, "making .venv", [python, "-m", "venv", "--clear", venv])
+    run_slow(_LABEL, "making .venv", [python, "-m", "venv", "--clear", venv], hint=f"On Debian and Ubuntu: sudo apt-get install {package}")
