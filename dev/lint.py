@@ -8,9 +8,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from dev.go_tools import go_install
 from ops.setup import apt
 from ops.setup.console import ROOT, SetupError, say
-from ops.setup.go_build import find_go, go_install
+from ops.setup.go_build import find_go
 
 #: Its package on PyPI is a script that downloads it from GitHub.
 _ACTIONLINT = ("github.com/rhysd/actionlint/cmd/actionlint", "1.7.12")

@@ -1,5 +1,4 @@
-"""Finds or makes all that `pulumi up` needs, on a machine that may have none of it.
+"""Finds or makes all that `pulumi up` needs, on a machine that may have none of it. Every step can be run again.
 
-Standard library only: this runs before there is a virtual environment. Every step can be run again and says in
-one line what it found or made.
+venv.py and what it imports run before there is a virtual environment: with the standard library alone.
 """

@@ -15,11 +15,7 @@ def can_install() -> bool:
 
 
 def install(label: str, packages: Sequence[str], why: str) -> None:
-    """Install packages, after reading the package lists, and say in one line what they are needed for (`why`).
-
-    Raises:
-        SetupError: apt-get failed; the message holds the end of its output.
-    """
+    """Install packages, after reading the package lists, and say in one line what they are needed for (`why`); or a SetupError."""
     env = {**without_secrets(os.environ), "DEBIAN_FRONTEND": "noninteractive"}
     run_slow(label, "reading Debian's package lists", [*_APT, "update"], env=env)
     command = [*_APT, "install", "--yes", "--no-install-recommends", *packages]

@@ -58,14 +58,8 @@ def run_slow(
 ) -> None:
     """Run a command that may take minutes, showing the time that has passed and keeping its output in a log.
 
-    Args:
-        label: the step's label, as in say().
-        doing: what is going on, for the progress line ("building pulumi").
-        command: the command and its arguments; cwd: where to run it; env: its whole environment, this process's when None.
-        hint: how to put it right, for the error.
-
-    Raises:
-        SetupError: there is no such command, or it failed; the message holds the end of its output.
+    `doing` is for the progress line ("building pulumi"), `env` the command's whole environment, this process's when None. A SetupError
+    where there is no such command, or it failed: it holds the end of the output, and `hint`, which says how to put it right.
     """
     log = cache_dir() / "logs" / f"{label.lower()}.log"
     log.parent.mkdir(exist_ok=True)

@@ -31,13 +31,8 @@ _FOR_AN_ENGINE = frozenset({"HOME", "PATH", "HTTP_PROXY", "HTTPS_PROXY", "NO_PRO
 def ensure_engine(config: Mapping[str, Any]) -> None:
     """Find a running engine, or as root on Debian or Ubuntu install and start one; say which in one line.
 
-    From then on, DOCKER_HOST and its companions in this process's environment name it, for all that is started.
-
-    Args:
-        config: the `config:` block of the stack file: docker:host, docker:context and docker:certPath name an engine.
-
-    Raises:
-        SetupError: there is none; the message says what to do.
+    From then on, DOCKER_HOST and its companions in this process's environment name it, for all that is started. In the `config:` block of
+    the stack file, docker:host, docker:context and docker:certPath name an engine. A SetupError says what to do where there is none.
     """
     if not shutil.which("docker"):
         named = [*map(config.get, ("docker:host", "docker:context")), *map(os.environ.get, ("DOCKER_HOST", "DOCKER_CONTEXT"))]
@@ -64,25 +59,16 @@ def choose_engine(config: Mapping[str, Any]) -> str:
 
     The order is that of Pulumi's provider, then of docker: docker:context of the stack file, docker:host, DOCKER_HOST, DOCKER_CONTEXT, the
     context that `docker context use` chose. The provider would find the host of a context, but not its certificates.
-
-    Returns:
-        the engine and who named it, for people; "" for the one that docker looks for where nobody named any.
+    Returns the engine and who named it, for people; "" for the one that docker looks for where nobody named any.
     """
     context, host, certificates = (str(config.get(f"docker:{key}") or "") for key in ("context", "host", "certPath"))
     env = {name: os.environ[name] for name in _VARIABLES[:-1] if os.environ.get(name)}
-    where = ""
-    if host and not context:
+    by = "docker:host of the stack file" if host else "DOCKER_HOST"
+    if context or not (host or "DOCKER_HOST" in env):
+        name, found = _context(context)
+        by, env = f"context {name}", found if name != "default" else env | found
+    elif host:
         env["DOCKER_HOST"] = host
-        where = f"{host} (docker:host of the stack file)"
-    elif "DOCKER_HOST" in env and not context:
-        where = f"{env['DOCKER_HOST']} (DOCKER_HOST)"
-    else:
-        found = _inspect(context)
-        endpoint = found["Endpoints"]["docker"]
-        if found["Name"] != "default":
-            env = _certificates(found)
-            where = f"{endpoint['Host']} (context {found['Name']})"
-        env["DOCKER_HOST"] = str(endpoint["Host"])
     if certificates:
         env |= {"DOCKER_CERT_PATH": certificates, "DOCKER_TLS_VERIFY": "1"}
     for name in _VARIABLES:
@@ -92,7 +78,7 @@ def choose_engine(config: Mapping[str, Any]) -> str:
         # With them, Docker's SDK would trust these authorities instead of the engine's own (psf/requests#3829).
         for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
             os.environ.pop(name, None)
-    return "" if env["DOCKER_HOST"] == _DEFAULT else where
+    return "" if env["DOCKER_HOST"] == _DEFAULT else f"{env['DOCKER_HOST']} ({by})"
 
 
 def docker(*arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
@@ -113,20 +99,18 @@ def holds(*images: str) -> bool:
     return asked.returncode == 0
 
 
-def _inspect(context: str) -> dict[str, Any]:
-    """What docker says of a context; of the one in use where none is named."""
-    shown = docker("context", "inspect", *([context] if context else []))
+def _context(name: str) -> tuple[str, dict[str, str]]:
+    """A context, or the one in use where none is named: its name, and what says the same in the environment."""
+    shown = docker("context", "inspect", *([name] if name else []))
     if shown.returncode != 0:
-        raise SetupError(f"the Docker context {context or os.environ.get('DOCKER_CONTEXT', '')} is chosen, but: {shown.stderr.strip()}")
-    return dict(json.loads(shown.stdout)[0])
-
-
-def _certificates(context: Mapping[str, Any]) -> dict[str, str]:
-    if not context.get("TLSMaterial", {}).get("docker"):
-        return {}
-    folder = Path(context["Storage"]["TLSPath"]) / "docker"
-    verified = "DOCKER_TLS" if context["Endpoints"]["docker"].get("SkipTLSVerify") else "DOCKER_TLS_VERIFY"
-    return {"DOCKER_CERT_PATH": str(folder), verified: "1"}
+        raise SetupError(f"the Docker context {name or os.environ.get('DOCKER_CONTEXT', '')} is chosen, but: {shown.stderr.strip()}")
+    context = json.loads(shown.stdout)[0]
+    endpoint = context["Endpoints"]["docker"]
+    env = {"DOCKER_HOST": str(endpoint["Host"])}
+    if context.get("TLSMaterial", {}).get("docker"):
+        verified = "DOCKER_TLS" if endpoint.get("SkipTLSVerify") else "DOCKER_TLS_VERIFY"
+        env |= {"DOCKER_CERT_PATH": str(Path(context["Storage"]["TLSPath"]) / "docker"), verified: "1"}
+    return str(context["Name"]), env
 
 
 def _ask() -> tuple[str, str]:

@@ -1,10 +1,10 @@
-"""Commands built from Go modules into the cache: `pulumi`, its language host and Docker plugin from toolchain/, other tools."""
+"""Commands built from Go modules into the cache: `pulumi`, its language host and its Docker plugin, from toolchain/."""
 
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from ops.setup.cache import lock, moved_into
@@ -27,26 +27,12 @@ def build_folder() -> Path:
 
 def build_cli() -> Path:
     """`pulumi` and its Python language host, built once for each state of toolchain/."""
-    return _built("build", build_folder() / "bin" / "pulumi", lambda go, env, new: _compile_cli(go, env, new / "bin"))
+    return built("build", build_folder() / "bin" / "pulumi", lambda go, env, new: _compile_cli(go, env, new / "bin"))
 
 
 def build_plugin() -> Path:
     """The Docker plugin. It lies apart from `pulumi`: a plugin on PATH draws a warning at every run."""
-    return _built("build", cache_dir() / f"plugin-{toolchain_hash()}" / PLUGIN, _compile_plugin)
-
-
-def go_install(label: str, package: str, version_: str, *, takes: str, flags: Sequence[str] = ()) -> Path:
-    """A command from its Go module, built once for each version. `takes` says how long a build takes, for people.
-
-    The last part of the package's path is the command's name; `label` is as in console.say(), and `flags` are the build's.
-    """
-    command = package.rpartition("/")[2]
-
-    def install(go: Path, env: dict[str, str], new: Path) -> None:
-        line: list[str | Path] = [go, "install", "-trimpath", *flags, f"{package}@v{version_}"]
-        run_slow(label, f"building {command} {version_} ({takes} the first time)", line, env=env | {"GOBIN": str(new)})
-
-    return _built(command, cache_dir() / f"{command}-{version_}" / command, install)
+    return built("build", cache_dir() / f"plugin-{toolchain_hash()}" / PLUGIN, _compile_plugin)
 
 
 def find_go() -> tuple[Path, dict[str, str]]:
@@ -68,7 +54,7 @@ def find_go() -> tuple[Path, dict[str, str]]:
     return go, {key: value for key, value in env.items() if key != "GOROOT"}
 
 
-def _built(name: str, file: Path, build: Callable[[Path, dict[str, str], Path], None]) -> Path:
+def built(name: str, file: Path, build: Callable[[Path, dict[str, str], Path], None]) -> Path:
     """A file in a folder of its own: if it is not there, `build` gets a Go, its environment and the new folder, one run at a time."""
     folder = cache_dir() / file.relative_to(cache_dir()).parts[0]
     if not file.exists():

@@ -23,13 +23,10 @@ _OTHER_WAYS = """Two ways round it:
       docker save {names} | gzip > images.tgz      and here      gunzip -c images.tgz | docker load"""
 
 
-def ensure_images(settings: StackSettings, *_: object) -> None:
-    """Do what `images.source` says.
+def ensure_images(settings: StackSettings) -> None:
+    """Do what `images.source` says. A SetupError where images can neither be pulled nor built.
 
     The program chooses by the same rule: with `auto` it runs the locally built images where the engine holds all of them.
-
-    Raises:
-        SetupError: images can neither be pulled nor built.
     """
     images = settings.images
     wanted = [images.orthanc, *([images.postgres] if settings.index_nodes else []), *([images.adminer] if settings.adminer else [])]
@@ -41,7 +38,9 @@ def ensure_images(settings: StackSettings, *_: object) -> None:
         say(_LABEL, f"pulled before: {', '.join(wanted)}")
     elif images.source == "auto" and _registry_answers(wanted[0]):
         for image in wanted:
-            _pull(image)
+            if not holds(image):
+                run_slow(_LABEL, f"pulling {image}", ["docker", "pull", image], hint="Is the name right, and the registry reached?")
+                say(_LABEL, f"pulled {image}")
     else:
         if images.source == "auto":
             say(_LABEL, "no registry answers: building them here, from Debian's packages")
@@ -49,20 +48,15 @@ def ensure_images(settings: StackSettings, *_: object) -> None:
 
 
 def ensure_local_images(roles: Iterable[str]) -> None:
-    """Build the images of these roles that the engine does not hold. DEBIAN_MIRROR overrides the machine's own mirror.
-
-    Raises:
-        SetupError: the engine does not answer, the machine cannot build, or a build failed.
-    """
+    """Build the images of these roles that the engine does not hold; or a SetupError. DEBIAN_MIRROR overrides the machine's own mirror."""
     names = {role: local_image(role) for role in roles}
-    missing = {role: name for role, name in names.items() if not holds(name)}
-    if not missing:
-        say(_LABEL, f"built before: {', '.join(names.values())}")
-        return
-    proxies = apt_proxies()
     hint = _OTHER_WAYS.format(names=" ".join(names.values()))
-    for role, name in missing.items():
-        _build(role, name, ensure_base(_SUITES[role], proxies, hint), proxies)
+    for role, name in names.items():
+        if holds(name):
+            say(_LABEL, f"built before: {name}")
+        else:
+            proxies = apt_proxies()
+            _build(role, name, ensure_base(_SUITES[role], proxies, hint), proxies)
 
 
 def _registry_answers(image: str) -> bool:
@@ -81,12 +75,6 @@ def _registry_answers(image: str) -> bool:
         return pulling.returncode == 0
 
 
-def _pull(image: str) -> None:
-    if not holds(image):
-        run_slow(_LABEL, f"pulling {image}", ["docker", "pull", image], hint="Is the name right, and the registry reached?")
-        say(_LABEL, f"pulled {image}")
-
-
 def _build(role: str, name: str, base: str, proxies: dict[str, str]) -> None:
     """Build one image, and drop what its first stage left."""
     started = time.monotonic()
@@ -101,7 +89,6 @@ def _build(role: str, name: str, base: str, proxies: dict[str, str]) -> None:
     run_slow(_LABEL, f"building {name}", command, env=env, hint="To try again: the same command. What it had built is used again.")
     # The classic builder keeps the first stage as an unnamed image, as large as the result.
     docker("image", "prune", "--force", "--filter", "label=orthanc-stack.stage=build")
-    size = int(docker("image", "inspect", "--format", "{{.Size}}", name).stdout or 0)
-    if not size:
+    if not holds(name):
         raise SetupError(f"{name} was built, but the engine does not hold it. Does docker build on another engine (docker buildx ls)?")
-    say(_LABEL, f"built {name}, {size // 1_000_000} MB, in {time.monotonic() - started:.0f} s")
+    say(_LABEL, f"built {name} in {time.monotonic() - started:.0f} s")

@@ -17,39 +17,27 @@ from ops.setup.toolchain import ensure_docker_plugin, ensure_pulumi
 
 @dataclass(frozen=True)
 class Tools:
-    """What was found or made.
+    """What was found or made."""
 
-    Attributes:
-        pulumi: the Pulumi command.
-        state: where it keeps its state.
-        docker: the docker command. It goes: what is started finds the engine by its environment.
-    """
-
-    pulumi: Path
-    state: State
-    docker: tuple[str, ...] = ("docker",)
+    pulumi: Path  #: the Pulumi command
+    state: State  #: where it keeps its state
+    docker: tuple[str, ...] = ("docker",)  #: It goes: what is started finds the engine by its environment.
 
 
 def prepare(stack: str, *, engine: bool = True, state: bool = True) -> Tools:
     """Find or make what commands on a stack need, and put it into this process's environment for its children.
 
-    Args:
-        stack: the stack's name.
-        engine: also a running Docker engine, that of the stack, and Pulumi's plugin for it.
-        state: also the state backend; the tests bring their own.
-
-    Raises:
-        SetupError: something is missing that only the user can provide.
-        SettingsError: the stack file cannot be read.
+    `engine` means also a running Docker engine, that of the stack, and Pulumi's plugin for it; `state` means also the state backend, which
+    tests bring themselves. A SetupError where something is missing that only the user can provide; a SettingsError where the stack file
+    cannot be read.
     """
     pulumi = ensure_pulumi()
     os.environ.update(pulumi.env)
     if engine:
         ensure_docker_plugin(pulumi)
         ensure_engine(stack_config(stack))
-    backend = State("", "")
+    backend = ensure_state(stack) if state else State("", "")
     if state:
-        backend = ensure_state(stack)
         os.environ.update(backend.env)
         say("State", backend.origin)
     # Offline this check costs seconds, and the version is ours to raise.
@@ -80,10 +68,7 @@ def stack_file(stack: str, root: Path = ROOT) -> Path:
 def stack_config(stack: str, root: Path = ROOT) -> dict[str, Any]:
     """The `config:` block of a stack file as it stands there: secrets encrypted, no setting checked. Empty where there is no file.
 
-    Raises:
-        SettingsError: the stack file cannot be read.
+    A SettingsError where it cannot be read.
     """
-    try:
-        return read_config(stack_file(stack, root))
-    except FileNotFoundError:
-        return {}
+    file = stack_file(stack, root)
+    return read_config(file) if file.exists() else {}

@@ -1,5 +1,6 @@
 """Where Pulumi keeps the stacks' state and what encrypts their secrets: the user's login, else a folder of the checkout."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -20,24 +21,17 @@ SECRETS_PROVIDER = "SECRETS_PROVIDER"
 
 @dataclass(frozen=True)
 class State:
-    """A state backend.
+    """A state backend."""
 
-    Attributes:
-        url: the backend's address.
-        origin: where that address comes from, for people.
-        env: what Pulumi needs in its environment, beyond the caller's, to use it.
-    """
-
-    url: str
-    origin: str
-    env: dict[str, str] = field(default_factory=dict)
+    url: str  #: its address
+    origin: str  #: where that address comes from, for people
+    env: dict[str, str] = field(default_factory=dict)  #: what Pulumi needs in its environment, beyond the caller's, to use it
 
     @property
     def folder(self) -> Path | None:
         """The folder of a backend on this machine's disk; None for any other."""
-        if not self.url.startswith("file://"):
-            return None
-        return Path(self.url.removeprefix("file://") or "/").expanduser() / ".pulumi"
+        scheme, _, path = self.url.partition("://")
+        return Path(path or "/").expanduser() / ".pulumi" if scheme == "file" else None
 
 
 def on_runner(environ: Mapping[str, str] = os.environ) -> bool:
@@ -48,33 +42,21 @@ def on_runner(environ: Mapping[str, str] = os.environ) -> bool:
 def ensure_state(stack: str, environ: Mapping[str, str] = os.environ, root: Path = ROOT) -> State:
     """Choose the backend, and make the local one and its passphrase when there is no other.
 
-    A login that exists is used: PULUMI_BACKEND_URL, PULUMI_ACCESS_TOKEN, or the one that `pulumi login` left.
-
-    Args:
-        stack: the stack's name.
-        environ: the caller's environment.
-        root: the checkout.
-
-    Raises:
-        SetupError: the stack's secrets are encrypted with a passphrase that is not here; or there is no login on a runner, whose
-            checkout goes, and the state with it; or the checkout cannot be written to.
-        SettingsError: the stack file cannot be read.
+    A login that exists is used: PULUMI_BACKEND_URL, PULUMI_ACCESS_TOKEN, or the one that `pulumi login` left. A SetupError where the
+    stack's secrets are encrypted with a passphrase that is not here; where there is no login on a runner, whose checkout goes, and the
+    state with it; where the checkout cannot be written to. A SettingsError where the stack file cannot be read.
     """
-    local = root / STATE_FOLDER
-    file = root / stack_file_name(stack)
-    try:
-        content = read(file)
-    except FileNotFoundError:
-        content = {}
+    local, file = root / STATE_FOLDER, root / stack_file_name(stack)
+    content = read(file) if file.exists() else {}
     url, origin = _login(environ)
     env: dict[str, str] = {}
+    if not url and on_runner(environ):
+        raise SetupError(
+            "this is a runner, and its checkout is deleted after the job: a state in it would be lost, and with it what Pulumi knows\n"
+            "of the containers. Set PULUMI_BACKEND_URL, or PULUMI_ACCESS_TOKEN for Pulumi Cloud (docs/ci.md, State backends)."
+        )
     try:
         if not url:
-            if on_runner(environ):
-                raise SetupError(
-                    "this is a runner, and its checkout is deleted after the job: a state in it would be lost, and with it what Pulumi\n"
-                    "knows of the containers. Set PULUMI_BACKEND_URL, or PULUMI_ACCESS_TOKEN for Pulumi Cloud (docs/ci.md, State backends)."
-                )
             _private_folder(local)
             url, origin = f"file://{local}", f"{STATE_FOLDER}/ in this checkout"
             env["PULUMI_BACKEND_URL"] = url
@@ -88,10 +70,9 @@ def ensure_state(stack: str, environ: Mapping[str, str] = os.environ, root: Path
 def _login(environ: Mapping[str, str]) -> tuple[str, str]:
     if url := environ.get("PULUMI_BACKEND_URL"):
         return url, f"{url} (PULUMI_BACKEND_URL)"
-    if not (folder := environ.get("PULUMI_HOME")):
-        folder = str(Path(environ.get("HOME") or home()) / ".pulumi")
+    folder = Path(environ.get("PULUMI_HOME") or Path(environ.get("HOME") or home()) / ".pulumi")
     try:
-        current = json.loads((Path(folder) / "credentials.json").read_bytes()).get("current", "")
+        current = json.loads((folder / "credentials.json").read_bytes()).get("current", "")
     except (OSError, ValueError, AttributeError):
         current = ""
     if current:
@@ -122,9 +103,8 @@ def _passphrase(folder: Path, encrypted: str, *, known: bool) -> Path:
     if known:
         raise SetupError(
             f"{encrypted} holds secrets that were encrypted with a passphrase, and {path} is missing.\n"
-            "Either set PULUMI_CONFIG_PASSPHRASE (or PULUMI_CONFIG_PASSPHRASE_FILE) to it,\n"
-            f"or, to begin with new secrets, delete from {encrypted} the line `encryptionsalt: …` and each key with\n"
-            "`secure: …` below it. Databases that exist keep their old passwords."
+            "Either set PULUMI_CONFIG_PASSPHRASE (or PULUMI_CONFIG_PASSPHRASE_FILE) to it, or, to begin with new secrets, delete the line\n"
+            "`encryptionsalt: …` and each key with `secure: …` below it. Databases that exist keep their old passwords."
         )
     _private_folder(folder)
     descriptor, draft = tempfile.mkstemp(dir=folder, prefix="passphrase.")  # mode 0600
@@ -132,9 +112,8 @@ def _passphrase(folder: Path, encrypted: str, *, known: bool) -> Path:
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_urlsafe(32) + "\n")
         # It is there complete or not at all; and of two runs at once, both use that of the first.
-        Path(path).hardlink_to(draft)
-    except FileExistsError:
-        pass
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(draft)
     finally:
         Path(draft).unlink()
     return path

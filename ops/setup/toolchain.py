@@ -20,20 +20,14 @@ _PLUGIN_SECONDS = 120
 #: Run apart, so that all of it is bounded: a time-out given to urlopen() covers neither the name's look-up nor the sum of its attempts.
 _FETCH = "import sys, urllib.request; sys.stdout.buffer.write(urllib.request.urlopen(sys.argv[1]).read())"
 _INSTALL_PLUGIN = ("plugin", "install", "resource", "docker", f"v{DOCKER_PLUGIN_VERSION}")
-_BUILD_INSTEAD = "Unset ORTHANC_STACK_TOOLCHAIN, and it is built from Go modules instead."
 
 
 @dataclass(frozen=True)
 class Pulumi:
-    """A `pulumi` that can run this project.
+    """A `pulumi` that can run this project."""
 
-    Attributes:
-        command: the command itself.
-        origin: where it comes from: "PATH", "downloaded" or "built".
-    """
-
-    command: Path
-    origin: str
+    command: Path  #: the command itself
+    origin: str  #: where it comes from: "PATH", "downloaded" or "built"
 
     @property
     def env(self) -> dict[str, str]:
@@ -73,7 +67,7 @@ def ensure_docker_plugin(pulumi: Pulumi) -> None:
             origin = "installed"
         elif complete and ours.read_text() == toolchain_hash():
             origin = "built"
-        elif not complete and pulumi.origin != "built" and _download_plugin(pulumi):
+        elif not complete and _download_plugin(pulumi, _wish()):
             ours.unlink(missing_ok=True)
             origin = "downloaded"
         else:
@@ -120,53 +114,48 @@ def _download_folder() -> Path:
 
 def _download(wish: str) -> Pulumi | None:
     """By Pulumi's own installer, into the cache. None, or an error if it is required, where what it needs is out of reach."""
-    if wish == "build":
-        return None
     command = _download_folder() / "bin" / "pulumi"
     try:
         with lock("download"):
-            if not command.exists():
-                _run_installer(_installer())
+            if wish != "build" and not command.exists():
+                with moved_into(_download_folder()) as new:
+                    _install_into(new)
     except SetupError as error:
-        if wish == "download":
-            raise SetupError(f"{error}\n  {_BUILD_INSTEAD}") from error
-        say("Pulumi", "its downloads are out of reach: building it from Go modules instead, once")
-        return None
-    return Pulumi(command, "downloaded")
+        _give_up("Pulumi", error, wish)
+    return Pulumi(command, "downloaded") if command.exists() and wish != "build" else None
 
 
-def _installer() -> bytes:
-    """The text of Pulumi's installer: the test, too, of whether this network lets downloads through."""
-    command = [sys.executable, "-c", _FETCH, _INSTALLER]
+def _install_into(folder: Path) -> None:
+    """Run Pulumi's installer. Fetching its text is the test, too, of whether this network lets downloads through."""
     try:
-        done = subprocess.run(command, capture_output=True, timeout=_CONNECT_SECONDS, check=False)
+        fetched = subprocess.run([sys.executable, "-c", _FETCH, _INSTALLER], capture_output=True, timeout=_CONNECT_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
         raise SetupError(f"{_INSTALLER} did not answer in {_CONNECT_SECONDS} s") from error
-    if done.returncode != 0:
-        raise SetupError(f"{_INSTALLER} is out of reach: {' '.join(done.stderr.decode(errors='replace').splitlines()[-1:])}")
-    return done.stdout
+    if fetched.returncode != 0:
+        raise SetupError(f"{_INSTALLER} is out of reach: {' '.join(fetched.stderr.decode(errors='replace').splitlines()[-1:])}")
+    script = folder / "install.sh"
+    script.write_bytes(fetched.stdout)
+    options = ["--version", PULUMI_VERSION, "--install-root", str(folder), "--no-edit-path"]
+    run_slow("Toolchain", f"downloading pulumi {PULUMI_VERSION}", ["sh", script, *options])
+    if not (folder / "bin" / "pulumi").exists():
+        raise SetupError(f"{_INSTALLER} ran, but installed no pulumi")
 
 
-def _run_installer(script: bytes) -> None:
-    with moved_into(_download_folder()) as new:
-        file = new / "install.sh"
-        file.write_bytes(script)
-        options = ["--version", PULUMI_VERSION, "--install-root", str(new), "--no-edit-path"]
-        run_slow("Toolchain", f"downloading pulumi {PULUMI_VERSION}", ["sh", str(file), *options])
-        if not (new / "bin" / "pulumi").exists():
-            raise SetupError(f"{_INSTALLER} ran, but installed no pulumi")
-
-
-def _download_plugin(pulumi: Pulumi) -> bool:
+def _download_plugin(pulumi: Pulumi, wish: str) -> bool:
     """Let `pulumi` download the plugin. False, or an error if it is required, where that is out of reach."""
-    if (wish := _wish()) == "build":
+    if wish == "build" or pulumi.origin == "built":
         return False
     command, env = [str(pulumi.command), *_INSTALL_PLUGIN], os.environ | pulumi.env
     try:
         subprocess.run(command, env=env, capture_output=True, timeout=_PLUGIN_SECONDS, check=True)
     except subprocess.SubprocessError as error:
-        if wish == "download":
-            raise SetupError(f"the Docker plugin is out of reach: {error}\n  {_BUILD_INSTEAD}") from error
-        say("Plugin", "its download is out of reach: building it from Go modules instead, once")
+        _give_up("Plugin", error, wish)
         return False
     return True
+
+
+def _give_up(label: str, error: Exception, wish: str) -> None:
+    """Say that a build takes a download's place, because of this error; or raise it, where only a download will do."""
+    if wish == "download":
+        raise SetupError(f"{error}\n  Unset ORTHANC_STACK_TOOLCHAIN, and it is built from Go modules instead.") from error
+    say(label, "its download is out of reach: building it from Go modules instead, once")

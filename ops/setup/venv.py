@@ -28,24 +28,19 @@ def venv_python(root: Path = ROOT) -> Path:
 
 
 def is_complete(requirements: str, root: Path = ROOT) -> bool:
-    """Whether the environment holds what a requirement file asks for, by its stamp: no process is started.
-
-    An upgrade of the system's Python leaves an environment whose interpreter is the new one, and its packages the old one's. That shows
-    when the environment's own interpreter asks.
-    """
+    """Whether the environment holds what a requirement file asks for, by its stamp: no process is started."""
     venv = root / ".venv"
     stamp = _stamp(venv)
+    # After an upgrade of the system's Python, .venv has the new interpreter with the old one's packages. That shows in .venv itself.
     other_python = sys.prefix == str(venv) and stamp.get("python") != _VERSION
-    if other_python or (venv / _UNFINISHED).exists() or not venv_python(root).exists():
-        return False
-    return bool(stamp.get(requirements) == _digests(root)[requirements])
+    usable = venv_python(root).exists() and not other_python and not (venv / _UNFINISHED).exists()
+    return usable and bool(stamp.get(requirements) == _digests(root)[requirements])
 
 
 def ensure_venv(requirements: str, root: Path = ROOT) -> None:
     """Make the environment or bring it up to date, and say so in a line, where there is something to do.
 
-    Raises:
-        SetupError: Python cannot make environments here, pip failed, or the checkout cannot be written to.
+    A SetupError where Python cannot make environments here, pip failed, or the checkout cannot be written to.
     """
     if is_complete(requirements, root):
         return
@@ -70,12 +65,12 @@ def _install(requirements: str, root: Path) -> None:
     pip: list[str | Path] = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
     hint = "Is the package index reached? pip reads PIP_INDEX_URL and pip.conf. Then run the same command again."
     run_slow(_LABEL, f"installing {requirements} into .venv", [*pip, "-r", root / requirements], hint=hint)
-    wanted, before = _digests(root), _stamp(venv)
+    wanted, before, version = _digests(root), _stamp(venv), _version(python)
     included = _FILES[: _FILES.index(requirements) + 1]
     done = {name: wanted[name] for name in _FILES if name in included or before.get(name) == wanted[name]}
-    (venv / _STAMP).write_text(json.dumps({"python": _version(python), **done}, indent=2) + "\n")
+    (venv / _STAMP).write_text(json.dumps({"python": version, **done}, indent=2) + "\n")
     unfinished.unlink()
-    say(_LABEL, f"{requirements} installed into .venv (Python {_version(python)})")
+    say(_LABEL, f"{requirements} installed into .venv (Python {version})")
 
 
 def _digests(root: Path) -> dict[str, str]:
@@ -106,15 +101,11 @@ def _version(python: Path) -> str:
 
 
 def _create(venv: Path) -> None:
-    if importlib.util.find_spec("ensurepip") is None:
-        # Debian keeps ensurepip in a package of its own.
-        package = f"python{_VERSION}-venv"
-        if not apt.can_install():
-            advice = f"On Debian and Ubuntu: sudo apt-get install {package}; then run the same command again."
-            raise SetupError(f"{sys.executable} cannot make virtual environments: its ensurepip module is missing.\n{advice}")
+    package = f"python{_VERSION}-venv"  # Debian keeps ensurepip, which fills an environment with pip, in a package of its own
+    if importlib.util.find_spec("ensurepip") is None and apt.can_install():
         apt.install(_LABEL, [package], "virtual environments")
     venv.mkdir(exist_ok=True)
     (venv / _UNFINISHED).touch()
     # Not the environment's own interpreter, which --clear removes.
     python = getattr(sys, "_base_executable", None) or sys.executable
-    run_slow(_LABEL, "making .venv", [python, "-m", "venv", "--clear", venv])
+    run_slow(_LABEL, "making .venv", [python, "-m", "venv", "--clear", venv], hint=f"On Debian and Ubuntu: sudo apt-get install {package}")

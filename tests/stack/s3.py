@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ops.setup.go_build import go_install
+from dev.go_tools import go_install
 from tests.stack.engine import eventually, free_ports
 
 _VERSION = "1.8.0"
