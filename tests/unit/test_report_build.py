@@ -141,6 +141,15 @@ def test_a_node_that_goes_takes_its_images_along_in_dev() -> None:
     assert [risk.volume for risk in report.data if risk.lost] == ["orthanc-stack-dev-client"]
 
 
+def test_a_node_that_stays_is_no_renamed_one() -> None:
+    """It takes over the AE title of one that goes."""
+
+    def edit(events: list[Event]) -> None:
+        step_of(events, "server", "OrthancNode")["new"]["inputs"]["configuration"]["DicomAet"] = "ORTHANC_CLIENT"
+
+    assert report_of("node-removed", edit).cautions == ()
+
+
 def test_in_prod_the_same_is_refused_and_the_report_says_of_what() -> None:
     report = report_of("prod-node-removed")
     assert str(report.verdict) == "This cannot be deployed: it would delete orthanc-stack-prod-client, which is protected."
