@@ -19,7 +19,6 @@ from ops.stack.engine import client, engine_errors
 from ops.stack.stack import Stack
 from ops.stack.stack import deployed as deployed_stack
 
-FOLDER: Final = "artifacts/drift"
 #: The exit status for drift.
 DRIFTED: Final = 3
 
@@ -32,7 +31,7 @@ def drift(name: str, *, as_json: bool = False) -> int:
     Raises:
         SetupError: it could not be found out.
     """
-    text, data = (ROOT / FOLDER / f"{short_name(name)}.{suffix}" for suffix in ("md", "json"))
+    text, data = (ROOT / "artifacts" / "drift" / f"{short_name(name)}.{suffix}" for suffix in ("md", "json"))
     for file in (text, data):
         file.unlink(missing_ok=True)
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():

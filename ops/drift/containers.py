@@ -60,10 +60,11 @@ def check_container(one: Deployed, state: State, engine: Engine, read: ReadFile)
     """What of a container is not as it was deployed and a refresh does not see."""
     held, other = engine.get(("container", one.id)), engine.get(("container", one.name))
     if other is not None and other["Id"] != one.id:
-        maker = state.made_by(other["Config"].get("Labels"))
+        foreign, maker = state.made_by(other["Config"].get("Labels"))
         said = f"was removed or renamed, and another container has its name {code(one.name)}, {maker}"
-        yield _finding(one, "recreated", said, by_hand=removal(one.name) if maker == "made by hand" else ())
-    if (held := held or other) is None:
+        yield _finding(one, "recreated", said, by_hand=() if foreign else removal(one.name))
+        held = held or (None if foreign else other)
+    if held is None:
         return  # a refresh tells that it was removed
     image = (engine.get(("image", str(held["Image"]))) or {}).get("Config") or {}
     yield from _runs(one, held)

@@ -36,11 +36,7 @@ class Deployed:
     name: str  #: the engine's name
     said: str  #: what it is within its part, to begin a sentence with
     inputs: Mapping[str, Any]  #: what it was made from; secrets in clear
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """The labels that it was made with."""
-        return _labels(self.inputs)
+    labels: Mapping[str, str]  #: those of the inputs
 
 
 @dataclass(frozen=True)
@@ -51,10 +47,10 @@ class State:
     prefix: str  #: what the names of its containers begin with
     owner: str  #: the identifier on the owner label
 
-    def made_by(self, labels: Mapping[str, str] | None) -> str:
-        """Who made a thing with these labels that has the name of one of the stack's, to end a sentence with."""
-        another = (labels or {}).get(LABEL_OWNER, self.owner) != self.owner
-        return "made by a stack of the same name, from another checkout or login" if another else "made by hand"
+    def made_by(self, labels: Mapping[str, str] | None) -> tuple[bool, str]:
+        """Whether another checkout or login made a thing with these labels; and who made it, to end a sentence with."""
+        foreign = (labels or {}).get(LABEL_OWNER, self.owner) != self.owner
+        return foreign, "made by a stack of the same name, from another checkout or login" if foreign else "made by hand"
 
 
 def state_of(resources: Sequence[Mapping[str, Any]], prefix: str) -> State:
@@ -72,15 +68,12 @@ def _deployed(resource: Mapping[str, Any], prefix: str) -> Deployed:
     short, said = name.removeprefix(f"{prefix}-"), "It"
     # A volume has the name of its container. No node has the name of the database or of Adminer.
     part = Part(kind, short) if kind in ("network", "image") else Part(_PARTS[short]) if short in _PARTS else Part("node", short)
-    if _labels(inputs).get(LABEL_ROLE) == "forwarder":
+    labels = {str(label["label"]): str(label["value"]) for label in inputs.get("labels") or ()}
+    if labels.get(LABEL_ROLE) == "forwarder":
         part, said = Part("node", short.removesuffix(forwarder_of(""))), "Its forwarder"
     elif short == DB_ROLES:
         said = "The container that makes its roles"
-    return Deployed(kind, part, str(resource["urn"]), str(identifier), name, said, inputs)
-
-
-def _labels(inputs: Mapping[str, Any]) -> dict[str, str]:
-    return {str(label["label"]): str(label["value"]) for label in inputs.get("labels") or ()}
+    return Deployed(kind, part, str(resource["urn"]), str(identifier), name, said, inputs, labels)
 
 
 def plain(value: Any) -> Any:

@@ -15,7 +15,7 @@ def check_volume(one: Deployed, state: State, engine: Engine) -> Iterator[Findin
     held = engine.get(("volume", one.name))
     labels = (held or {}).get("Labels") or {}
     if held is not None and (missing := [label for label, value in one.labels.items() if labels.get(label) != value]):
-        said = f"**Its data volume {code(one.name)} is another one**, {state.made_by(labels)}. Labels that differ: {listed(missing)}."
+        said = f"**Its data volume {code(one.name)} is another one**, {state.made_by(labels)[1]}. Labels that differ: {listed(missing)}."
         yield Finding(one.part, "volume-recreated", said, one.name, data=True, urn=one.urn)
 
 
@@ -23,10 +23,10 @@ def check_network(one: Deployed, state: State, engine: Engine) -> Iterator[Findi
     """A network that was made anew, or that a container of somebody else is on."""
     held, name = engine.get(("network", one.id)), shlex.quote(one.name)
     if held is None and (held := engine.get(("network", one.name))):
-        maker = state.made_by(held.get("Labels"))
+        foreign, maker = state.made_by(held.get("Labels"))
         by_hand = (*(f"docker network disconnect --force {name} {member[:12]}" for member in _members(held)), f"docker network rm {name}")
         said = f"It was removed, and another network has its name, {maker}."
-        yield Finding(one.part, "recreated", said, one.name, urn=one.urn, by_hand=by_hand if maker == "made by hand" else ())
+        yield Finding(one.part, "recreated", said, one.name, urn=one.urn, by_hand=() if foreign else by_hand)
     ours = {key for other in state.deployed if other.kind == "container" for key in (other.id, other.name)}
     for identifier, member in _members(held or {}).items():
         if not ours & {identifier, member}:
@@ -54,10 +54,7 @@ def check_unknown(state: State, engine: Engine) -> Iterator[Finding]:
         labels, name = (thing if kind == "network" else thing["Config"]).get("Labels") or {}, name_of(thing)
         if labels.get(LABEL_STACK) != state.prefix or known & {(kind, thing["Id"]), (kind, name)}:
             continue
-        if labels.get(LABEL_OWNER) == state.owner:
-            by_hand = removal(name) if kind == "container" else (f"docker network rm {shlex.quote(name)}",)
-            said = f"The {kind} {code(name)} has the stack's labels, and the stack does not know it."
-            yield Finding(Part("unknown"), f"unknown-{kind}", said, name, by_hand=by_hand)
-        else:
-            said = f"The {kind} {code(name)} is of a stack of the same name that another checkout or login made."
-            yield Finding(Part("unknown"), f"unknown-{kind}", said, name)
+        own, remove = labels.get(LABEL_OWNER) == state.owner, (f"docker network rm {shlex.quote(name)}",)
+        said = "has the stack's labels, and the stack does not know it" if own else "is of another checkout's stack of the same name"
+        by_hand = (removal(name) if kind == "container" else remove) if own else ()
+        yield Finding(Part("unknown"), f"unknown-{kind}", f"The {kind} {code(name)} {said}.", name, by_hand=by_hand)

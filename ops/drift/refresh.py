@@ -12,8 +12,6 @@ from typing import Any, Final
 from ops.drift.deployed import Deployed, State
 from ops.drift.findings import Finding, code
 
-#: A preview's steps that are no change of a resource.
-_NO_CHANGE: Final = frozenset({"same", "refresh", "read", "read-discard"})
 #: Properties that ops/drift/containers.py compares, and whose values are never shown.
 _COMPARED: Final = frozenset({"envs", "uploads"})
 
@@ -29,22 +27,24 @@ def check_refresh(steps: Iterable[Mapping[str, Any]], state: State, found: Itera
         one = known.get(str(step["urn"]))
         if one is None:
             continue  # the components, the provider and the stack: the engine has none of them
+        # Pulumi has put its mark in the place of secrets.
+        now, before = ((step.get(key) or {}).get("outputs") or {} for key in ("newState", "oldState"))
         changed = {path.partition(".")[0].partition("[")[0] for path in step.get("detailedDiff") or ()} - _COMPARED
         if step["op"] == "delete":
             if (one.urn, "recreated") not in told:
                 yield _removed(one)
             continue
-        if not step.get("detailedDiff") and step["op"] not in _NO_CHANGE:
+        if not step.get("detailedDiff") and step["op"] not in ("same", "refresh", "read", "read-discard"):
             yield Finding(one.part, "other", f"Pulumi's refresh would {code(step['op'])} it.", one.name, urn=one.urn)
-        if stopped := "mustRun" in changed and _of(step, "newState", "mustRun") is False:
+        if stopped := "mustRun" in changed and now.get("mustRun") is False:
             yield Finding(one.part, "stopped", f"{one.said} was stopped.", one.name, urn=one.urn)
         if stopped or (one.urn, "off-network") in told:
             changed -= {"mustRun", "ports"}  # such a container publishes no ports
-        if not limits_swap and _of(step, "newState", "memorySwap") == -1:
+        if not limits_swap and now.get("memorySwap") == -1:
             changed -= {"memorySwap"}
         for name in changed:
-            now, before = (code(json.dumps(_of(step, state_, name))) for state_ in ("newState", "oldState"))
-            yield Finding(one.part, name, f"{one.said} has {code(name)} {now} instead of {before}.", one.name, urn=one.urn)
+            values = " instead of ".join(code(json.dumps(outputs.get(name))) for outputs in (now, before))
+            yield Finding(one.part, name, f"{one.said} has {code(name)} {values}.", one.name, urn=one.urn)
 
 
 def _removed(one: Deployed) -> Finding:
@@ -54,8 +54,3 @@ def _removed(one: Deployed) -> Finding:
     said = f"**Its data volume {code(one.name)} was removed, with all that was in it.** `up` makes an empty one: restore a backup first."
     by_hand = (f"# Restore a backup first, into: docker volume create {labels} {shlex.quote(one.name)}",)
     return Finding(one.part, "volume-removed", said, one.name, data=True, urn=one.urn, by_hand=by_hand)
-
-
-def _of(step: Mapping[str, Any], state: str, name: str) -> Any:
-    """A property's value. Pulumi has put its mark in the place of secrets."""
-    return ((step.get(state) or {}).get("outputs") or {}).get(name)

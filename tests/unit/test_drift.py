@@ -211,7 +211,8 @@ class TestAnotherOfTheName:
         world.client["Config"]["Labels"] = things["container"].get("Labels", {})
         (found,) = (one for one in world.findings() if one.change.endswith("recreated"))
         assert "another checkout" in found.said
-        assert found.by_hand == ()
+        assert "docker" not in " ".join(repair("dev", world.findings()))
+        assert found.urn
 
     def test_what_the_state_does_not_know(self, world: World) -> None:
         world.containers["spy"] = copy.deepcopy(world.client) | {"Id": "e" * 64, "Name": "/spy"}
