@@ -61,7 +61,7 @@ def check_container(one: Deployed, state: State, engine: Engine, read: ReadFile)
     held, other = engine.get(("container", one.id)), engine.get(("container", one.name))
     if other is not None and other["Id"] != one.id:
         foreign, maker = state.made_by(other["Config"].get("Labels"))
-        said = f"was removed or renamed, and another container has its name {code(one.name)}, {maker}"
+        said = f"was {'renamed' if held else 'removed'}, and another container has its name {code(one.name)}, {maker}"
         yield _finding(one, "recreated", said, by_hand=() if foreign else removal(one.name))
         held = held or (None if foreign else other)
     if held is None:
@@ -69,7 +69,7 @@ def check_container(one: Deployed, state: State, engine: Engine, read: ReadFile)
     image = (engine.get(("image", str(held["Image"]))) or {}).get("Config") or {}
     yield from _runs(one, held)
     yield from _networks(one, held, state)
-    yield from _mounts(one, held, image, state.prefix)
+    yield from _mounts(one, held, state.prefix, read)
     # The variables that the stack does not set are its image's. Their values are never shown.
     wanted = _variables(image.get("Env")) | _variables(one.inputs.get("envs"))
     found = {name: value for name, value in _variables(held["Config"].get("Env")).items() if image or name in wanted}
@@ -124,22 +124,22 @@ def _networks(one: Deployed, held: Mapping[str, Any], state: State) -> Iterator[
             yield _finding(one, "alias", f"is on the network {short} without its name there, {listed(missing)}", replace=True)
 
 
-def _mounts(one: Deployed, held: Mapping[str, Any], image: Mapping[str, Any], prefix: str) -> Iterator[Finding]:
+def _mounts(one: Deployed, held: Mapping[str, Any], prefix: str, read: ReadFile) -> Iterator[Finding]:
     wanted = {str(volume["containerPath"]): str(volume.get("volumeName") or "") for volume in one.inputs.get("volumes") or ()}
     found = {str(mount["Destination"]): str(mount.get("Name") or mount.get("Source") or "") for mount in held.get("Mounts") or ()}
     for path in wanted.keys() | found.keys():
         volume, there = wanted.get(path, ""), found.get(path, "")
+        nameless = re.fullmatch("[0-9a-f]{64}", there)  # made by the engine for an image, and goes with the container
         if volume and volume != there:
-            kept, by_hand = f"is in {code(there)}", cast("tuple[str, ...]", ())
-            if not there or re.fullmatch("[0-9a-f]{64}", there):
-                # No volume, or a nameless one, which goes with the container: what is in it is saved first.
-                folder, name = shlex.quote(f"./saved-{one.name}"), held["Id"][:12]
-                kept = f"would go with it; the commands below save it to {code(folder)}"
-                by_hand = (f"docker stop -t 60 {name}", f"docker cp {name}:{shlex.quote(path)} {folder}")
-            said = f"is not on its data volume {code(volume.removeprefix(f'{prefix}-'))} at {code(path)}. What it took since then {kept}"
+            kept, by_hand = f"What it took since then is in {code(there)}", cast("tuple[str, ...]", ())
+            if nameless or not there:
+                folder, name, kept = shlex.quote(f"./saved-{one.name}"), held["Id"][:12], "It took nothing since then"
+                if read(held["Id"], path) is not None:
+                    kept = f"What it took since then would go with it; the commands below save it to {code(folder)}"
+                    by_hand = (f"docker stop -t 60 {name}", f"docker cp {name}:{shlex.quote(path)} {folder}")
+            said = f"is not on its data volume {code(volume.removeprefix(f'{prefix}-'))} at {code(path)}. {kept}"
             yield _finding(one, "volume", said, data=True, replace=True, by_hand=by_hand)
-        elif there and not volume and path not in (image.get("Volumes") or {}):
-            # For each folder that its image wants a volume for, and gets none, the engine makes a nameless one.
+        elif there and not volume and not nameless:
             yield _finding(one, "mount", f"has {code(there)} mounted at {code(path)}, which it should not", replace=True)
 
 

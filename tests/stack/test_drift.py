@@ -18,6 +18,7 @@ from configs.settings import ImageSettings
 from images import ROLES, candidates, choose
 from ops.drift import command
 from ops.setup.console import ROOT
+from ops.stack.stack import Stack as Operated
 from ops.stack.table import table
 from tests.stack.engine import docker, free_ports
 from tests.stack.harness import Stack
@@ -61,7 +62,7 @@ LOSSES: Steps = [
     ("network rm {p}-dicom", {("network", "dicom", "removed")}),
     (
         "run --name {p}-server --memory 2g --memory-swap 2g --cpu-shares 1024 --restart unless-stopped --hostname server "
-        "--publish 127.0.0.1:{port}:4242 --env SPY=let-me-in {sleeping} {orthanc} infinity",
+        "--volume /var/lib/orthanc/db --publish 127.0.0.1:{port}:4242 --env SPY=let-me-in {sleeping} {orthanc} infinity",
         {("node", "server", change) for change in ("volume", "environment", "off-network", "on-network", "file")},
     ),
     ("network disconnect {p}-index {p}-db", {("database", "", "off-network")}),
@@ -132,7 +133,7 @@ def hands(program: Path) -> Iterator[Hands]:
         docker("tag", image, name)
     stack = Stack(program, "dev", images={"source": "registry", **images})
     with operated_on(stack) as operated, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "deployed_stack", lambda name: operated)
+        patch.setattr(command, "deployed_stack", lambda name: Operated(name, operated.tools, operated.root))
         try:
             stack.up()
             yield Hands(stack, images)

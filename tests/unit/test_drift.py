@@ -174,6 +174,11 @@ def test_each_change_is_told_of_its_part_and_nothing_else(world: World, change: 
     assert world.keys() == {(*part, kind)}
 
 
+def test_variables_of_an_image_that_is_gone_are_not_taken_for_somebodys(world: World) -> None:
+    world.images.clear()
+    assert world.findings() == []
+
+
 def test_off_a_network_and_on_another_of_its_name_are_told_apart(world: World) -> None:
     networks = world.client["NetworkSettings"]["Networks"]
     networks.pop(_LINK)
@@ -205,14 +210,21 @@ class TestAnotherOfTheName:
         assert world.keys() == {("node", "client", "recreated")}
 
     @pytest.mark.parametrize("kind", ["container", "network", "volume"])
-    def test_no_command_removes_what_another_checkout_made(self, world: World, kind: str) -> None:
+    def test_no_command_touches_what_another_checkout_made(self, world: World, kind: str) -> None:
         things: dict[str, Any] = {"container": world.client, "network": world.networks[_LINK], "volume": world.volumes[_CLIENT]}
         things[kind] |= {"Id": "f" * 64, "Labels": {LABEL_OWNER: "another"}}
-        world.client["Config"]["Labels"] = things["container"].get("Labels", {})
+        if kind == "container":
+            world.client["Config"]["Labels"] = {LABEL_OWNER: "another"}
+            world.client["NetworkSettings"]["Networks"]["bridge"] = {}
         (found,) = (one for one in world.findings() if one.change.endswith("recreated"))
         assert "another checkout" in found.said
-        assert "docker" not in " ".join(repair("dev", world.findings()))
-        assert found.urn
+        assert [one for one in world.findings() if one.by_hand] == []
+
+    def test_nothing_is_replaced_that_is_made_again_in_any_case(self, world: World) -> None:
+        world.step("client-container", "delete")
+        world.client["Id"] = "f" * 64
+        assert {"recreated", "file"} <= {one.change for one in world.findings()}
+        assert repair("dev", world.findings())[-1] == "pulumi up --refresh --run-program"
 
     def test_what_the_state_does_not_know(self, world: World) -> None:
         world.containers["spy"] = copy.deepcopy(world.client) | {"Id": "e" * 64, "Name": "/spy"}
@@ -230,6 +242,10 @@ class TestAnotherOfTheName:
 def test_what_would_go_with_a_container_is_saved_first(world: World, mount: dict[str, Any] | None) -> None:
     (volume,) = (one for one in world.client["Mounts"] if one.get("Name") == _CLIENT)
     world.client["Mounts"] = [volume | mount] if mount else []
+    (found,) = world.findings()
+    assert (found.data, found.by_hand) == (True, ())
+    assert "It took nothing" in found.said
+    world.files[world.client["Id"], volume["Destination"]] = Held(None)
     (found,) = world.findings()
     assert found.data
     identifier = world.client["Id"][:12]
@@ -341,6 +357,7 @@ class TestReport:
     def test_data_comes_first(self, world: World) -> None:
         world.step("client-data", "delete")
         world.step("client-container", "delete")
+        assert world.findings()[0].data
         text = markdown("recorded", world.findings(), "A note.")
         assert "**data is gone or at risk**.\n\nA note.\n" in text
         assert text.index("was removed, with all that was in it") < text.index("## Node `client`")
@@ -350,6 +367,8 @@ class TestReport:
         world.step("client-container", mustRun=(False, True))
         world.step("db-roles", "delete")
         assert repair("dev", world.findings()) == ["./orthanc-stack up dev"]
+        world.step("images-orthanc", "delete")
+        assert repair("dev", world.findings())[-1] == "pulumi up --refresh --run-program"
 
     def test_what_a_refresh_does_not_see_is_replaced(self, world: World) -> None:
         world.file(_SCRIPT, b"-- anybody")
