@@ -230,14 +230,15 @@ def test_no_secret_and_nothing_that_was_typed_in_by_hand_is_shown(hands: Hands, 
 
 def test_a_run_that_is_still_at_work_blocks_nothing(hands: Hands, rounds: list[Round]) -> None:
     """Nor does one that ended in the middle: the state names what it was changing, and has its lock."""
-    exported = json.loads(hands.stack.command("stack", "export").text)
-    resource = next(one for one in exported["deployment"]["resources"] if one["urn"].endswith("client-container"))
-    exported["deployment"]["pending_operations"] = [{"resource": resource, "type": "updating"}]
-    file = hands.stack.program / "pending.json"
-    file.write_text(json.dumps(exported))
-    assert hands.stack.command("stack", "import", "--force", "--file", str(file)).ok
+    file = hands.stack.program / "state" / ".pulumi" / "stacks" / "orthanc-stack" / f"{hands.stack.name}.json"
+    content = json.loads(file.read_text())
+    held = content["checkpoint"]["latest"]
+    named = {one["urn"].rpartition("::")[2]: one for one in held["resources"]}
+    operations = (("updating", "client-container"), ("creating", "adminer-container"))
+    held["pending_operations"] = [{"resource": named[name], "type": kind} for kind, name in operations]
+    file.write_text(json.dumps(content))
     lock = hands.stack.program / "state" / ".pulumi" / "locks" / "organization" / "orthanc-stack" / hands.stack.name / "other.json"
     lock.write_text(json.dumps({"pid": 1, "username": "nobody", "hostname": "elsewhere", "timestamp": "2026-01-01T00:00:00Z"}))
     status, report, text = hands.drift()
     assert (status, report["findings"]) == (0, [])
-    assert "it was changing `client-container`" in text
+    assert "it was changing `adminer-container`, `client-container`." in text
