@@ -1,5 +1,5 @@
-"""`make drift`: what somebody changed by hand of a stack that runs, told by node. It changes nothing itself.
+"""What was changed by hand of a stack that runs, told by node. Nothing is changed here.
 
-Three things are asked, and each sees what the others do not: Pulumi's refresh, as a preview; the engine, for what the provider never reads
-back (networks, environment, a container that took another's name); the files inside the containers, which are compared with the state.
+Pulumi's refresh, as a preview, tells what the provider reads back. The engine is asked for the rest: files inside the containers,
+environment variables, networks, mounts, and what the stack did not make.
 """

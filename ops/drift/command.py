@@ -1,95 +1,90 @@
-"""The command: gathers, compares, writes the report."""
+"""The command: looks, compares, writes the report."""
 
-from __future__ import annotations
-
+import contextlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from functools import partial
 from typing import Any, Final
 
-from ops.drift.containers import check_container
-from ops.drift.deployed import deployed_of
-from ops.drift.engine import Engine, ReadFiles, file_reader, look
-from ops.drift.findings import Finding
+from configs.names import short_name
+from ops.drift.containers import ReadFile, check_container, read_file
+from ops.drift.deployed import Engine, State, look, state_of
+from ops.drift.findings import Finding, listed, markdown, ordered, report_json
 from ops.drift.others import check_image, check_network, check_unknown, check_volume
 from ops.drift.refresh import check_refresh
-from ops.drift.report import as_json, markdown, ordered, verdict
-from ops.setup.console import ROOT, say
-from ops.stack.containers import docker_runner
-from ops.stack.recover import refuse_interrupted
+from ops.setup.console import ROOT, SetupError, say
+from ops.stack.engine import client, engine_errors
 from ops.stack.stack import Stack
 from ops.stack.stack import deployed as deployed_stack
 
-FOLDER: Final = "artifacts/drift"
-#: The exit status for drift; 1 is for errors.
-DRIFTED: Final = 2
-_THREADS: Final = 8
+#: The exit status for drift.
+DRIFTED: Final = 3
 
 
-def drift(name: str) -> int:
-    """Report what of a stack was changed by hand; 0 for nothing, DRIFTED for something.
+def drift(name: str, *, as_json: bool = False) -> int:
+    """Report what of a stack was changed by hand, in artifacts/drift/<stack>.md and .json; after an error there is neither.
 
-    Writes artifacts/drift/<stack>.md and .json. After an error there is neither: `make` itself ends with 2 whatever the status was.
+    It prints one of them to standard output. Returns 0 for nothing, DRIFTED for something.
 
     Raises:
         SetupError: it could not be found out.
     """
-    files = [ROOT / FOLDER / f"{name.replace('/', '-')}.{suffix}" for suffix in ("md", "json")]
-    for file in files:
+    text, data = (ROOT / "artifacts" / "drift" / f"{short_name(name)}.{suffix}" for suffix in ("md", "json"))
+    for file in (text, data):
         file.unlink(missing_ok=True)
-    stack = deployed_stack(name)
-    refuse_interrupted(stack)
-    findings = look_for_drift(stack)
-    files[0].parent.mkdir(parents=True, exist_ok=True)
-    for file, text in zip(files, (markdown(name, findings), as_json(name, findings)), strict=True):
-        file.write_text(text, encoding="utf-8")
-    _tell(name, findings, files[0])
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        stack = deployed_stack(name)
+        findings, note = look_for_drift(stack), pending(stack.export())
+        text.parent.mkdir(parents=True, exist_ok=True)
+        text.write_text(markdown(name, findings, note), encoding="utf-8")
+        data.write_text(report_json(name, findings, note), encoding="utf-8")
+        say("Drift", f"this report is in {text.relative_to(ROOT)}, for programs in {data.relative_to(ROOT)}")
+    print((data if as_json else text).read_text(encoding="utf-8"))
     return DRIFTED if findings else 0
 
 
 def look_for_drift(stack: Stack) -> list[Finding]:
-    """All that is not as it was deployed, in the report's order."""
-    # In this process alone, to be compared with what is inside the containers.
+    """All that is not as it was deployed, in the report's order.
+
+    Raises:
+        SetupError: Pulumi or the engine does not answer, or the engine holds nothing of the stack.
+    """
+    # Secrets in clear: they are compared with what is inside the containers, and go nowhere else.
     exported = json.loads(stack.ask("stack", "export", "--show-secrets"))
-    resources = (exported.get("deployment") or {}).get("resources") or ()
-    docker = docker_runner(stack.tools.docker)
-    engine = look(docker, deployed_of(resources, stack.prefix), stack.prefix)
+    state = state_of((exported.get("deployment") or {}).get("resources") or (), stack.prefix)
     with ThreadPoolExecutor(1) as side:
         refreshed = side.submit(stack.ask, "refresh", "--preview-only", "--json", "--non-interactive")
-        found = compare(resources, engine, file_reader(stack.tools.docker), stack.prefix)
+        engine = look(client(), state)
+        found = compare(state, engine, partial(read_file, client()))
         steps = json.loads(refreshed.result()).get("steps") or ()
-    return ordered([*found, *check_refresh(steps, deployed_of(resources, stack.prefix), engine, found)])
+    if state.deployed and all(kind == "image" for kind, _ in engine):
+        # No commands here that would make the state forget data volumes.
+        asked = "is it the engine that the stack was deployed to? DOCKER_HOST, `docker context` or docker:host in the stack file choose it"
+        raise SetupError(f"this Docker engine holds nothing of the stack {stack.name}: {asked}.")
+    with engine_errors():
+        limits_swap = bool(client().info().get("SwapLimit", True))
+    return ordered([*found, *check_refresh(steps, state, found, limits_swap=limits_swap)])
 
 
-def compare(resources: Sequence[Mapping[str, Any]], engine: Engine, read: ReadFiles, prefix: str) -> list[Finding]:
-    """What the engine tells, against a state.
-
-    Args:
-        resources: the state's, secrets in clear.
-        engine: what the engine holds.
-        read: reads files out of containers.
-        prefix: what the names of the stack's containers begin with.
-    """
-    deployed = deployed_of(resources, prefix)
-    containers = [one for one in deployed if one.kind == "container"]
-    networks = {one.name: one.id for one in deployed if one.kind == "network"}
-    with ThreadPoolExecutor(_THREADS) as threads:
-        checks = threads.map(lambda one: list(check_container(one, engine, read, prefix, networks)), containers)
-        found = [finding for check in checks for finding in check]
-    for one in deployed:
-        if one.kind == "volume":
-            found += check_volume(one, engine)
+def compare(state: State, engine: Engine, read: ReadFile) -> list[Finding]:
+    """What differs between the state and the engine and a refresh does not see."""
+    found = list(check_unknown(state, engine))
+    for one in state.deployed:
+        if one.kind == "container":
+            found += check_container(one, state, engine, read)
+        elif one.kind == "volume":
+            found += check_volume(one, state, engine)
         elif one.kind == "network":
-            found += check_network(one, engine, containers)
-        elif one.kind == "image":
+            found += check_network(one, state, engine)
+        else:
             found += check_image(one, engine)
-    return [*found, *check_unknown(deployed, engine, prefix)]
+    return found
 
 
-def _tell(name: str, findings: Sequence[Finding], file: Path) -> None:
-    print()
-    for finding in findings:
-        print(f"  {finding.part.title}: {finding.said}")
-    print(f"\n  {verdict(name, findings)}")
-    say("Drift", f"{file.relative_to(ROOT)} has this, with what puts it right")
+def pending(deployment: Mapping[str, Any]) -> str:
+    """Which resources a run was changing that has not ended well, in a sentence; empty for none."""
+    operations: Sequence[Mapping[str, Any]] = deployment.get("pending_operations") or ()
+    names = {str((one.get("resource") or {}).get("urn", "")).rpartition("::")[2] for one in operations}
+    return f"An earlier run is still at work or ended in the middle; it was changing {listed(names)}." if names else ""

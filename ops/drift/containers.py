@@ -1,234 +1,171 @@
-"""A container against what it was made from."""
+"""A container against what it was made from, as far as pulumi-docker does not read it back."""
 
-from __future__ import annotations
-
+import base64
+import contextlib
+import io
+import json
+import re
 import shlex
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, NamedTuple, cast
 
-from configs.names import DICOM_PORT, FORWARDER_PORT, HTTP_PORT
-from ops.drift.deployed import Deployed
-from ops.drift.engine import Engine, ReadFiles, name_of
-from ops.drift.files import check_files
-from ops.drift.findings import EVERYTHING, Finding, code, listed
-from ops.drift.hardening import differing
+from docker import DockerClient
+from docker.errors import NotFound
 
-#: What a port inside a container is in the stack file, by the container's role.
-_PORT_SETTINGS: Final[Mapping[str, Mapping[int, str]]] = {
-    "node": {HTTP_PORT: "httpPort", DICOM_PORT: "dicomPort"},
-    "forwarder": {FORWARDER_PORT: "metricsPort"},
-    "adminer": {8080: "port"},
-}
-#: What else `docker update` sets, and no component does; the provider does not read all of it.
-_FURTHER_LIMITS: Final[Mapping[str, str]] = {
-    "block I/O": "BlkioWeight",
-    "CPUs": "CpusetCpus",
-    "kernel memory": "KernelMemory",
-    "memory nodes": "CpusetMems",
-    "memory reservation": "MemoryReservation",
-    "processes": "PidsLimit",
-    "real-time CPU": "CpuRealtimeRuntime",
-}
-_ALL: Final = frozenset({EVERYTHING})
+from ops.drift.deployed import Deployed, Engine, State, name_of
+from ops.drift.findings import Finding, code, listed
+from ops.setup.console import SetupError
+from ops.stack.engine import engine_errors
+
+#: What `docker update` sets and the provider does not read, as the engine names it. The state's names begin with a small letter.
+_UNREAD_LIMITS: Final = ("BlkioWeight", "CpuPeriod", "CpuQuota", "CpuRealtimeRuntime", "CpusetMems", "KernelMemory", "PidsLimit")
+#: Bytes. No file of a stack is near it; a larger one that somebody put in its place is not read.
+_LARGEST_FILE: Final = 16 << 20
+_SECRET_FOLDER: Final = "/run/secrets/"
+#: Orthanc's configuration: an option that differs is told by its name.
+_OPTIONS: Final = "/etc/orthanc/orthanc.json"
 
 
-def check_container(one: Deployed, engine: Engine, read: ReadFiles, prefix: str, networks: Mapping[str, str]) -> Iterator[Finding]:
-    """What of a container is not as it was deployed: everything that the engine tells, and its files.
+class Held(NamedTuple):
+    """A file inside a container."""
 
-    Args:
-        one: the container.
-        engine: what the engine holds.
-        read: reads files out of containers.
-        prefix: what the names of the stack's containers begin with.
-        networks: the identifiers of the stack's networks, by name.
-    """
-    held = engine.containers.get(one.id)
-    if held is not None:
-        yield from _differences(one, held, engine, prefix, networks)
-        yield from check_files(one, one.id, read)
-        return
-    other = engine.container_named(one.name)
-    if other is None:
-        yield _finding(one, "removed", "was removed", covers=_ALL)
-        return
-    name = shlex.quote(one.name)
-    remove = (f"docker stop -t 60 {name}", f"docker rm {name}")
-    said = f"was removed, and another container made by hand under its name, {code(one.name)}"
-    yield _finding(one, "recreated", said, covers=_ALL, by_hand=remove)
-    yield from _differences(one, other, engine, prefix, networks)
-    if extra := differing(one.inputs, other):
-        yield _finding(one, "other", f"differs in what it may do: {', '.join(extra)}")
-    yield from check_files(one, str(other["Id"]), read)
+    content: bytes | None  #: None where it is no plain file, or far too large for one of ours
+    mode: int = 0  #: its permissions
+    owner: int = 0  #: its owner's number
+
+
+#: Reads a file out of a container: the container's identifier, the path -> the file; None where there is none.
+ReadFile = Callable[[str, str], Held | None]
+
+
+def read_file(client: DockerClient, container: str, path: str) -> Held | None:
+    """Read a file out of a container, running or not; no program runs there: it could not read a secret, nor be trusted."""
+    try:
+        with engine_errors(), contextlib.suppress(NotFound):
+            stream, status = client.api.get_archive(container, path)
+            # The highest bit of Go's file mode is a folder's.
+            if status["mode"] >> 31 or status["size"] > _LARGEST_FILE:
+                return Held(None)
+            with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:
+                member = archive.getmembers()[0]
+                content = archive.extractfile(member) if member.isfile() else None
+                return Held(content.read() if content else None, member.mode & 0o7777, member.uid)
+    except tarfile.TarError as error:
+        raise SetupError(f"the Docker engine did not hand over {path} of the container {container[:12]}: {error}") from error
+    return None
+
+
+def check_container(one: Deployed, state: State, engine: Engine, read: ReadFile) -> Iterator[Finding]:
+    """What of a container is not as it was deployed and a refresh does not see."""
+    held, other = engine.get(("container", one.id)), engine.get(("container", one.name))
+    if other is not None and other["Id"] != one.id:
+        foreign, maker = state.made_by(other["Config"].get("Labels"))
+        said = f"was {'renamed' if held else 'removed'}, and another container has its name {code(one.name)}, {maker}"
+        yield _finding(one, "recreated", said, by_hand=() if foreign else removal(one.name))
+        held = held or (None if foreign else other)
+    if held is None:
+        return  # a refresh tells that it was removed
+    image = (engine.get(("image", str(held["Image"]))) or {}).get("Config") or {}
+    yield from _runs(one, held)
+    yield from _networks(one, held, state)
+    yield from _mounts(one, held, state.prefix, read)
+    # The variables that the stack does not set are its image's. Their values are never shown.
+    wanted = _variables(image.get("Env")) | _variables(one.inputs.get("envs"))
+    found = {name: value for name, value in _variables(held["Config"].get("Env")).items() if image or name in wanted}
+    if differ := [name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)]:
+        yield _finding(one, "environment", f"has other environment variables: {listed(differ)}", replace=True)
+    for upload in one.inputs.get("uploads") or ():
+        if differs := _difference(upload, read(str(held["Id"]), upload["file"])):
+            yield _finding(one, "file", f"has another file {code(upload['file'])}: {differs}", replace=True)
+
+
+def removal(container: str) -> tuple[str, ...]:
+    """The commands that remove a container. Its volumes stay."""
+    return f"docker stop -t 60 {shlex.quote(container)}", f"docker rm {shlex.quote(container)}"
 
 
 def _finding(one: Deployed, change: str, said: str, **more: Any) -> Finding:
     return Finding(one.part, change, f"{one.said} {said}.", one.name, urn=one.urn, **more)
 
 
-def _differences(one: Deployed, held: Mapping[str, Any], engine: Engine, prefix: str, networks: Mapping[str, str]) -> Iterator[Finding]:
-    yield from _state(one, held)
-    if (name := name_of(held)) != one.name:
-        # Named as before it is the one that was deployed, and need not be replaced; and a deployment would find its ports taken.
-        before = shlex.quote(one.name)
-        taken = (f"docker stop {before}", f"docker rm {before}") if engine.container_named(one.name) else ()
-        by_hand = (*taken, f"docker rename {shlex.quote(name)} {before}")
-        yield _finding(one, "renamed", f"was renamed to {code(name)}", covers=frozenset({"name"}), by_hand=by_hand)
-    if (image := str(held["Image"])) != one.inputs.get("image", image):
-        yield _finding(one, "image", f"runs another image, {code(image)}", covers=frozenset({"image"}), replace=True)
-    yield from _ports(one, held)
-    yield from _limits(one, held, engine)
-    yield from _networks(one, held, prefix, networks)
-    own = engine.images.get(str(held["Image"]))
-    yield from _volumes(one, held, own, prefix)
-    yield from _process(one, held, own)
+def _variables(pairs: Any) -> dict[str, str]:
+    return dict(str(pair).partition("=")[::2] for pair in pairs or ())
 
 
-def _state(one: Deployed, held: Mapping[str, Any]) -> Iterator[Finding]:
-    """Whether it runs. One that is made to run once may have ended; how, `make verify` says."""
-    state, status = held["State"], str(held["State"]["Status"])
-    if not one.inputs.get("mustRun", True) or status == "running":
-        return
-    # A stopped container publishes no ports, and its exit status is read, too.
-    covers = frozenset({"mustRun", "ports", "exitCode"})
+def _runs(one: Deployed, held: Mapping[str, Any]) -> Iterator[Finding]:
+    status, host, name = held["State"]["Status"], held["HostConfig"], shlex.quote(name_of(held))
     if status == "paused":
-        yield _finding(one, "paused", "is paused", covers=covers, by_hand=(f"docker unpause {str(held['Id'])[:12]}",))
-    elif status == "restarting":
-        yield _finding(one, "restarting", f"does not run: it ends with status {state['ExitCode']}, and is started again", covers=covers)
-    else:
-        yield _finding(one, "stopped", f"was stopped: it is {code(status)}, with exit status {state['ExitCode']}", covers=covers)
+        yield _finding(one, "paused", "is paused", by_hand=(f"docker unpause {name}",))
+    elif status == "restarting" and one.inputs.get("mustRun", True):
+        yield _finding(one, "restarting", f"ends and is started again and again; this says why: {code(f'docker logs {name}')}")
+    # An engine says "no limit" in several ways.
+    limits = ((key, host.get(key), one.inputs.get(key[0].lower() + key[1:])) for key in _UNREAD_LIMITS)
+    if differ := [key for key, given, wanted in limits if (0 if given == -1 else given or 0) != (wanted or 0)]:
+        yield _finding(one, "limit", f"has other limits than it was deployed with: {listed(differ)}", replace=True)
 
 
-def _ports(one: Deployed, held: Mapping[str, Any]) -> Iterator[Finding]:
-    """The ports that the host publishes, as they were asked for: a container that is stopped or off a network has none of them."""
-    wanted = {int(port["internal"]): (str(port["ip"]), int(port["external"])) for port in one.inputs.get("ports") or ()}
-    found: dict[int, set[tuple[str, int]]] = {}
-    for inside, bindings in (held["HostConfig"].get("PortBindings") or {}).items():
-        found[int(inside.partition("/")[0])] = {(at["HostIp"] or "0.0.0.0", int(at["HostPort"] or 0)) for at in bindings or ()}
-    settings = _PORT_SETTINGS.get(one.role, {})
-    for inside in sorted(wanted.keys() | found.keys()):
-        setting = code(settings[inside]) if inside in settings else f"port {inside} inside it"
-        expected, there = wanted.get(inside), found.get(inside, set())
-        if expected is None:
-            said = f"publishes {setting} at {_places(there)}, which it should not"
-        elif not there:
-            said = f"does not publish {setting}, which was at {_places({expected})}"
-        elif there != {expected}:
-            said = f"has {setting} at {_places(there)} instead of {_places({expected})}"
-        else:
-            continue
-        yield _finding(one, "port", said, covers=frozenset({"ports"}), replace=True)
-
-
-def _places(places: set[tuple[str, int]]) -> str:
-    return ", ".join(code(f"[{host}]:{port}" if ":" in host else f"{host}:{port}") for host, port in sorted(places))
-
-
-def _limits(one: Deployed, held: Mapping[str, Any], engine: Engine) -> Iterator[Finding]:
-    """What `docker update` changes of a container that goes on."""
-    host, inputs = held["HostConfig"], one.inputs
-    memory, wanted = int(host.get("Memory") or 0) >> 20, int(inputs.get("memory") or 0)
-    if memory != wanted:
-        # Its swap is given as the sum with it: what is left of a difference is told below.
-        covers = frozenset({"memory", "memorySwap"})
-        yield _finding(one, "memory", f"has {code('memory')} {_limit(memory)} instead of {_limit(wanted)}", covers=covers)
-    sum_, wanted_swap = int(host.get("MemorySwap") or 0), int(inputs.get("memorySwap") or 0) - wanted
-    swap = -1 if sum_ == -1 else (sum_ >> 20) - memory
-    if swap != wanted_swap and (engine.limits_swap or swap != -1):
-        said = "as much swap as there is" if swap == -1 else f"{_mib(swap)} of swap"
-        yield _finding(one, "swap", f"may use {said} instead of {_mib(wanted_swap)}", covers=frozenset({"memorySwap"}))
-    cpus = _cpus(host.get("CpuQuota"), host.get("CpuPeriod")) or int(host.get("NanoCpus") or 0) / 1e9
-    wanted_cpus = _cpus(inputs.get("cpuQuota"), inputs.get("cpuPeriod"))
-    if cpus != wanted_cpus:
-        said = f"has {code('cpus')} {_or_all(cpus)} instead of {_or_all(wanted_cpus)}"
-        yield _finding(one, "cpus", said, covers=frozenset({"cpus", "cpuPeriod", "cpuQuota"}), replace=True)
-    shares, wanted_shares = int(host.get("CpuShares") or 0), int(inputs.get("cpuShares") or 0)
-    if shares != wanted_shares:
-        said = f"has the CPU weight {shares} instead of {wanted_shares}"
-        yield _finding(one, "cpu-weight", said, covers=frozenset({"cpuShares"}))
-    if further := sorted(name for name, key in _FURTHER_LIMITS.items() if not _is_none(host.get(key))):
-        covers = frozenset({"cpuSet", "memoryReservation"})
-        yield _finding(one, "limit", f"has limits that it was not deployed with: {', '.join(further)}", covers=covers, replace=True)
-    policy = str((host.get("RestartPolicy") or {}).get("Name") or "no")
-    if policy != (inputs.get("restart") or "no"):
-        said = f"has the restart policy {code(policy)} instead of {code(inputs.get('restart') or 'no')}"
-        yield _finding(one, "restart-policy", said, covers=frozenset({"restart", "maxRetryCount"}))
-
-
-def _is_none(limit: Any) -> bool:
-    return limit in (None, 0, -1, "")
-
-
-def _limit(memory: int) -> str:
-    return _mib(memory) if memory else "without limit"
-
-
-def _mib(size: int) -> str:
-    return f"{size} MiB" if size else "none"
-
-
-def _cpus(quota: Any, period: Any) -> float:
-    return int(quota or 0) / int(period or 100_000)
-
-
-def _or_all(cpus: float) -> str:
-    return f"{cpus:g}" if cpus > 0 else "without limit"
-
-
-def _networks(one: Deployed, held: Mapping[str, Any], prefix: str, networks: Mapping[str, str]) -> Iterator[Finding]:
-    """The networks that it is on. The provider never reads them; off the one of its ports, it has none of those either."""
-    ports, identifier = frozenset({"ports"}), str(held["Id"])[:12]
-    # Of one that does not run, the identifier of a network may be an old one, which is found by its name at the next start.
+def _networks(one: Deployed, held: Mapping[str, Any], state: State) -> Iterator[Finding]:
+    # Of a container that does not run, a network's identifier may be an old one: at the next start the network is found by its name.
     running = held["State"]["Status"] == "running"
+    ids = {other.name: other.id for other in state.deployed if other.kind == "network"}
     wanted = {str(network["name"]): set(network.get("aliases") or ()) for network in one.inputs.get("networksAdvanced") or ()}
     found = held["NetworkSettings"].get("Networks") or {}
-    for network in sorted(wanted.keys() | found.keys()):
-        short, at = code(network.removeprefix(f"{prefix}-")), found.get(network) or {}
+    for network in wanted.keys() | found.keys():
+        short, at = code(network.removeprefix(f"{state.prefix}-")), found.get(network) or {}
         if network not in found:
-            yield _finding(one, "off-network", f"was taken off the network {short}", covers=ports, replace=True)
+            yield _finding(one, "off-network", f"was taken off the network {short}", replace=True)
         elif network not in wanted:
-            by_hand = (f"docker network disconnect {shlex.quote(network)} {identifier}",)
-            yield _finding(one, "on-network", f"is on the network {short} as well, which it should not", covers=ports, by_hand=by_hand)
-        elif running and at.get("NetworkID") != networks.get(network, at.get("NetworkID")):
-            yield _finding(one, "off-network", f"is on another network, made under the name {short}", covers=ports, replace=True)
+            by_hand = (f"docker network disconnect {shlex.quote(network)} {held['Id'][:12]}",)
+            yield _finding(one, "on-network", f"is on the network {short} as well, which it should not", by_hand=by_hand)
+        elif running and at.get("NetworkID") != ids.get(network, at.get("NetworkID")):
+            yield _finding(one, "off-network", f"is on another network, made under the name {short}", replace=True)
         elif missing := wanted[network] - set(at.get("Aliases") or ()):
-            yield _finding(one, "alias", f"is on the network {short} without its name there, {listed(sorted(missing))}", replace=True)
+            yield _finding(one, "alias", f"is on the network {short} without its name there, {listed(missing)}", replace=True)
 
 
-def _volumes(one: Deployed, held: Mapping[str, Any], image: Mapping[str, Any] | None, prefix: str) -> Iterator[Finding]:
-    """What is mounted into it. For each folder that the image wants a volume for, and gets none, the engine has made a nameless one."""
+def _mounts(one: Deployed, held: Mapping[str, Any], prefix: str, read: ReadFile) -> Iterator[Finding]:
     wanted = {str(volume["containerPath"]): str(volume.get("volumeName") or "") for volume in one.inputs.get("volumes") or ()}
     found = {str(mount["Destination"]): str(mount.get("Name") or mount.get("Source") or "") for mount in held.get("Mounts") or ()}
-    wanted_by_image = ((image or {}).get("Config") or {}).get("Volumes") or {}
-    for path in sorted(wanted.keys() | found.keys()):
+    for path in wanted.keys() | found.keys():
         volume, there = wanted.get(path, ""), found.get(path, "")
+        nameless = re.fullmatch("[0-9a-f]{64}", there)  # made by the engine for an image, and goes with the container
         if volume and volume != there:
-            elsewhere = f"has {code(there)} there instead" if there else "keeps what it takes inside itself"
-            said = f"is not on its volume {code(volume.removeprefix(f'{prefix}-'))} at {code(path)}, and {elsewhere}"
-            yield _finding(one, "volume", said, data=True, replace=True)
-        elif there and not volume and path not in wanted_by_image:
+            kept, by_hand = f"What it took since then is in {code(there)}", cast("tuple[str, ...]", ())
+            if nameless or not there:
+                folder, name, kept = shlex.quote(f"./saved-{one.name}"), held["Id"][:12], "It took nothing since then"
+                if read(held["Id"], path) is not None:
+                    kept = f"What it took since then would go with it; the commands below save it to {code(folder)}"
+                    by_hand = (f"docker stop -t 60 {name}", f"docker cp {name}:{shlex.quote(path)} {folder}")
+            said = f"is not on its data volume {code(volume.removeprefix(f'{prefix}-'))} at {code(path)}. {kept}"
+            yield _finding(one, "volume", said, data=True, replace=True, by_hand=by_hand)
+        elif there and not volume and not nameless:
             yield _finding(one, "mount", f"has {code(there)} mounted at {code(path)}, which it should not", replace=True)
 
 
-def _process(one: Deployed, held: Mapping[str, Any], image: Mapping[str, Any] | None) -> Iterator[Finding]:
-    """What runs in it: the variables, by their names alone, the command, the user. What the stack does not say, its image does."""
-    inputs, config, own = one.inputs, held["Config"], (image or {}).get("Config") or {}
-    wanted = _variables(own.get("Env")) | _variables(inputs.get("envs"))
-    found = _variables(config.get("Env"))
-    if image is None:
-        found = {name: value for name, value in found.items() if name in wanted}
-    if differ := sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)):
-        said = f"has other environment variables: {listed(differ)}"
-        yield _finding(one, "environment", said, covers=frozenset({"envs"}), replace=True)
-    entrypoint = list(inputs.get("entrypoints") or own.get("Entrypoint") or ())
-    # An entry point of its own leaves the image's command out.
-    command = list(inputs.get("command") or (() if inputs.get("entrypoints") else own.get("Cmd") or ()))
-    if image is not None and [*entrypoint, *command] != [*(config.get("Entrypoint") or ()), *(config.get("Cmd") or ())]:
-        yield _finding(one, "command", "runs another command", covers=frozenset({"command", "entrypoints"}), replace=True)
-    user = str(inputs.get("user") or own.get("User") or "")
-    if image is not None and user != str(config.get("User") or ""):
-        said = f"runs as {code(config.get('User') or 'root')} instead of {code(user or 'root')}"
-        yield _finding(one, "user", said, covers=frozenset({"user"}), replace=True)
+def _difference(upload: Mapping[str, Any], held: Held | None) -> str:
+    """What is different about a file, which is compared with what the state says was written; empty where nothing is."""
+    if held is None:
+        return "it was removed"
+    if held.content is None:
+        return "it is no plain file, or far larger"
+    encoded, path = upload.get("contentBase64"), upload["file"]
+    wanted = base64.b64decode(encoded) if encoded else str(upload.get("content") or "").encode()
+    if held.content != wanted:
+        if path == _OPTIONS:
+            return _options(wanted, held.content)
+        return "it was edited (it holds secrets: nothing of it is shown)" if path.startswith(_SECRET_FOLDER) else "it was edited"
+    mode = int(upload.get("permissions") or "0644", 8)
+    if (held.mode, held.owner) != (mode, 0):
+        return f"its permissions are {held.mode:04o} instead of {mode:04o}, its owner is {held.owner} instead of 0"
+    return ""
 
 
-def _variables(pairs: Any) -> dict[str, str]:
-    return dict(str(pair).partition("=")[::2] for pair in pairs or ())
+def _options(wanted: bytes, found: bytes) -> str:
+    """Which options differ. Their values stay out: who edits this file by hand may have put a password into it."""
+    try:
+        before, now = dict(json.loads(wanted)), dict(json.loads(found))
+    except (ValueError, TypeError):
+        return "it was edited, and is no JSON object"
+    differ = [name for name in before.keys() | now.keys() if before.get(name) != now.get(name)]
+    return f"options that differ: {listed(differ)}" if differ else "it was edited, and says the same"

@@ -1,64 +1,56 @@
-"""What Pulumi's refresh, in a preview only, finds changed, and this project has no words for: told as Pulumi tells it, never left out.
+"""What Pulumi's refresh, as a preview, finds changed: in words, each property with its value before and after.
 
-`pulumi refresh --preview-only --json` writes nothing, neither to the state nor to the engine (as do `--run-program` and `pulumi preview
---refresh`, which run the program as well and need three times as long). A step has `detailedDiff` with what would be another deployment;
-the provider also fills in values that it never read before, which are none.
+`pulumi refresh --preview-only --json` writes nothing, neither to the state nor to the engine. With `--run-program`, or as `pulumi preview
+--refresh`, it shows no more, and takes three times as long.
 """
 
-from __future__ import annotations
-
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from ops.drift.deployed import Deployed
-from ops.drift.engine import Engine
-from ops.drift.findings import EVERYTHING, Finding, code
+from ops.drift.deployed import Deployed, State
+from ops.drift.findings import Finding, code
 
-#: A preview's steps that are no change of a resource.
-_NO_CHANGE: Final = frozenset({"same", "refresh", "read", "read-discard"})
+#: Properties that ops/drift/containers.py compares, and whose values are never shown.
+_COMPARED: Final = frozenset({"envs", "uploads"})
 
 
-def check_refresh(
-    steps: Iterable[Mapping[str, Any]], deployed: Sequence[Deployed], engine: Engine, found: Iterable[Finding]
-) -> Iterator[Finding]:
-    """What of a refresh no finding covers.
+def check_refresh(steps: Iterable[Mapping[str, Any]], state: State, found: Iterable[Finding], *, limits_swap: bool) -> Iterator[Finding]:
+    """What the steps of a refresh's preview change, but for what follows from what was found already.
 
-    Args:
-        steps: the preview's.
-        deployed: what the state knows.
-        engine: what the engine holds.
-        found: what was found already.
+    An engine that cannot limit swap reads each limit back as none: that is left out.
     """
-    covered: dict[str, set[str]] = {}
-    for finding in found:
-        covered.setdefault(finding.urn, set()).update(finding.covers)
-    known = {one.urn: one for one in deployed}
-    for step in sorted(steps, key=lambda step: str(step["urn"])):
+    known = {one.urn: one for one in state.deployed}
+    told = {(finding.urn, finding.change) for finding in found}
+    for step in steps:
         one = known.get(str(step["urn"]))
         if one is None:
             continue  # the components, the provider and the stack: the engine has none of them
-        done = covered.get(one.urn, set())
-        if EVERYTHING in done:
+        # Pulumi has put its mark in the place of secrets.
+        now, before = ((step.get(key) or {}).get("outputs") or {} for key in ("newState", "oldState"))
+        changed = {path.partition(".")[0].partition("[")[0] for path in step.get("detailedDiff") or ()} - _COMPARED
+        if step["op"] == "delete":
+            if (one.urn, "recreated") not in told:
+                yield _removed(one)
             continue
-        changed = set(step.get("detailedDiff") or ())
-        for path in sorted(changed):
-            if path.partition(".")[0].partition("[")[0] not in done and not _unlimited_swap(path, step, engine):
-                yield Finding(one.part, "other", f"{one.said} has another {code(path)}: {_values(path, step)}.", one.name, urn=one.urn)
-        if not changed and step["op"] not in _NO_CHANGE:
+        if not step.get("detailedDiff") and step["op"] not in ("same", "refresh", "read", "read-discard"):
             yield Finding(one.part, "other", f"Pulumi's refresh would {code(step['op'])} it.", one.name, urn=one.urn)
+        if stopped := "mustRun" in changed and now.get("mustRun") is False:
+            yield Finding(one.part, "stopped", f"{one.said} was stopped.", one.name, urn=one.urn)
+        if stopped or (one.urn, "off-network") in told:
+            changed -= {"mustRun", "ports"}  # such a container publishes no ports
+        if not limits_swap and now.get("memorySwap") == -1:
+            changed -= {"memorySwap"}
+        for name in changed:
+            values = " instead of ".join(code(json.dumps(outputs.get(name))) for outputs in (now, before))
+            yield Finding(one.part, name, f"{one.said} has {code(name)} {values}.", one.name, urn=one.urn)
 
 
-def _unlimited_swap(path: str, step: Mapping[str, Any], engine: Engine) -> bool:
-    """An engine that cannot limit swap reads every limit back as none: a difference after each refresh, by nobody's hand."""
-    return path == "memorySwap" and not engine.limits_swap and _of(step, "newState", path) == -1
-
-
-def _values(path: str, step: Mapping[str, Any]) -> str:
-    return f"{code(json.dumps(_of(step, 'newState', path)))} instead of {code(json.dumps(_of(step, 'oldState', path)))}"
-
-
-def _of(step: Mapping[str, Any], state: str, path: str) -> Any:
-    """A property's value; of a nested one, that of its whole property. Pulumi has put its mark in the place of secrets."""
-    name = path.partition(".")[0].partition("[")[0]
-    return ((step.get(state) or {}).get("outputs") or {}).get(name)
+def _removed(one: Deployed) -> Finding:
+    if one.kind != "volume":
+        return Finding(one.part, "removed", f"{one.said} was removed.", one.name, urn=one.urn)
+    labels = " ".join(f"--label {shlex.quote(f'{label}={value}')}" for label, value in sorted(one.labels.items()))
+    said = f"**Its data volume {code(one.name)} was removed, with all that was in it.** `up` makes an empty one: restore a backup first."
+    by_hand = (f"# Restore a backup first, into: docker volume create {labels} {shlex.quote(one.name)}",)
+    return Finding(one.part, "volume-removed", said, one.name, data=True, urn=one.urn, by_hand=by_hand)
