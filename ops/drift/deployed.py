@@ -12,8 +12,7 @@ from docker.errors import NotFound
 from configs.held import VOLUME, held_of
 from configs.names import ADMINER, DB_HOST, DB_ROLES, LABEL_OWNER, LABEL_ROLE, LABEL_STACK, forwarder_of
 from ops.drift.findings import Part
-from ops.stack.containers import CONTAINER_TYPE
-from ops.stack.engine import engine_errors
+from ops.stack.engine import CONTAINER_TYPE, engine_errors
 
 #: What marks a secret in an exported state; its value is beside it.
 _SECRET_MARK: Final = "4dabf18193072939515e22adb298388d"

@@ -21,7 +21,6 @@ class Tools:
 
     pulumi: Path  #: the Pulumi command
     state: State  #: where it keeps its state
-    docker: tuple[str, ...] = ("docker",)  #: It goes: what is started finds the engine by its environment.
 
 
 def prepare(stack: str, *, engine: bool = True, state: bool = True) -> Tools:

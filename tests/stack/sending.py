@@ -72,5 +72,5 @@ def operated_on(stack: Stack) -> Iterator[operated.Stack]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in stack.environment.items():
             patch.setenv(name, value)
-        tools = Tools(Path(str(shutil.which("pulumi"))), State(stack.environment["PULUMI_BACKEND_URL"], ""), ("docker",))
+        tools = Tools(Path(str(shutil.which("pulumi"))), State(stack.environment["PULUMI_BACKEND_URL"], ""))
         yield operated.Stack(stack.name, tools, stack.program)

@@ -19,7 +19,7 @@ from images import ROLES, candidates, choose
 from ops.drift import command
 from ops.setup.console import ROOT
 from ops.stack.stack import Stack as Operated
-from ops.stack.table import table
+from ops.stack.terminal import drawn
 from tests.stack.engine import docker, free_ports
 from tests.stack.harness import Stack
 from tests.stack.sending import operated_on
@@ -180,7 +180,7 @@ def rounds(hands: Hands, artifacts: Path) -> list[Round]:
         for step, keys in one.expected.items()
         if keys
     ]
-    (artifacts / "drift-table.txt").write_text(table(("changed by hand", "reported"), rows) + "\n")
+    (artifacts / "drift-table.txt").write_text(drawn(("changed by hand", "reported"), rows) + "\n")
     return done
 
 

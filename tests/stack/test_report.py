@@ -190,7 +190,7 @@ def test_the_command_shows_pulumis_own_and_reads_it_in_one_run(
     stack._write()
     for name, value in stack.environment.items():
         monkeypatch.setenv(name, value)
-    tools = Tools(Path(shutil.which("pulumi") or ""), State(stack.environment["PULUMI_BACKEND_URL"], "the tests' own"), ("docker",))
+    tools = Tools(Path(shutil.which("pulumi") or ""), State(stack.environment["PULUMI_BACKEND_URL"], "the tests' own"))
     try:
         status, report = run(Deployed(stack.name, tools, program), tmp_path / "plan.json")
     finally:

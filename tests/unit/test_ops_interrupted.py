@@ -79,7 +79,7 @@ def dev(tmp_path: Path) -> Callable[[str], Stack]:
         pulumi = tmp_path / "pulumi-program"
         pulumi.write_text(f"#!{sys.executable}\nimport sys, json\n{program}\n")
         pulumi.chmod(0o755)
-        return Stack("dev", Tools(pulumi, State(f"file://{tmp_path}", ""), ("docker",)), tmp_path)
+        return Stack("dev", Tools(pulumi, State(f"file://{tmp_path}", "")), tmp_path)
 
     return made
 

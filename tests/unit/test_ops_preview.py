@@ -166,9 +166,7 @@ def test_a_preview_makes_no_secret_and_no_certificate(
     assert "`./orthanc-stack secrets dev`" in (reports / "dev.md").read_text()
     monkeypatch.setattr(command, "require_secrets", lambda *_: None)
     monkeypatch.setattr(command, "require_certificates", require_certificates)
-    with pytest.raises(
-        SetupError, match=r"lacks certificates: tlsKey.a \(there is none\)\. .*`./orthanc-stack certs dev`"
-    ):
+    with pytest.raises(SetupError, match=r"lacks certificates: tlsKey.a \(there is none\)\. .*`./orthanc-stack certs dev`"):
         command.preview("dev", save_plan=False, as_json=False)
 
 

@@ -41,7 +41,7 @@ def dev(tmp_path: Path) -> Stack:
     pulumi.write_text(FAKE_PULUMI.format(python=sys.executable))
     pulumi.chmod(0o755)
     (tmp_path / "Pulumi.dev.yaml").write_text("config:\n")
-    return Stack("dev", Tools(pulumi, State("file:///nowhere", ""), ("docker",)), tmp_path)
+    return Stack("dev", Tools(pulumi, State("file:///nowhere", "")), tmp_path)
 
 
 def test_a_secret_is_long_safe_and_never_a_number() -> None:
