@@ -3,10 +3,9 @@
 import contextlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from configs.names import short_name
 from ops.drift.containers import ReadFile, check_container, read_file
@@ -36,7 +35,8 @@ def drift(name: str, *, as_json: bool = False) -> int:
         file.unlink(missing_ok=True)
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         stack = deployed_stack(name)
-        findings, note = look_for_drift(stack), pending(stack.export())
+        findings, names = look_for_drift(stack), listed(set(stack.unfinished))
+        note = f"An earlier run is still at work or ended in the middle; it was changing {names}." if names else ""
         text.parent.mkdir(parents=True, exist_ok=True)
         text.write_text(markdown(name, findings, note), encoding="utf-8")
         data.write_text(report_json(name, findings, note), encoding="utf-8")
@@ -81,10 +81,3 @@ def compare(state: State, engine: Engine, read: ReadFile) -> list[Finding]:
         else:
             found += check_image(one, engine)
     return found
-
-
-def pending(deployment: Mapping[str, Any]) -> str:
-    """Which resources a run was changing that has not ended well, in a sentence; empty for none."""
-    operations: Sequence[Mapping[str, Any]] = deployment.get("pending_operations") or ()
-    names = {str((one.get("resource") or {}).get("urn", "")).rpartition("::")[2] for one in operations}
-    return f"An earlier run is still at work or ended in the middle; it was changing {listed(names)}." if names else ""

@@ -14,7 +14,7 @@ _TITLES: Final = {"database": "The database", "adminer": "Adminer", "unknown": "
 #: The most characters of a name or a value.
 _LONGEST: Final = 80
 #: The most characters of a report: it can be the text of an issue on GitHub, which takes 65,536.
-_MOST: Final = 60_000
+_MOST: Final = 30_000
 
 
 @dataclass(frozen=True)

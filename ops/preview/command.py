@@ -75,7 +75,9 @@ def run(stack: Stack, plan: Path | None = None) -> tuple[int, Report]:
     Raises:
         SetupError: Pulumi ended before it told anything.
     """
-    pending = stack.pending
+    unfinished = stack.unfinished
+    if unfinished:
+        say("Earlier", f"a run on {stack.name} ended, or is at work, while it changes {', '.join(unfinished)}")
     with tempfile.TemporaryDirectory() as folder:  # 0700: the events hold all that is public of the stack
         log = Path(folder) / "events.json"
         save = ["--save-plan", str(plan)] if plan else []
@@ -85,7 +87,7 @@ def run(stack: Stack, plan: Path | None = None) -> tuple[int, Report]:
         plan.unlink(missing_ok=True)
     if not told:
         raise SetupError(f"the preview ended with exit status {status} before it began; what Pulumi says is above. There is no report.")
-    return status, build(read(told), pending)
+    return status, build(read(told), unfinished)
 
 
 def write(report: Report, stack: str, limit: int = LIMIT) -> None:

@@ -1,6 +1,6 @@
 """A report: what a reviewer has to know of a change, as plain data. build() makes it of a preview."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from typing import Any
@@ -56,12 +56,12 @@ class Report:
         return {name for name, fate in self.containers if fate in STOPS}
 
 
-def build(preview: Preview, pending: Sequence[Mapping[str, Any]] = ()) -> Report:
+def build(preview: Preview, unfinished: Sequence[str] = ()) -> Report:
     """The report of a preview.
 
     Args:
         preview: what Pulumi told.
-        pending: the state's pending operations: what an earlier run was changing when it was interrupted.
+        unfinished: the resources that an earlier run was changing when it was interrupted.
     """
     change = Change(preview)
     settings = changes(change.old, change.new) if change.old is not None and change.new is not None else ()
@@ -76,7 +76,7 @@ def build(preview: Preview, pending: Sequence[Mapping[str, Any]] = ()) -> Report
         verdict=_verdict(change, level, data, down),
         errors=preview.errors,
         warnings=preview.warnings,
-        notes=_notes(change, pending),
+        notes=_notes(change, unfinished),
         data=data,
         cautions=tuple(cautions(change)),
         downtime=down,
@@ -154,11 +154,10 @@ def _failure(change: Change, data: Sequence[DataAtRisk]) -> Words:
     return say("the preview failed.")
 
 
-def _notes(change: Change, pending: Sequence[Mapping[str, Any]]) -> tuple[Words, ...]:
+def _notes(change: Change, unfinished: Sequence[str]) -> tuple[Words, ...]:
     found = []
-    urns = sorted({str((operation.get("resource") or {}).get("urn", "")) for operation in pending})
-    if urns:
-        what = listed(urn.rpartition("::")[2] for urn in urns)
+    if unfinished:
+        what = listed(unfinished)
         found.append(say("An earlier run was interrupted while it was changing ", what, ": what became of them is not in this preview."))
     if change.old is None and change.preview.ok:
         found.append(say("No earlier settings: the last deployment kept none, so which settings change is not told here."))

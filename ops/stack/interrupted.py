@@ -27,12 +27,6 @@ _NETWORK_TYPE: Final = "docker:index/network:Network"
 _GRACE_SECONDS: Final = 60
 
 
-def said_pending(pending: Iterable[Mapping[str, Any]]) -> str:
-    """What an earlier run had begun and did not end, in a line; empty where there is nothing."""
-    begun = [f"{one.get('type')} {str((one.get('resource') or {}).get('urn')).rpartition('::')[2]}" for one in pending]
-    return f"an earlier run ended in the middle ({', '.join(sorted(begun))})" if begun else ""
-
-
 def put_right(stack: Stack) -> None:
     """Make a stack whose last run ended in the middle ready for the next `pulumi up` or `destroy`. Refreshes its state.
 
@@ -43,7 +37,7 @@ def put_right(stack: Stack) -> None:
         SetupError: that run still lives (Pulumi's lock says so), or the refresh failed.
     """
     pending = stack.pending
-    say(_LABEL, f"{said_pending(pending)}: putting that right first")
+    say(_LABEL, f"an earlier run ended while it was changing {', '.join(stack.unfinished)}: putting that right first")
     # Takes Pulumi's lock: while another run lives, everything ends here.
     status = stack.run("refresh", "--yes", "--skip-preview", "--clear-pending-creates", "--suppress-outputs")
     if status != 0:

@@ -106,6 +106,11 @@ class Stack:
         """What a run had begun and not ended when it ended, or does just now: Pulumi's pending operations."""
         return list(self.export().get("pending_operations") or ())
 
+    @property
+    def unfinished(self) -> list[str]:
+        """The names of the resources of these operations."""
+        return sorted({str((one.get("resource") or {}).get("urn")).rpartition("::")[2] for one in self.pending})
+
     def held(self) -> Held:
         """What the state holds."""
         return held_of({str(resource["urn"]): resource for resource in self.resources})

@@ -16,7 +16,7 @@ from ops.setup.prepare import prepare, stack_config, stack_file
 from ops.setup.state import on_runner
 from ops.stack.certs import ensure_certificates, require_certificates
 from ops.stack.engine import ROLE_ONE_SHOT, Container, amiss, client, engine_errors, list_containers, role_of
-from ops.stack.interrupted import put_right, said_pending
+from ops.stack.interrupted import put_right
 from ops.stack.secrets import ensure_secrets, missing_keys, require_secrets
 from ops.stack.stack import POLICIES, Stack
 from ops.stack.terminal import table
@@ -107,7 +107,8 @@ def refuse_unplanned(stack: Stack, plan: Path) -> None:
     # A one-shot that has ended and was pruned since: nothing runs otherwise than planned without it.
     pruned = {str(one["inputs"]["name"]) for one in stack.resources if role_of(one) == ROLE_ONE_SHOT}
     lost = {name: what for name, what in lost.items() if not (name in pruned and what == "missing")}
-    why = said_pending(stack.pending) or listed(lost)
+    unfinished = ", ".join(stack.unfinished)
+    why = f"an earlier run ended while it was changing {unfinished}" if unfinished else listed(lost)
     if why:
         raise SetupError(
             f"{why}: the plan {plan.name} knows nothing of that. `./orthanc-stack up {stack.name}` without it puts it right; "

@@ -58,7 +58,7 @@ def test_a_run_is_killed_and_another_puts_right_what_it_left(checkout: Path, sta
     kill_pulumi(begin(it, "up", said, "archive-container creating"))
     eventually("the container was made", lambda: containers(stack))
     # A preview changes nothing, and is not blocked.
-    assert "ended in the middle" in it.run("preview")
+    assert "while it changes archive-container" in it.run("preview")
     assert "locked by 1 lock" in it.run("up", status=1)
     assert containers(stack)  # nothing was removed without the lock
     assert "nobody is there to ask" in it.run("unlock", status=1)

@@ -20,7 +20,7 @@ from ops.setup.prepare import Tools
 from ops.setup.state import State
 from ops.stack import engine, interrupted, lifecycle, up
 from ops.stack.engine import Container, amiss
-from ops.stack.interrupted import half_made, said_pending
+from ops.stack.interrupted import half_made
 from ops.stack.lifecycle import stop_order
 from ops.stack.stack import Stack
 from ops.stack.up import refuse_removed, refuse_unplanned, start_stopped
@@ -100,9 +100,9 @@ def test_only_a_stack_that_the_backend_does_not_know_is_none(dev: Callable[[str]
         dev("sys.exit('error: AccessDenied: status code: 403')").exists()
 
 
-def test_what_was_begun_is_said_in_a_line() -> None:
-    assert said_pending(PENDING) == "an earlier run ended in the middle (creating s-network, creating s-server, creating s-server)"
-    assert said_pending([]) == ""
+def test_what_was_begun_is_told_by_name(dev: Callable[[str], Stack]) -> None:
+    assert dev(f"print({json.dumps({'deployment': {'pending_operations': PENDING}})!r})").unfinished == ["s-network", "s-server"]
+    assert dev("print('{}')").unfinished == []
 
 
 # --- the lock ---
@@ -182,7 +182,8 @@ def test_a_stack_is_as_it_was_deployed_or_it_is_said_what_is_not(part: str, how:
 def test_a_plan_is_refused_where_something_else_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refused(found: list[Container], pending: list[Any]) -> str:
         monkeypatch.setattr(up, "list_containers", lambda *_: found)
-        it: Any = SimpleNamespace(name="dev", prefix=PREFIX, resources=RESOURCES, pending=pending, held=Held)
+        names = [one["resource"]["inputs"]["name"] for one in pending]
+        it: Any = SimpleNamespace(name="dev", prefix=PREFIX, resources=RESOURCES, unfinished=names, held=Held)
         try:
             refuse_unplanned(it, tmp_path / "p.json")
         except SetupError as error:
@@ -191,7 +192,7 @@ def test_a_plan_is_refused_where_something_else_comes_first(monkeypatch: pytest.
 
     assert refused(WELL, []) == ""
     assert "db is missing: the plan p.json knows nothing of that. `./orthanc-stack up dev` without it" in refused([WELL[0], WELL[2]], [])
-    assert "ended in the middle" in refused(WELL, PENDING)
+    assert "an earlier run ended while it was changing s-network" in refused(WELL, PENDING)
     # A one-shot that has ended may be pruned: no plan would ever be taken again.
     assert refused(WELL[:2], []) == ""
 

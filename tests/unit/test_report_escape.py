@@ -162,11 +162,10 @@ def _whole() -> list[Any]:
 def hostile_report(text: str) -> str:
     """A report with much in it, which has a text in every place that a stack file, an image or a message can fill."""
     preview = read(text_of(_replaced(_whole(), text)))
-    pending = [{"resource": {"urn": f"urn:pulumi:dev::x::y::{text}"}}]
     # A stack file that says such things is refused, most of them.
     after = _replaced(settings_after(read(text_of(_whole()))), text)
     with mock.patch.object(change, "settings_after", return_value=after):
-        return markdown(build(preview, pending), limit=None)[0]
+        return markdown(build(preview, [text]), limit=None)[0]
 
 
 def _skeleton(written: str) -> list[str]:
