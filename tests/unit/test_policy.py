@@ -232,7 +232,7 @@ def test_the_command_runs_the_pack(command: str, monkeypatch: pytest.MonkeyPatch
             Path(arguments[arguments.index("--event-log") + 1]).write_text(recorded("policy-broken.jsonl"))
         return 255
 
-    stack = Mock(prefix="s", run=run, held=Held, pending=[], resources=[], failure=lambda what, _: SetupError(what))
+    stack = Mock(prefix="s", run=run, held=Held, pending=[], unfinished=[], resources=[], failure=lambda what, _: SetupError(what))
     stack.name = "dev"
     for name in ("deployed", "require_secrets", "require_certificates"):
         monkeypatch.setattr(preview, name, Mock(return_value=stack))
