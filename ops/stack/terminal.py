@@ -40,7 +40,7 @@ def _draw(headers: Sequence[str], rows: Sequence[Sequence[str]], colours: Sequen
     console = Console(file=out, highlight=False, width=None if out.isatty() else _WIDE)
     with console.capture() as captured:
         console.print(made, width=console.width - len(_MARGIN))
-    out.writelines(f"{_MARGIN}{line.rstrip()}\n" for line in captured.get().split("\n") if line.strip())
+    out.writelines(f"{_MARGIN}{line.rstrip()}\n" for line in captured.get().splitlines() if line.strip())
 
 
 def confirm(name: str, what: str, command: str) -> None:
