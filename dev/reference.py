@@ -66,7 +66,8 @@ def _settings_page() -> str:
         "",
         f"What a stack file (`Pulumi.<stack>.yaml`) may say, under `config:`, each key with the prefix `{PROJECT}:`.",
         "Made from `configs/settings.py` by `./orthanc-stack dev docs`; [settings.schema.json](settings.schema.json) is the same as JSON",
-        "Schema, of the keys without the prefix. A key that is not here is refused. Secrets are not settings: see the README.",
+        "Schema, of the keys without the prefix. A key that is not here is refused. Secrets are not settings: see",
+        "[operating a stack](operating.md#where-data-and-secrets-are).",
         "",
     ]
     for title, model in _models(StackSettings, "The stack"):

@@ -63,7 +63,8 @@ def _status(work: Callable[[], int]) -> int:
     from configs.problems import SettingsError
 
     try:
-        return work()
+        status = work()
+        sys.stdout.flush()  # a reader that has gone is noticed here, and not when Python ends
     except (SetupError, SettingsError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
@@ -74,6 +75,7 @@ def _status(work: Callable[[], int]) -> int:
         # The reader of a pipe (`… outputs dev | head`) has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    return status
 
 
 # --- Run a stack -----------------------------------------------------------------------------------------------------
@@ -129,7 +131,7 @@ def unlock(stack: StackName, yes: Yes = False) -> int:
 @_command(_LOOK)
 def check(stack: StackName, as_json: Json = False) -> int:
     """Read the stack file and hold it to every rule, without an engine, a state or a secret."""
-    from ops.stack.check import check
+    from ops.stack.verify import check
 
     return check(stack, as_json=as_json)
 
@@ -214,7 +216,7 @@ def certs(
     export: Annotated[list[str] | None, typer.Option(help="A device whose files to write to certificates/.", show_default=False)] = None,
 ) -> int:
     """Make the certificates that are missing or end soon."""
-    from ops.stack.certs import certs
+    from ops.stack.secrets import certs
 
     return certs(stack, renew or (), export or ())
 
@@ -228,9 +230,10 @@ def rotate(
     everything: Annotated[bool, typer.Option("--all", help="All that nobody outside of the stack has to be told of.")] = False,
 ) -> int:
     """Give secrets new random values on a running stack."""
-    from ops.stack.rotate import rotate
+    from ops.stack.secrets import rotate
+    from ops.stack.up import up
 
-    return rotate(stack, keys or (), everything=everything)
+    return rotate(stack, keys or (), everything=everything) or up(stack)
 
 
 # --- This machine ----------------------------------------------------------------------------------------------------
@@ -302,26 +305,26 @@ def lint() -> int:
     return lint()
 
 
-def _module(name: str, *, prepared: bool) -> int:
+def _module(name: str, *, prepared: bool = True) -> int:
     """Go on as a module of its own, with the machine made ready for it."""
     from ops.setup.prepare import prepare
 
     if prepared:
         prepare("dev", state=False)
-    sys.stdout.flush()
+    os.chdir(ROOT)  # `python -m` looks for modules in the current folder
     os.execv(sys.executable, [sys.executable, "-m", name])
 
 
 @_command("", developers)
 def bench() -> int:
     """Measure against docker compose and an empty program; writes docs/bench/."""
-    return _module("bench", prepared=True)
+    return _module("bench")
 
 
 @_command("", developers)
 def soak() -> int:
     """Forwarding under hundreds of faults, for half an hour; writes docs/bench/soak.md."""
-    return _module("tests.faults.soak", prepared=True)
+    return _module("tests.faults.soak")
 
 
 @_command("", developers)

@@ -16,8 +16,7 @@ from ops.preview.events import Preview, read
 from ops.preview.page import LIMIT, markdown
 from ops.preview.report import Report, build, plain
 from ops.setup.console import ROOT, SetupError, say
-from ops.stack.certs import require_certificates
-from ops.stack.secrets import require_secrets
+from ops.stack.secrets import require_certificates, require_secrets
 from ops.stack.stack import POLICIES, Stack, deployed
 
 #: Where the reports and plans are, in the checkout.

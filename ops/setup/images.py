@@ -19,7 +19,7 @@ _REGISTRY_SECONDS = 20
 
 _OTHER_WAYS = """Two ways round it:
   - a registry that this machine reaches: set images.orthanc, images.postgres and images.adminer in the stack file
-  - another machine that can build: run `./orthanc-stack images` there, then
+  - another machine that can build: run `./orthanc-stack images STACK` there, then
       docker save {names} | gzip > images.tgz      and here      gunzip -c images.tgz | docker load"""
 
 

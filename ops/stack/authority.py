@@ -32,7 +32,7 @@ _KEY_BITS: Final = 3072
 _CA_LIFE: Final = timedelta(days=3650)
 #: Browsers refuse what is valid for more than 398 days.
 LIFE: Final = timedelta(days=397)
-#: What has less than this left is made anew when `make certs` is asked.
+#: What has less than this left is made anew by `certs`.
 RENEWED_BEFORE: Final = timedelta(days=60)
 #: What the authority itself is called among the parties; no node's name has a blank.
 AUTHORITY: Final = "the authority"
@@ -42,17 +42,11 @@ _EARLIER: Final = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Made:
-    """What was made for a stack file.
+    """What was made for a stack file."""
 
-    Attributes:
-        plain: keys and values to set in clear.
-        secret: keys and values to set as secrets.
-        why: why each party's certificate was made, by the party's name; the authority's own as AUTHORITY.
-    """
-
-    plain: Mapping[str, str]
-    secret: Mapping[str, str]
-    why: Mapping[str, str]
+    plain: Mapping[str, str]  #: keys and values to set in clear
+    secret: Mapping[str, str]  #: keys and values to set as secrets
+    why: Mapping[str, str]  #: why each party's certificate was made, by the party's name; the authority's own as AUTHORITY
 
 
 def due(
@@ -137,7 +131,7 @@ def _new_identity(role: str) -> _Identity:
     """With the key's number in the name: a browser that knows another stack's must not take one for the other."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=_KEY_BITS)
     number = x509.SubjectKeyIdentifier.from_public_key(key.public_key()).digest.hex()[:12]
-    return _Identity(_name(f"{role} {number}"), key)
+    return _Identity(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{role} {number}")]), key)
 
 
 def _held_authority(held: Mapping[str, str], good_at: datetime) -> _Identity | None:
@@ -163,7 +157,7 @@ def _issue(party: str, reached_at: Sequence[x509.GeneralName], authority: _Ident
     issuer, itself = _new_identity(f"issuer of {party}"), _new_identity(party)
     extensions: list[tuple[x509.ExtensionType, bool]] = [
         (x509.BasicConstraints(ca=False, path_length=None), True),
-        (_usage(signature=True), True),
+        (_usage(authority=False), True),
         (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), False),
         (x509.SubjectAlternativeName(reached_at), False),
     ]
@@ -206,20 +200,14 @@ def _sign(
 
 
 def _is_authority(levels_below: int) -> list[tuple[x509.ExtensionType, bool]]:
-    return [(x509.BasicConstraints(ca=True, path_length=levels_below), True), (_usage(signs_certificates=True), True)]
+    return [(x509.BasicConstraints(ca=True, path_length=levels_below), True), (_usage(authority=True), True)]
 
 
-def _usage(*, signature: bool = False, signs_certificates: bool = False) -> x509.KeyUsage:
+def _usage(*, authority: bool) -> x509.KeyUsage:
+    """What a key is for: an authority signs certificates; a party proves who it is."""
+    unused = dict.fromkeys(("content_commitment", "data_encipherment", "key_agreement", "encipher_only", "decipher_only"), False)
     return x509.KeyUsage(
-        digital_signature=signature,
-        content_commitment=False,
-        key_encipherment=signature,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        encipher_only=False,
-        decipher_only=False,
+        digital_signature=not authority, key_encipherment=not authority, key_cert_sign=authority, crl_sign=authority, **unused
     )
 
 
@@ -229,10 +217,6 @@ def _signed(authority: x509.Certificate, one: x509.Certificate) -> bool:
     except (ValueError, TypeError, InvalidSignature):
         return False
     return True
-
-
-def _name(text: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
 def _pem(certificate: x509.Certificate) -> str:

@@ -5,7 +5,7 @@ import functools
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import docker
 from docker.errors import DockerException
@@ -16,37 +16,32 @@ from components.engine import is_local
 from configs.names import LABEL_ROLE, LABEL_STACK
 from ops.setup.console import SetupError
 
-#: How long one answer may take: a container that is asked to stop has a minute.
+#: How long one answer of the engine may take.
 _SECONDS: Final = 300
+#: How long a container may take to stop in good order: Orthanc and PostgreSQL write down what they hold.
+GRACE_SECONDS: Final = 60
 #: What Pulumi calls a container.
 CONTAINER_TYPE: Final = "docker:index/container:Container"
 #: The one-shot container that makes the databases' roles: it ends, and that is well.
 ROLE_ONE_SHOT: Final = "db-roles"
-#: The program in a forwarder's container that asks the forwarder; what to ask for follows.
+#: The command in a forwarder's container that asks the forwarder; what to ask for follows.
 FORWARDER_ASK: Final = ("python3", "-SB", "-m", "forwarder")
 
 
 @functools.cache
 def client() -> docker.DockerClient:
-    """The engine that DOCKER_HOST and its companions name: ops/setup/prepare.py has put them into the environment.
-
-    Raises:
-        SetupError: it does not answer.
-    """
+    """The engine that DOCKER_HOST and its companions name (ops/setup/prepare.py sets them); a SetupError where it does not answer."""
     with engine_errors():
         return docker.from_env(timeout=_SECONDS, use_ssh_client=True)
 
 
 @contextlib.contextmanager
 def engine_errors() -> Iterator[None]:
-    """What the engine, or the way to it, refuses inside of the block is a SetupError.
-
-    Raises:
-        SetupError: the engine refused something, or does not answer.
-    """
+    """Make a SetupError of what the engine refuses inside of the block, or of the lack of an answer."""
     try:
         yield
-    except (DockerException, RequestException, OSError) as error:
+    # ValueError: the SDK lets one through for a port that is no number (docker.utils.parse_host).
+    except (DockerException, RequestException, OSError, ValueError) as error:
         raise SetupError(f"the Docker engine: {getattr(error, 'explanation', None) or error}") from error
 
 
@@ -57,29 +52,17 @@ def is_here() -> bool:
 
 @dataclass(frozen=True)
 class Container:
-    """A container of a stack.
-
-    Attributes:
-        name: its name.
-        id: its whole identifier.
-        role: what it is: db, db-roles, node, forwarder, adminer.
-        state: created, running, restarting, exited, …
-        health: starting, healthy, unhealthy; empty without a health check.
-        exit_status: of its last end.
-        restarts: how often it ended and was started again.
-        part: its host name, which is its part's name.
-        handle: the SDK's object, to act on it.
-    """
+    """A container of a stack."""
 
     name: str
-    id: str
-    role: str
-    state: str
-    health: str = ""
-    exit_status: int = 0
-    restarts: int = 0
-    part: str = ""
-    handle: Handle | None = None
+    id: str  #: its whole identifier
+    role: str  #: what it is: db, db-roles, node, forwarder, adminer; empty without a label that says so
+    state: str  #: created, running, restarting, exited, …
+    health: str = ""  #: starting, healthy, unhealthy; empty without a health check
+    exit_status: int = 0  #: of its last end
+    restarts: int = 0  #: how often it ended and was started again
+    part: str = ""  #: its host name, which is its part's name
+    handle: Any = None  #: Docker's own object (docker.models.containers.Container), to act on it
 
     @property
     def starting(self) -> bool:
@@ -102,28 +85,19 @@ class Container:
         return f"{self.state}, with exit status {self.exit_status}" if self.state in ("exited", "restarting", "dead") else self.state
 
     def run(self, command: Sequence[str]) -> str:
-        """Run a command in it; what it prints.
-
-        Raises:
-            SetupError: it ended with another status than 0, or could not be run.
-        """
-        assert self.handle is not None
+        """Run a command in it; what it prints. A SetupError where it ends with another status than 0, or cannot be run."""
         with engine_errors():
             done = self.handle.exec_run(list(command), demux=True)
-        out, errors = cast("tuple[bytes | None, bytes | None]", done.output)
+        out, errors = ((text or b"").decode(errors="replace") for text in done.output)
         if done.exit_code != 0:
-            raise SetupError(
-                f"`{command[0]}` in {self.name} ended with status {done.exit_code}: {(errors or b'').decode(errors='replace').strip()}"
-            )
-        return (out or b"").decode(errors="replace")
+            raise SetupError(f"`{command[0]}` in {self.name} ended with status {done.exit_code}: {errors.strip()}")
+        return out
 
 
 def list_containers(prefix: str, ids: Collection[str] | None = None) -> list[Container]:
-    """All containers of a stack, stopped ones as well, sorted by name.
+    """All containers with the label of a stack, stopped ones as well, sorted by name.
 
-    Args:
-        prefix: what their names begin with.
-        ids: instead of those that bear the stack's name, which another checkout may have made, those with these identifiers.
+    Another checkout may have made some of them: `ids` are the identifiers of those that are meant.
     """
     label = f"{LABEL_STACK}={prefix}" if ids is None else LABEL_STACK
     with engine_errors():
@@ -134,7 +108,7 @@ def list_containers(prefix: str, ids: Collection[str] | None = None) -> list[Con
 
 
 def _container(handle: Handle) -> Container:
-    state: Mapping[str, Any] = handle.attrs["State"]
+    state = handle.attrs["State"]
     return Container(
         name=str(handle.name),
         id=str(handle.id),
@@ -149,13 +123,9 @@ def _container(handle: Handle) -> Container:
 
 
 def amiss(resources: Sequence[Mapping[str, Any]], found: Sequence[Container]) -> dict[str, str]:
-    """Whether a stack runs as it was deployed: the containers of its state that do not, by name, each with what is the matter.
+    """The containers of the state's resources that do not run as they were deployed, by name, each with what is the matter.
 
-    One that is still starting is not amiss.
-
-    Args:
-        resources: the state's.
-        found: the containers on the engine.
+    One that is still starting is not amiss. `found` are the containers on the engine.
     """
     there = {container.id: container for container in found}
     lost = {}

@@ -6,15 +6,12 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any
 
 from ops.setup.console import SetupError, say
 from ops.stack.engine import FORWARDER_ASK, Container, list_containers
 from ops.stack.stack import deployed
 from ops.stack.terminal import NOT_WELL, table
-
-_HEADERS: Final = ("link", "waiting", "in flight", "set aside", "oldest waiting", "last delivered", "tries", "next try", "state")
-_THREADS: Final = 8
 
 
 def status(name: str, *, as_json: bool) -> int:
@@ -50,23 +47,19 @@ def report(said: Sequence[Mapping[str, Any]], now: float) -> None:
     for node in sorted(said, key=lambda node: str(node["node"])):
         for link in sorted(node["links"], key=lambda link: str(link["to"])):
             title = f"{node['node']} -> {link['to']}"
-            rows.append((title, *_row(link, now), _state(node, link)))
+            rows.append((title, *_counts(link, now), _state(node, link)))
             aside += [(title, one["image"], str(one["tries"]), one["nextTry"], one["reason"]) for one in link["aside"]]
-    table(_HEADERS, rows)
+    table(("link", "waiting", "in flight", "set aside", "oldest waiting", "last delivered", "tries", "next try", "state"), rows)
     if aside:
         print()
         table(("set aside", "image (its identifier at the node)", "tries", "next try", "reason"), aside)
 
 
-def _row(link: Mapping[str, Any], now: float) -> tuple[str, ...]:
-    counts = (f"{link['waiting']}{'+' if link['more'] else ''}", str(link["inFlight"]), str(link["setAside"]))
-    return (
-        *counts,
-        _since(link["oldestWaiting"], now),
-        _since(link["lastDelivered"], now),
-        str(link["tries"]),
-        f"in {_span(_seconds(link['nextTry']) - now)}" if link["nextTry"] else "-",
-    )
+def _counts(link: Mapping[str, Any], now: float) -> list[str]:
+    ages = [f"{_span(now - _seconds(link[key]))} ago" if link[key] else "-" for key in ("oldestWaiting", "lastDelivered")]
+    next_try = f"in {_span(_seconds(link['nextTry']) - now)}" if link["nextTry"] else "-"
+    waiting = f"{link['waiting']}{'+' if link['more'] else ''}"
+    return [waiting, str(link["inFlight"]), str(link["setAside"]), *ages, str(link["tries"]), next_try]
 
 
 def _state(node: Mapping[str, Any], link: Mapping[str, Any]) -> str:
@@ -75,10 +68,6 @@ def _state(node: Mapping[str, Any], link: Mapping[str, Any]) -> str:
     if link["tries"]:
         return str(link["reason"])
     return "sending" if link["waiting"] or link["inFlight"] else "all delivered"
-
-
-def _since(moment: str | None, now: float) -> str:
-    return f"{_span(now - _seconds(moment))} ago" if moment else "-"
 
 
 def _span(seconds: float) -> str:
@@ -96,12 +85,9 @@ def _seconds(moment: str) -> float:
 def _forwarders(name: str) -> list[Container]:
     stack = deployed(name)
     found = list_containers(stack.prefix, stack.held().containers.values())
-    forwarders = [one for one in found if one.role == "forwarder"]
-    if not forwarders:
-        raise SetupError(
-            f"no forwarder of the stack {name} is on the engine: no node has forwardTo, or `./orthanc-stack up {name}` is due."
-        )
-    return forwarders
+    if forwarders := [one for one in found if one.role == "forwarder"]:
+        return forwarders
+    raise SetupError(f"no forwarder of the stack {name} is on the engine: no node has forwardTo, or `./orthanc-stack up {name}` is due.")
 
 
 def _ask_all(forwarders: Sequence[Container], what: str) -> dict[str, str]:
@@ -113,5 +99,5 @@ def _ask_all(forwarders: Sequence[Container], what: str) -> dict[str, str]:
         except SetupError:
             return ""
 
-    with ThreadPoolExecutor(_THREADS) as threads:
+    with ThreadPoolExecutor(8) as threads:
         return dict(zip((one.name for one in forwarders), threads.map(answer, forwarders), strict=True))

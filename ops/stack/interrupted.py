@@ -17,14 +17,12 @@ from docker.models.networks import Network
 
 from configs.names import LABEL_OWNER, PROJECT
 from ops.setup.console import SetupError, say
-from ops.stack.engine import CONTAINER_TYPE, client, engine_errors
+from ops.stack.engine import CONTAINER_TYPE, GRACE_SECONDS, client, engine_errors
 from ops.stack.stack import Stack, deployed
 from ops.stack.terminal import confirm
 
 _LABEL: Final = "Recovery"
 _NETWORK_TYPE: Final = "docker:index/network:Network"
-#: What a container may take to end in good order.
-_GRACE_SECONDS: Final = 60
 
 
 def put_right(stack: Stack) -> None:
@@ -44,7 +42,12 @@ def put_right(stack: Stack) -> None:
         raise stack.failure(f"what the earlier run on {stack.name} left is still there", status)
     held = stack.held()
     known = {*held.containers.values(), *(str(one.get("id")) for one in stack.resources if one.get("type") == _NETWORK_TYPE)}
-    _remove(half_made(pending, held.owner, known))
+    for thing in half_made(pending, held.owner, known):
+        with engine_errors():
+            if isinstance(thing, Handle):
+                thing.stop(timeout=GRACE_SECONDS)
+            thing.remove()
+        say(_LABEL, f"removed {thing.name}, which was not made to its end")
 
 
 def half_made(pending: Iterable[Mapping[str, Any]], owner: str, known: set[str]) -> list[Handle | Network]:
@@ -55,7 +58,7 @@ def half_made(pending: Iterable[Mapping[str, Any]], owner: str, known: set[str])
     Args:
         pending: the state's pending operations.
         owner: the identifier that the state gives to what it makes; empty where it has made nothing.
-        known: the identifiers of what the state knows all the same.
+        known: the identifiers on the engine of what the state knows all the same.
     """
     wanted: dict[str, set[str]] = {CONTAINER_TYPE: set(), _NETWORK_TYPE: set()}
     for operation in pending:
@@ -72,22 +75,8 @@ def half_made(pending: Iterable[Mapping[str, Any]], owner: str, known: set[str])
     return [one for one in found if one.id not in known]
 
 
-def _remove(things: Iterable[Handle | Network]) -> None:
-    """Remove containers, each stopped as it wants to be stopped, and networks."""
-    for thing in things:
-        with engine_errors():
-            if isinstance(thing, Handle):
-                thing.stop(timeout=_GRACE_SECONDS)
-            thing.remove()
-        say(_LABEL, f"removed {thing.name}, which was not made to its end")
-
-
 def unlock(name: str, *, yes: bool) -> int:
-    """Take away the lock of a run that died; the exit status.
-
-    Args:
-        name: the stack's name.
-        yes: do not ask for it again.
+    """Take away the lock of a run that died, after asking unless `yes`; the exit status.
 
     Raises:
         SetupError: the run still lives, as far as can be seen from here.
@@ -121,14 +110,15 @@ def holders(folder: Path, short: str) -> list[dict[str, Any]]:
 
 def _lives(lock: Mapping[str, Any]) -> bool:
     """Whether a lock's process is one of this machine, and is Pulumi; where the system does not tell its name, any will do."""
-    if lock["hostname"] != socket.gethostname() or not int(lock["pid"]):
+    pid = int(lock["pid"])
+    if lock["hostname"] != socket.gethostname() or not pid:
         return False
     try:
-        os.kill(int(lock["pid"]), 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
+        pass  # another user's
     with suppress(OSError):
-        return Path(f"/proc/{int(lock['pid'])}/comm").read_text().startswith("pulumi")
+        return Path(f"/proc/{pid}/comm").read_text().startswith("pulumi")
     return True

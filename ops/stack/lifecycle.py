@@ -2,16 +2,12 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
 
 from ops.setup.console import SetupError, say
-from ops.stack.engine import Container, engine_errors, list_containers
+from ops.stack.engine import GRACE_SECONDS, Container, engine_errors, list_containers
 from ops.stack.interrupted import put_right
-from ops.stack.stack import Stack, deployed
+from ops.stack.stack import deployed
 from ops.stack.terminal import confirm
-
-#: Orthanc and PostgreSQL write down what they hold when they are asked to stop, and are killed after this.
-_GRACE_SECONDS: Final = 60
 
 
 def down(name: str) -> int:
@@ -31,9 +27,8 @@ def down(name: str) -> int:
 
 
 def _stop(container: Container) -> None:
-    assert container.handle is not None
     with engine_errors():
-        container.handle.stop(timeout=_GRACE_SECONDS)
+        container.handle.stop(timeout=GRACE_SECONDS)
 
 
 def stop_order(running: Sequence[Container]) -> list[list[Container]]:
@@ -45,12 +40,7 @@ def stop_order(running: Sequence[Container]) -> list[list[Container]]:
 
 
 def destroy(name: str, *, yes: bool) -> int:
-    """Remove a stack; volumes that its state protects stay. The exit status.
-
-    Args:
-        name: the stack's name.
-        yes: do not ask for it again.
-    """
+    """Remove a stack, after asking unless `yes`; volumes that its state protects stay. The exit status."""
     stack = deployed(name)
     held, volumes = stack.held(), stack.volumes()
     if held.keeps_data and not all(volumes.values()):
@@ -67,17 +57,13 @@ def destroy(name: str, *, yes: bool) -> int:
     if status != 0:
         raise stack.failure(f"the stack {name} is not gone", status)
     print()
-    _say_what_is_left(stack)
-    return 0
-
-
-def _say_what_is_left(stack: Stack) -> None:
-    if kept := sorted(stack.held().volumes.values()):
-        say("Destroy", f"kept, with their data: {', '.join(kept)}")
-        say("Destroy", f"`./orthanc-stack up {stack.name}` takes them up again; `docker volume rm` deletes them for good")
+    if left := sorted(stack.held().volumes.values()):
+        say("Destroy", f"kept, with their data: {', '.join(left)}")
+        say("Destroy", f"`./orthanc-stack up {name}` takes them up again; `docker volume rm` deletes them for good")
     else:
         say("Destroy", "of what this state had made, no data volume is left")
     if others := list_containers(stack.prefix):
         names = ", ".join(container.name for container in others)
         say("Destroy", f"another checkout or login made a stack of the same name, which was not touched: {names}")
     say("Destroy", f"settings and secrets stay in Pulumi.{stack.short}.yaml")
+    return 0

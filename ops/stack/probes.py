@@ -26,29 +26,17 @@ class CheckFailedError(Exception):
 
 @dataclass(frozen=True)
 class Node:
-    """A node as the stack's outputs describe it.
-
-    Attributes:
-        name: its name.
-        aet: its AE title.
-        url: its web interface and REST API.
-        forward_to: the nodes and modalities that it forwards to.
-        index: where its index is: postgresql, sqlite.
-        database: the database of its index, or None.
-        users: its users' passwords.
-        roles: its users' roles.
-        trust: what its certificate is known by, as PEM; empty for one without TLS.
-    """
+    """A node as the stack's outputs describe it."""
 
     name: str
-    aet: str
-    url: str
-    forward_to: tuple[str, ...]
-    index: str
-    database: str | None
-    users: Mapping[str, str] = field(repr=False)
-    roles: Mapping[str, str] = field(default_factory=dict)
-    trust: str = field(default="", repr=False)
+    aet: str  #: its AE title
+    url: str  #: its web interface and REST API
+    forward_to: tuple[str, ...]  #: the nodes and modalities that it forwards to
+    index: str  #: where its index is: postgresql, sqlite
+    database: str | None  #: the database of its index
+    users: Mapping[str, str] = field(repr=False)  #: its users' passwords
+    roles: Mapping[str, str] = field(default_factory=dict)  #: its users' roles
+    trust: str = field(default="", repr=False)  #: what its certificate is known by, as PEM; empty for one without TLS
 
     @property
     def loopback(self) -> bool:
@@ -61,11 +49,7 @@ class Node:
         return next((user, password) for user, password in self.users.items() if self.roles.get(user, "admin") == "admin")
 
     def ask(self, path: str, login: tuple[str, str] | None = None, body: bytes | None = None) -> httpx.Response:
-        """GET a path of its REST API, or POST a body to it; any status is an answer.
-
-        Raises:
-            CheckFailedError: there was no answer.
-        """
+        """GET a path of its REST API, or POST a body to it; any status is an answer. A CheckFailedError where there is none."""
         return request(self.url + path, login, body, trust=self.trust, name=self.name)
 
 
@@ -96,17 +80,9 @@ def http_client(trust: str = "") -> httpx.Client:
 
 
 def request(url: str, login: tuple[str, str] | None = None, body: Any = None, *, trust: str = "", name: str = "") -> httpx.Response:
-    """GET an address, or POST a body to it; any status is an answer.
+    """GET an address, or POST a body to it; any status is an answer. A CheckFailedError where there is none.
 
-    Args:
-        url: the address.
-        login: user and password.
-        body: what to POST.
-        trust: what the certificate of the address is known by.
-        name: the name that is in that certificate, whatever address it is reached by.
-
-    Raises:
-        CheckFailedError: there was no answer.
+    `trust` is what the certificate of the address is known by; `name` is in that certificate, whatever address it is reached by.
     """
     # The name that TLS asks for, and compares with the certificate (https://www.python-httpx.org/advanced/extensions/#sni_hostname).
     extensions = {"sni_hostname": name} if trust else {}
@@ -133,7 +109,7 @@ def check_echo(node: Node, peer: Node) -> str:
     started = time.monotonic()
     reply = node.ask(f"/modalities/{peer.name}/echo", node.login, b"{}")
     if reply.status_code == 404:
-        raise CheckFailedError(f"{node.name} does not know {peer.name}: `./orthanc-stack up` is due")
+        raise CheckFailedError(f"{node.name} does not know {peer.name}: `up` is due")
     if reply.status_code != 200:
         raise CheckFailedError(f"C-ECHO to {peer.aet} failed ({reply.status_code}): {reason(reply)}")
     return f"{node.aet} -> {peer.aet} in {(time.monotonic() - started) * 1000:.0f} ms"
@@ -147,22 +123,18 @@ def check_index(node: Node, database: Container | None) -> str:
             raise CheckFailedError(f"the index should be SQLite, but is in {plugin}")
         return "SQLite"
     if "postgresql" not in plugin.lower():
-        raise CheckFailedError(
-            f"the index should be in PostgreSQL, but is in {plugin or 'SQLite'}: was the plugin loaded? See the node's log"
-        )
+        raise CheckFailedError(f"the index should be in PostgreSQL, but is in {plugin or 'SQLite'}: was the plugin loaded? See its log")
     if database is None:
         raise CheckFailedError("there is no container of the database")
     # The number of the last change only ever grows, so what the database says lies between what the node says before and after.
     before = _last_change(node)
-    held = int(database.run(["psql", "-U", DB_SUPERUSER, "-h", "/var/run/postgresql", "-d", node.database or "", "-AtXc", _LAST_CHANGE]))
+    command = ["psql", "-U", DB_SUPERUSER, "-h", "/var/run/postgresql", "-d", node.database or "", "-AtXc"]
+    held = int(database.run([*command, "select coalesce(max(seq), 0) from changes"]))
     after = _last_change(node)
     if not before <= held <= after:
         raise CheckFailedError(f"database {node.database} ends at change {held}, the node at {after}: it writes to another one")
     count = node.ask("/statistics", node.login).json()["CountInstances"]
     return f"PostgreSQL, database {node.database}, as the node says: {count} instances, change {held}"
-
-
-_LAST_CHANGE: Final = "select coalesce(max(seq), 0) from changes"
 
 
 def _last_change(node: Node) -> int:

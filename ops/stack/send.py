@@ -1,13 +1,14 @@
 """`send`: uploads a folder of images to a node, with progress, and says what was refused and why."""
 
-import time
+import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import httpx
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -22,8 +23,6 @@ _THREADS: Final = 4
 #: How often a file is tried where the node does not answer, or answers with a fault of its own (503 while its database starts).
 _TRIES: Final = 4
 _PAUSE_SECONDS: Final = 2.0
-#: An index of a medium, which is no image and is on every one.
-_NO_IMAGE: Final = frozenset({"DICOMDIR"})
 _MOST_LINES: Final = 30
 
 STORED, THERE, REFUSED = "stored", "there already", "refused"
@@ -31,24 +30,18 @@ STORED, THERE, REFUSED = "stored", "there already", "refused"
 
 @dataclass(frozen=True)
 class Sent:
-    """What became of a file.
-
-    Attributes:
-        file: the file.
-        outcome: STORED, THERE or REFUSED.
-        why: Orthanc's reason.
-    """
+    """What became of a file."""
 
     file: Path
-    outcome: str
-    why: str = ""
+    outcome: str  #: STORED, THERE or REFUSED
+    why: str = ""  #: Orthanc's reason
 
 
 def send(name: str, node_name: str, folder: Path) -> int:
     """Upload each file of a folder and of those in it; 0, or NOT_WELL where one was refused.
 
     Raises:
-        SetupError: there is no such node, or no file.
+        SetupError: there is no such node, or no file; or the node does not answer.
     """
     nodes = {node.name: node for node in nodes_of(deployed(name, engine=False).outputs(show_secrets=True))}
     if node_name not in nodes:
@@ -56,7 +49,13 @@ def send(name: str, node_name: str, folder: Path) -> int:
     files = sorted(images_in(folder))
     if not files:
         raise SetupError(f"{folder} holds no file to send: neither it nor a folder in it.")
-    sent = upload(nodes[node_name], files)
+    try:
+        sent = upload(nodes[node_name], files)
+    except CheckFailedError as error:
+        raise SetupError(
+            f"{node_name} does not answer: {error}. `./orthanc-stack verify {name}` tells what is wrong. "
+            "What was sent is there; the same command sends the rest."
+        ) from error
     counted = Counter(one.outcome for one in sent)
     print(f"  {node_name}: " + ", ".join(f"{counted[outcome]} {outcome}" for outcome in (STORED, THERE, REFUSED)))
     refused = [one for one in sent if one.outcome == REFUSED]
@@ -81,50 +80,64 @@ def images_in(folder: Path) -> Iterator[Path]:
         raise SetupError(f"there is no folder {folder}.")
     try:
         for file in folder.rglob("*"):
-            if file.is_file() and file.name not in _NO_IMAGE and not any(part.startswith(".") for part in file.relative_to(folder).parts):
+            # DICOMDIR is the index of a medium, and no image.
+            if file.is_file() and file.name != "DICOMDIR" and not any(part.startswith(".") for part in file.relative_to(folder).parts):
                 yield file
     except OSError as error:
         raise SetupError(f"{folder} cannot be read: {error}") from error
 
 
-def upload(node: Node, files: list[Path]) -> list[Sent]:
-    """Upload files, some at once, with a bar on a terminal; what became of each, in their order."""
+def upload(node: Node, files: Sequence[Path]) -> list[Sent]:
+    """Upload files, some at once, with a bar on a terminal; what became of each, in their order.
+
+    Raises:
+        CheckFailedError: the node does not answer, also when it is asked again: no other file is tried.
+    """
     columns = TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    hurry = threading.Event()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar, ThreadPoolExecutor(_THREADS) as threads:
         task = bar.add_task(f"sending to {node.name}", total=len(files))
 
         def one(file: Path) -> Sent:
-            sent = _upload(node, file)
+            sent = _upload(node, file, hurry)
             bar.advance(task)
             return sent
 
-        return list(threads.map(one, files))
-
-
-def _upload(node: Node, file: Path) -> Sent:
-    why = ""
-    for attempt in range(_TRIES):
-        if attempt:
-            time.sleep(_PAUSE_SECONDS * attempt)
         try:
-            reply = node.ask("/instances", node.login, file.read_bytes())
+            return list(threads.map(one, files))
+        finally:  # also after Ctrl-C: nobody waits for another try
+            hurry.set()
+
+
+def _upload(node: Node, file: Path, hurry: threading.Event) -> Sent:
+    """Upload a file. `hurry` is set while no pause is worth it: the node has not taken a file for long, so that others will fare alike."""
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        return Sent(file, REFUSED, f"cannot be read: {error.strerror}")
+    for attempt in range(1, _TRIES + 1):
+        try:
+            reply = node.ask("/instances", node.login, content)
         except CheckFailedError as error:
-            why = str(error)
-            continue
-        except OSError as error:
-            return Sent(file, REFUSED, f"cannot be read: {error.strerror}")
-        if reply.status_code < 500:
+            found: Sent | CheckFailedError = error
+        else:
+            if reply.status_code < 500:
+                hurry.clear()
+                return _told(file, reply)
+            found = Sent(file, REFUSED, f"{reply.status_code}: {reason(reply)}")
+        if attempt == _TRIES or hurry.wait(_PAUSE_SECONDS * attempt):
             break
-        why = f"{reply.status_code}: {reason(reply)}"
-    else:
-        return Sent(file, REFUSED, why)
+    hurry.set()
+    if isinstance(found, CheckFailedError):
+        raise found
+    return found
+
+
+def _told(file: Path, reply: httpx.Response) -> Sent:
+    """What Orthanc's answer means: an object for an image, a list of them for a ZIP archive of images."""
     if reply.status_code != 200:
         return Sent(file, REFUSED, f"{reply.status_code}: {reason(reply)}")
-    return _told(file, reply.json())
-
-
-def _told(file: Path, said: object) -> Sent:
-    """What Orthanc's answer means: an object for an image, a list of them for a ZIP archive of images."""
+    said = reply.json()
     states = [str(one.get("Status")) for one in (said if isinstance(said, list) else [said]) if isinstance(one, dict)]
     if states and all(state == "AlreadyStored" for state in states):
         return Sent(file, THERE)

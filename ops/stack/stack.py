@@ -1,11 +1,10 @@
 """One stack, through the pulumi command: the only module that starts it."""
 
-import contextlib
 import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,37 +21,26 @@ POLICIES = ("--policy-pack", "policy")
 
 
 class Stack:
-    """A stack of the project and the tools to work on it.
-
-    Attributes:
-        name: its name as it was given: ``prod`` or ``organization/orthanc-stack/prod``.
-        short: the last part of it, which its stack file has.
-        prefix: what the names of its containers, volumes and networks begin with.
-    """
+    """A stack of the project and the tools to work on it."""
 
     def __init__(self, name: str, tools: Tools, root: Path = ROOT) -> None:
-        self.name, self.short, self.prefix = name, short_name(name), prefix(short_name(name))
+        self.name = name  #: as it was given: ``prod`` or ``organization/orthanc-stack/prod``
+        self.short = short_name(name)  #: the last part of it, which its stack file has
+        self.prefix = prefix(self.short)  #: what the names of its containers, volumes and networks begin with
         self.tools, self.root = tools, root
         self._exported: dict[str, Any] | None = None
 
     def ask(self, *arguments: str, stdin: str | None = None) -> str:
-        """Run pulumi on the stack and return what it prints.
-
-        Raises:
-            SetupError: it failed; the message is its own.
-        """
-        done = self._capture(*arguments, stdin=stdin)
+        """Run pulumi on the stack and return what it prints; a SetupError with its own message where it fails."""
+        command = [str(self.tools.pulumi), *arguments, "--stack", self.name, "--color", "never"]
+        done = subprocess.run(command, cwd=self.root, input=stdin or "", capture_output=True, text=True, check=False)
         if done.returncode != 0:
             said = (done.stderr or done.stdout).strip()
             raise SetupError(f"`pulumi {' '.join(arguments[:2])}` failed (exit status {done.returncode}):\n{said}")
         return done.stdout
 
     def run(self, *arguments: str, env: Mapping[str, str] | None = None) -> int:
-        """Run pulumi on the stack before the user's eyes; its exit status.
-
-        Args:
-            arguments: the command and its options.
-            env: variables of its environment beside this process's.
+        """Run pulumi on the stack before the user's eyes, with more variables in its environment; its exit status.
 
         Raises:
             KeyboardInterrupt: the user interrupted it; it has ended by then.
@@ -74,12 +62,11 @@ class Stack:
         Raises:
             SetupError: it cannot be asked: no network, no login, no right to read, a passphrase that is wrong.
         """
-        from pulumi.automation.errors import not_found_regex  # noqa: PLC0415 - half a second
-
         try:
             self.export()
         except SetupError as error:
-            if not_found_regex.search(str(error)):
+            # As pulumi.automation has it (not_found_regex), whose import takes half a second.
+            if "no stack named" in str(error):
                 return False
             raise
         return True
@@ -125,29 +112,12 @@ class Stack:
         arguments = ["stack", "output", "--json", *(["--show-secrets"] if show_secrets else [])]
         return {"adminerUrl": None, "indexDb": None, **json.loads(self.ask(*arguments) or "{}")}
 
-    def _capture(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        command = [str(self.tools.pulumi), *arguments, "--stack", self.name, "--color", "never"]
-        with_input: dict[str, Any] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
-        return subprocess.run(command, cwd=self.root, capture_output=True, text=True, check=False, **with_input)
-
 
 def deployed(name: str, *, engine: bool = True) -> Stack:
-    """A stack that was deployed before.
-
-    Raises:
-        SetupError: it was not.
-    """
+    """A stack that was deployed before, with its tools; a SetupError where the backend does not know it."""
     stack = Stack(name, prepare(name, engine=engine))
     if not stack.exists():
         raise SetupError(f"there is no stack {name} in {stack.tools.state.origin}. `./orthanc-stack up {name}` deploys it.")
-    return stack
-
-
-def opened(name: str, *, engine: bool = True) -> Stack:
-    """A stack with its tools, made where the backend does not know it yet."""
-    stack = Stack(name, prepare(name, engine=engine))
-    if not stack.exists():
-        stack.create()
     return stack
 
 
@@ -158,28 +128,22 @@ def wait_through_interrupts(process: subprocess.Popen[bytes]) -> int:
         KeyboardInterrupt: there was an interrupt, and the process has ended.
     """
     interrupted = False
-    with _terminate_as_interrupt(process):
+
+    def forward(_signal: int, _frame: FrameType | None) -> None:
+        process.send_signal(signal.SIGINT)
+        raise KeyboardInterrupt
+
+    # A SIGTERM goes to this process alone: pulumi ends in good order on an interrupt.
+    before = signal.signal(signal.SIGTERM, forward)
+    try:
         while True:
             try:
                 status = process.wait()
                 break
             except KeyboardInterrupt:
                 interrupted = True
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if interrupted:
         raise KeyboardInterrupt
     return status
-
-
-@contextlib.contextmanager
-def _terminate_as_interrupt(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """A SIGTERM goes to this process alone: pass it on as the interrupt that pulumi ends in good order on."""
-
-    def forward(_signal: int, _frame: FrameType | None) -> None:
-        process.send_signal(signal.SIGINT)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, forward)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

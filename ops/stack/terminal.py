@@ -10,22 +10,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from configs.problems import visible
 from ops.setup.console import SetupError
 
 #: The exit status of a command that did its work, and what it found is not well; 1 is for commands that failed.
 NOT_WELL: Final = 3
 #: Elsewhere than on a terminal, nothing is folded: a program may read it.
-_WIDE: Final = 400
+_WIDE: Final = 100_000
+_MARGIN: Final = "  "
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], colours: Sequence[str] = ()) -> None:
-    """Print a table, whose cells are text and no markup.
-
-    Args:
-        headers: the columns' titles.
-        rows: the cells.
-        colours: the colour of each row on a terminal; none where it is left out.
-    """
+    """Print a table, whose cells are text and no markup; on a terminal each row in its colour, where `colours` are given."""
     _draw(headers, rows, colours, sys.stdout)
 
 
@@ -39,11 +35,12 @@ def drawn(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _draw(headers: Sequence[str], rows: Sequence[Sequence[str]], colours: Sequence[str], out: TextIO) -> None:
     made = Table(*headers, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for i, row in enumerate(rows):
-        made.add_row(*(Text(cell, overflow="fold") for cell in row), style=colours[i] if colours else None)
+        # A file's name, or what a node says, may hold anything.
+        made.add_row(*(Text(visible(cell), overflow="fold") for cell in row), style=colours[i] if colours else None)
     console = Console(file=out, highlight=False, width=None if out.isatty() else _WIDE)
     with console.capture() as captured:
-        console.print(made)
-    out.writelines(f"  {line.rstrip()}\n" for line in captured.get().splitlines() if line.strip())
+        console.print(made, width=console.width - len(_MARGIN))
+    out.writelines(f"{_MARGIN}{line.rstrip()}\n" for line in captured.get().splitlines() if line.strip())
 
 
 def confirm(name: str, what: str, command: str) -> None:
@@ -53,7 +50,7 @@ def confirm(name: str, what: str, command: str) -> None:
         SetupError: it is not said, or nobody is there to say it.
     """
     print(f"\n  {what}", flush=True)
-    if not sys.stdin.isatty():
+    if not (sys.stdin and sys.stdin.isatty()):  # `<&-` leaves none
         raise SetupError(f"nothing was touched: nobody is there to ask. In a pipeline: ./orthanc-stack {command} {name} --yes")
     if input("  Its name, to go on: ").strip() != name:
         raise SetupError("nothing was touched: that is not the stack's name.")

@@ -1,36 +1,40 @@
 """`up`: from whatever is there to a stack that runs and was checked."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from components.engine import host_and_port
 from configs.held import VOLUME
 from configs.loader import load_stack_file
 from configs.names import DB_HOST
+from configs.problems import visible
 from configs.secrets import DB_PASSWORD
 from configs.settings import StackSettings
 from ops.setup.console import SetupError, say
 from ops.setup.images import ensure_images
 from ops.setup.prepare import prepare, stack_config, stack_file
 from ops.setup.state import on_runner
-from ops.stack.certs import ensure_certificates, require_certificates
 from ops.stack.engine import ROLE_ONE_SHOT, Container, amiss, client, engine_errors, list_containers, role_of
 from ops.stack.interrupted import put_right
-from ops.stack.secrets import ensure_secrets, missing_keys, require_secrets
+from ops.stack.secrets import ensure_certificates, ensure_secrets, missing_keys, require_certificates, require_secrets
 from ops.stack.stack import POLICIES, Stack
 from ops.stack.terminal import table
 from ops.stack.verify import report, verify
-from ops.stack.watch import watching
+
+_WATCH_SECONDS: Final = 2.0
+#: One may be an accident: a database that was not there yet.
+_RESTARTS: Final = 2
+_LOG_LINES: Final = 12
+_LINE_LENGTH: Final = 300
 
 
 def up(name: str, plan: Path | None = None) -> int:
-    """Deploy a stack and check it; the exit status.
+    """Deploy a stack and check it; the exit status. With Pulumi's plan, nothing is done but what it says.
 
-    Args:
-        name: the stack's name.
-        plan: Pulumi's plan: nothing is done but what it says. In a pipeline (with a plan, or on a runner) no secret, certificate or stack
-            is made: a missing one is an error.
+    In a pipeline (with a plan, or on a runner) no secret, certificate or stack is made: a missing one is an error.
     """
     # Before anything is installed, built or pulled.
     settings = load_stack_file(name)
@@ -47,7 +51,7 @@ def up(name: str, plan: Path | None = None) -> int:
     refresh = existed and plan is None and _needs_refresh(stack)
     print(flush=True)
     # Without --suppress-outputs the topology's graph would scroll the errors away; without --non-interactive, Pulumi draws on a terminal
-    # over what others write, the watch above all.
+    # over what watching() prints.
     options = [*(["--refresh", "--run-program"] if refresh else []), *(["--plan", str(plan)] if plan else [])]
     with watching(stack):
         status = stack.run("up", "--yes", "--skip-preview", "--non-interactive", "--suppress-outputs", *POLICIES, *options)
@@ -83,32 +87,25 @@ def _needs_refresh(stack: Stack) -> bool:
     if stack.pending:
         put_right(stack)
         return False  # that was a refresh
-    found = list_containers(stack.prefix, stack.held().containers.values())
-    if start_stopped(found):
-        found = list_containers(stack.prefix, stack.held().containers.values())
-    lost = amiss(stack.resources, found)
+    start_stopped(list_containers(stack.prefix, stack.held().containers.values()))
+    lost = amiss(stack.resources, list_containers(stack.prefix, stack.held().containers.values()))
     if lost:
-        say("Refresh", f"{listed(lost)}: Pulumi looks at each container before it changes any")
+        say("Refresh", f"{_listed(lost)}: Pulumi looks at each container before it changes any")
     return bool(lost)
 
 
-def listed(lost: Mapping[str, str]) -> str:
-    """Containers that are amiss, in a line."""
+def _listed(lost: Mapping[str, str]) -> str:
     return ", ".join(f"{name} is {what}" for name, what in lost.items())
 
 
 def refuse_unplanned(stack: Stack, plan: Path) -> None:
-    """Refuse a plan where something else has to be put right first, which the plan does not say.
-
-    Raises:
-        SetupError: an earlier run did not end, or the engine no longer has what Pulumi's state says.
-    """
+    """Refuse a plan where something has to be put right first that it does not say: an earlier run did not end, or a container is amiss."""
     lost = amiss(stack.resources, list_containers(stack.prefix, stack.held().containers.values()))
     # A one-shot that has ended and was pruned since: nothing runs otherwise than planned without it.
     pruned = {str(one["inputs"]["name"]) for one in stack.resources if role_of(one) == ROLE_ONE_SHOT}
     lost = {name: what for name, what in lost.items() if not (name in pruned and what == "missing")}
     unfinished = ", ".join(stack.unfinished)
-    why = f"an earlier run ended while it was changing {unfinished}" if unfinished else listed(lost)
+    why = f"an earlier run ended while it was changing {unfinished}" if unfinished else _listed(lost)
     if why:
         raise SetupError(
             f"{why}: the plan {plan.name} knows nothing of that. `./orthanc-stack up {stack.name}` without it puts it right; "
@@ -125,7 +122,6 @@ def start_stopped(found: Sequence[Container]) -> bool:
     for container in sorted(stopped, key=lambda container: container.role != "db"):
         try:
             with engine_errors():
-                assert container.handle is not None
                 container.handle.start()
         except SetupError as error:
             # Its port was taken meanwhile, say: Pulumi tells more of it than this.
@@ -150,11 +146,7 @@ def summarize(outputs: Mapping[str, Any], name: str) -> None:
 
 
 def refuse_removed(stack: Stack, settings: StackSettings) -> None:
-    """Refuse to remove what a protected volume is for: Pulumi would, without a preview, and only then find that the volume has to stay.
-
-    Raises:
-        SetupError: the stack file no longer has it.
-    """
+    """Refuse to remove what a protected volume is for: Pulumi would, without a preview, and only then find that the volume has to stay."""
     wanted = {f"{part}-data" for part in (*(node.name for node in settings.nodes), *([DB_HOST] if settings.index_nodes else []))}
     for resource in stack.resources:
         name = str(resource.get("urn")).rpartition("::")[2]
@@ -167,20 +159,67 @@ def refuse_removed(stack: Stack, settings: StackSettings) -> None:
 
 
 def refuse_lost_password(stack: Stack) -> None:
-    """A database keeps the password that it was made with: a new one in the stack file would not open it.
-
-    Raises:
-        SetupError: the database's volume is there, and its password is not.
-    """
+    """Refuse a stack file without the password of a database that is there: it keeps the one that it was made with."""
     volume = stack.held().volumes.get(f"{DB_HOST}-data", "")
     if not volume or not missing_keys([DB_PASSWORD], stack_config(stack.name, stack.root)):
         return
     with engine_errors():
-        if not client().volumes.list(filters={"name": volume}):
+        # The filter takes a part of a name for it.
+        if all(one.name != volume for one in client().volumes.list(filters={"name": volume})):
             return
     raise SetupError(
         f"the volume {volume} holds a database, and {stack_file(stack.name).name} no longer holds its password, {DB_PASSWORD}.\n"
         "Put the stack file back that it was made with (and .pulumi-state/ with it), or set the password that you know:\n"
-        f"    pulumi config set --secret {DB_PASSWORD} --stack {stack.name}\n"
+        f'    eval "$(./orthanc-stack env {stack.name})"\n    pulumi config set --secret {DB_PASSWORD} --stack {stack.name}\n'
         f"or, to begin anew without the images in it: docker volume rm {volume}"
     )
+
+
+@contextlib.contextmanager
+def watching(stack: Stack) -> Iterator[None]:
+    """Look at a stack's containers while the block runs, and tell once of each that restarts again and again.
+
+    It will not become healthy; pulumi-docker waits for that until its time is up, and looks at nothing else meanwhile.
+    """
+    done = threading.Event()
+    # A container that has been there for a year may have been started again before.
+    before = {one.id: one.restarts for one in _look(stack.prefix)}
+
+    def watch() -> None:
+        told = set()
+        while not done.wait(_WATCH_SECONDS):
+            for one in _look(stack.prefix):
+                if one.id not in told and one.restarts - before.get(one.id, 0) >= _RESTARTS:
+                    told.add(one.id)
+                    print(_told(one, stack.name), flush=True)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(_WATCH_SECONDS)  # an engine that hangs may take minutes to answer
+
+
+def _look(prefix: str) -> list[Container]:
+    """The stack's containers; none where the engine does not answer: Pulumi says so itself."""
+    with contextlib.suppress(SetupError):
+        return list_containers(prefix)
+    return []
+
+
+def _told(container: Container, stack: str) -> str:
+    how = f", the last time with exit status {container.exit_status}" if container.state == "restarting" else ""
+    ends = f"{container.part}: the container {container.name} ends and is started again, {container.restarts} times by now{how}"
+    log = ""
+    with contextlib.suppress(SetupError), engine_errors():
+        log = container.handle.logs(tail=_LOG_LINES).decode(errors="replace")
+    lines = [
+        # Pulumi's own line may not have ended.
+        f"\n{ends}. Its log ends:",
+        *(f"    | {visible(line)[:_LINE_LENGTH]}" for line in log.splitlines()),
+        "    Waiting will not help: press Ctrl-C (again to end at once), and correct what the log says; then",
+        f"    `./orthanc-stack up {stack}`. The whole log: docker logs {container.name}\n",
+    ]
+    return "\n".join(lines)

@@ -1,13 +1,19 @@
-"""`verify`: checks a running stack as its users meet it, and prints what it found in a table."""
+"""`check` holds a stack file to every rule. `verify` checks a running stack as its users meet it, and prints what it found in a table."""
 
+import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from configs.names import DB_HOST, forwarder_of
+from configs.loader import load_stack_file
+from configs.names import DB_HOST, forwarder_of, short_name
+from configs.plan import plan_of
+from configs.problems import SettingsError
+from configs.secrets import secret_keys
 from ops.setup.console import SetupError
 from ops.stack.engine import Container, amiss, is_here, list_containers
 from ops.stack.probes import CheckFailedError, check_adminer, check_echo, check_forwarder, check_index, check_login, nodes_of
@@ -23,79 +29,80 @@ _THREADS: Final = 16
 
 @dataclass(frozen=True)
 class Result:
-    """What a check found.
+    """What a check found."""
 
-    Attributes:
-        what: the part of the stack.
-        check: what was checked.
-        outcome: "ok", "FAILED", or "not checked" where it cannot be checked from here.
-        detail: what was found, or why it failed.
-    """
-
-    what: str
-    check: str
-    outcome: str
-    detail: str
+    what: str  #: the part of the stack
+    check: str  #: what was checked
+    outcome: str  #: "ok", "FAILED", or "not checked" where it cannot be checked from here
+    detail: str  #: what was found, or why it failed
 
 
 @dataclass(frozen=True)
 class Check:
-    """A check to make: run() says what it found, or raises CheckFailedError.
+    """A check to make."""
 
-    Attributes:
-        away: why it cannot be made from here; empty where it can.
-    """
+    what: str  #: the part of the stack
+    check: str  #: what is checked
+    run: Callable[[], str]  #: says what it found, or raises CheckFailedError
+    away: str = ""  #: why it cannot be made from here; empty where it can
 
-    what: str
-    check: str
-    run: Callable[[], str]
-    away: str = ""
+
+def check(name: str, *, as_json: bool) -> int:
+    """Print what a stack file describes, or everything that is wrong with it; 1 where it is refused. Asks neither engine nor state."""
+    short = short_name(name)
+    try:
+        settings = load_stack_file(name)
+    except SettingsError as error:
+        if not as_json:
+            raise
+        print(json.dumps({"stack": short, "accepted": False, "problems": str(error)}, indent=1))
+        return 1
+    if as_json:
+        print(json.dumps({"stack": short, "accepted": True, "topology": plan_of(settings).topology}, indent=1))
+        return 0
+    nodes = ", ".join(node.name for node in settings.nodes)
+    links = ", ".join(f"{node.name} -> {', '.join(sorted(node.targets))}" for node in settings.forwarding_nodes)
+    print(f"  Pulumi.{short}.yaml is accepted: {len(settings.nodes)} nodes ({nodes}); links: {links or 'none'}.")
+    print(f"  It needs these secrets: {', '.join(secret_keys(settings))}.")
+    return 0
 
 
 def verify_stack(name: str) -> int:
     """Check a stack that runs; 0, or NOT_WELL where a check failed."""
     stack = deployed(name)
+    if not stack.held().containers:
+        raise SetupError(f"there is nothing to check: no container of the stack {name} is deployed. `./orthanc-stack up {name}` does that.")
     return report(verify(stack, stack.outputs(show_secrets=True)))
 
 
 def verify(stack: Stack, outputs: Mapping[str, Any], wait_seconds: float = WAIT_SECONDS) -> list[Result]:
-    """Check a stack.
+    """What each check of a stack finds, in the table's order.
 
     Args:
         stack: the stack.
         outputs: its outputs, secrets in clear.
         wait_seconds: how long containers that are still starting are waited for; checks that fail, no longer than _AGAIN_SECONDS.
-
-    Returns:
-        what each check found, in the table's order.
     """
-    found = settled(stack, wait_seconds)
-    checks = list(service_checks(outputs, {container.name: container for container in found}, stack.prefix))
+    end = time.monotonic() + wait_seconds
+    while True:
+        found = list_containers(stack.prefix, stack.held().containers.values())
+        if not any(container.starting for container in found) or time.monotonic() > end:
+            break
+        time.sleep(0.5)
+    checks = service_checks(outputs, {container.name: container for container in found}, stack.prefix)
     with ThreadPoolExecutor(_THREADS) as threads:
         made = list(threads.map(lambda check: _make(check, min(wait_seconds, _AGAIN_SECONDS)), checks))
     return container_results(found, amiss(stack.resources, found)) + made
 
 
-def settled(stack: Stack, wait_seconds: float) -> list[Container]:
-    """The stack's containers, when none is starting any more or the time is up."""
-    end = time.monotonic() + wait_seconds
-    while True:
-        found = list_containers(stack.prefix, stack.held().containers.values())
-        if not any(container.starting for container in found) or time.monotonic() > end:
-            return found
-        time.sleep(0.5)
-
-
 def container_results(found: Sequence[Container], lost: Mapping[str, str]) -> list[Result]:
     """Whether each container is as it was deployed."""
-    well = [Result(one.name, "container", "ok", one.said) for one in found if one.well]
-    starting = [Result(one.name, "container", "FAILED", "is still starting") for one in found if one.starting]
-    broken = [Result(name, "container", "FAILED", _mend(name, what)) for name, what in lost.items()]
-    return sorted([*well, *starting, *broken], key=lambda result: result.what)
-
-
-def _mend(name: str, what: str) -> str:
-    return "there is none: `./orthanc-stack up` makes it" if what == "missing" else f"{what}; see: docker logs --tail 30 {name}"
+    results = [Result(one.name, "container", "ok", one.said) for one in found if one.well]
+    results += [Result(one.name, "container", "FAILED", "is still starting") for one in found if one.starting]
+    for name, what in lost.items():
+        mend = "there is none: `up` makes it" if what == "missing" else f"{what}; see: docker logs --tail 30 {name}"
+        results.append(Result(name, "container", "FAILED", mend))
+    return sorted(results, key=lambda result: result.what)
 
 
 def service_checks(outputs: Mapping[str, Any], containers: Mapping[str, Container], prefix: str) -> Iterator[Check]:
@@ -130,8 +137,11 @@ def report(results: Sequence[Result]) -> int:
     colours = {"ok": "", "FAILED": "red", "not checked": "yellow"}
     rows = [(result.what, result.check, result.outcome, result.detail) for result in results]
     table(("part", "check", "result", "what was found"), rows, [colours[result.outcome] for result in results])
-    failed = sum(result.outcome == "FAILED" for result in results)
-    print(f"\n  {len(results)} checks, all ok" if not failed else f"\n  {failed} of {len(results)} checks FAILED")
+    counted = Counter(result.outcome for result in results)
+    failed, away = counted["FAILED"], counted["not checked"]
+    made = len(results) - away
+    print(f"\n  {failed} of {made} checks FAILED" if failed else f"\n  {made} checks, all ok", end="")
+    print(f"; {away} more cannot be made from here" if away else "")
     return NOT_WELL if failed else 0
 
 
@@ -145,7 +155,7 @@ def _make(check: Check, seconds: float) -> Result:
             return Result(check.what, check.check, "ok", check.run())
         except (CheckFailedError, SetupError) as error:
             detail = " ".join(str(error).split())
-        except (KeyError, ValueError, StopIteration) as error:
+        except (LookupError, ValueError, TypeError, AttributeError, StopIteration) as error:
             detail = f"an answer that was not expected: {type(error).__name__} {error}"
         if time.monotonic() >= end:
             return Result(check.what, check.check, "FAILED", detail)

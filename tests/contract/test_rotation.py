@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from configs.secrets import DB_PASSWORD
-from ops.stack.rotate import renew
+from ops.stack.secrets import renew
 from tests.stack.dicom import Study, ct_series
 from tests.stack.forwarding import await_delivery
 from tests.stack.harness import Done, Watch

@@ -65,11 +65,11 @@ def stack(checkout: Path) -> Iterator[str]:
 
 
 class Commands:
-    """The project's commands, in an environment without any login of the user's."""
+    """The project's commands, in an environment without any login of the user's, at a desk."""
 
     def __init__(self, checkout: Path, stack: str, **env: str) -> None:
         self._checkout, self._stack = checkout, stack
-        logins = ("PULUMI_CONFIG", "PULUMI_BACKEND", "PULUMI_ACCESS", "PULUMI_STACK", "AWS_")
+        logins = ("PULUMI_CONFIG", "PULUMI_BACKEND", "PULUMI_ACCESS", "PULUMI_STACK", "AWS_", "GITHUB_ACTIONS", "GITLAB_CI")
         self._env = {key: value for key, value in os.environ.items() if not key.startswith(logins)} | env
 
     def run(self, command: str, *options: str, status: int = 0, separate: bool = False, **env: str) -> str:

@@ -1,12 +1,15 @@
 """The command line: what it lists, what it refuses, and how it ends."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import typer
@@ -15,8 +18,9 @@ from typer.testing import CliRunner
 from configs.problems import SettingsError
 from ops import cli
 from ops.setup.console import ROOT, SetupError
-from ops.stack import check, forwarding, lifecycle, send, up
+from ops.stack import forwarding, lifecycle, secrets, send, up
 from ops.stack.up import summarize
+from ops.stack.verify import check
 
 RUNNER = CliRunner()
 COMMANDS = sorted(str(one.name or getattr(one.callback, "__name__", "")) for one in cli.app.registered_commands)
@@ -126,11 +130,11 @@ def test_the_module_that_runs_is_the_one_that_is_tested() -> None:
 
 
 def test_a_stack_file_is_checked_without_an_engine_a_state_or_a_secret(capsys: pytest.CaptureFixture[str]) -> None:
-    assert check.check("organization/orthanc-stack/dev", as_json=False) == 0
+    assert check("organization/orthanc-stack/dev", as_json=False) == 0
     assert "Pulumi.dev.yaml is accepted: 2 nodes" in capsys.readouterr().out
-    assert check.check("dev", as_json=True) == 0
+    assert check("dev", as_json=True) == 0
     assert json.loads(capsys.readouterr().out)["accepted"] is True
-    assert check.check("misspelt", as_json=True) == 1
+    assert check("misspelt", as_json=True) == 1
     assert "There is no Pulumi.misspelt.yaml" in json.loads(capsys.readouterr().out)["problems"]
     status, text = run("check", "misspelt")
     assert status == 1
@@ -156,3 +160,40 @@ def test_up_ends_with_where_the_stack_is_found_and_no_password(capsys: pytest.Ca
 
 def test_no_command_is_without_a_word_on_what_it_does() -> None:
     assert all(typer.main.get_command(cli.app).commands[command].help for command in COMMANDS)  # type: ignore[attr-defined]
+
+
+def test_a_reader_that_has_seen_enough_is_no_fault() -> None:
+    """`./orthanc-stack outputs dev | head -1`: what is still in the buffer has nowhere to go."""
+    read, write = os.pipe()
+    os.close(read)
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with os.fdopen(write, "wb") as closed:
+        command = [sys.executable, "-m", "ops.cli", "check", "dev"]
+        done = subprocess.run(command, cwd=ROOT, env=env, stdout=closed, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def test_modules_are_started_in_the_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`python -m` looks for them in the current folder, which is the user's own."""
+    monkeypatch.chdir(tmp_path)
+    started: list[tuple[Path, str]] = []
+    monkeypatch.setattr(os, "execv", lambda _, command: started.append((Path.cwd(), command[-1])))
+    run("dev", "docs")
+    assert started == [(ROOT, "dev.reference")]
+
+
+def test_commands_in_messages_are_complete() -> None:
+    """Each names the stack that it is for."""
+    lines = [line.strip() for file in (ROOT / "ops").rglob("*.py") for line in file.read_text().splitlines()]
+    told = [found for line in lines if line[0:1] != "#" and line[0:3] != '"""' for found in re.findall(r"`\./orthanc-stack (.+?)`", line)]
+    assert len(told) > 15
+    assert [command for command in told if command in OF_A_STACK] == []
+
+
+def test_new_secrets_are_deployed(monkeypatch: pytest.MonkeyPatch) -> None:
+    rotate, deploy = Mock(return_value=0), Mock(return_value=3)
+    monkeypatch.setattr(secrets, "rotate", rotate)
+    monkeypatch.setattr(up, "up", deploy)
+    assert run("rotate", "dev", "dbPassword")[0] == 3
+    assert rotate.called
+    deploy.assert_called_once_with("dev")

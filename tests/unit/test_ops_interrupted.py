@@ -6,8 +6,10 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -287,3 +289,65 @@ def test_what_the_engine_refuses_is_a_message(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(SetupError, match="the Docker engine: "):
         engine.list_containers(PREFIX)
     engine.client.cache_clear()
+
+
+def test_an_engines_address_that_is_none_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:port")
+    engine.client.cache_clear()
+    with pytest.raises(SetupError, match="the Docker engine: Port could not be cast"):
+        engine.client()
+
+
+def test_the_lock_of_another_users_run_that_died_goes(locked: Callable[[int, str], Stack], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of its process has gone to another program of another user's since: this one."""
+
+    def refuse(*_: int) -> None:
+        raise PermissionError
+
+    locked(os.getpid(), socket.gethostname())
+    monkeypatch.setattr(os, "kill", refuse)
+    assert interrupted.unlock("dev", yes=True) == 0
+
+
+@pytest.mark.parametrize(("on_engine", "refused"), [(["s-db"], True), (["s-db-of-another"], False), ([], False)])
+def test_a_database_without_its_password_is_refused(
+    on_engine: list[str], refused: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "Pulumi.dev.yaml").write_text("config:\n")
+    named = [SimpleNamespace(name=name) for name in on_engine]
+    monkeypatch.setattr(up, "client", lambda: SimpleNamespace(volumes=SimpleNamespace(list=lambda **_: named)))
+    recorded: Any = SimpleNamespace(name="dev", root=tmp_path, held=lambda: Held(volumes={"db-data": "s-db"}))
+    with pytest.raises(SetupError, match=r'eval "\$\(./orthanc-stack env dev\)"\n    pulumi config set') if refused else nullcontext():
+        up.refuse_lost_password(recorded)
+
+
+def test_an_engine_that_hangs_keeps_nobody(monkeypatch: pytest.MonkeyPatch, dev: Callable[[str], Stack]) -> None:
+    hanging, asked = threading.Event(), threading.Event()
+
+    def look(_: str) -> list[Container]:
+        if threading.current_thread() is not threading.main_thread():
+            asked.set()
+            hanging.wait(30)
+        return []
+
+    monkeypatch.setattr(up, "_look", look)
+    monkeypatch.setattr(up, "_WATCH_SECONDS", 0.01)
+    started = time.monotonic()
+    with up.watching(dev("")):
+        assert asked.wait(10)
+    assert time.monotonic() - started < 10
+    hanging.set()
+
+
+def test_a_container_that_restarts_is_told_with_the_end_of_its_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], dev: Callable[[str], Stack]
+) -> None:
+    log = SimpleNamespace(logs=lambda **_: b"\x1b[2Jno licence\n")
+    looks = [[container("server", state="restarting", restarts=restarts, handle=log)] for restarts in (5, 6, 7)]
+    monkeypatch.setattr(up, "list_containers", lambda _: looks.pop(0) if len(looks) > 1 else looks[0])
+    monkeypatch.setattr(up, "_WATCH_SECONDS", 0.01)
+    with up.watching(dev("")):
+        time.sleep(0.3)
+    told = capsys.readouterr().out
+    assert told.count("ends and is started again, 7 times by now") == 1
+    assert r"| \x1b[2Jno licence" in told

@@ -12,13 +12,11 @@ import pytest
 
 from configs.problems import SettingsError
 from ops.preview import command
-from ops.preview.__main__ import main
 from ops.preview.command import file_of, run, write
 from ops.setup.console import SetupError
 from ops.setup.prepare import Tools
 from ops.setup.state import State
-from ops.stack.certs import require_certificates
-from ops.stack.secrets import require_secrets
+from ops.stack.secrets import require_certificates, require_secrets
 from ops.stack.stack import Stack
 from tests.unit.reports import recorded, report_of
 from tests.unit.stacks import node, settings_of, stack
@@ -168,14 +166,3 @@ def test_a_preview_makes_no_secret_and_no_certificate(
     monkeypatch.setattr(command, "require_certificates", require_certificates)
     with pytest.raises(SetupError, match=r"lacks certificates: tlsKey.a \(there is none\)\. .*`./orthanc-stack certs dev`"):
         command.preview("dev", save_plan=False, as_json=False)
-
-
-def test_the_command_for_previews_that_were_made_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = tmp_path / "events"
-    source.write_text(recorded("first.jsonl"))
-    assert main([str(source)]) == 0
-    assert capsys.readouterr().out.startswith("## 🟢 `dev`: No node goes down")
-    source.write_text("no preview")
-    assert main([str(source)]) == 1
-    assert "no event log" in capsys.readouterr().err
-    assert main([]) == 2

@@ -1,7 +1,10 @@
 """Secrets: random, only where they are missing, all or none, and on no command line; which ones `rotate` takes for those meant."""
 
+import fcntl
 import re
+import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +15,8 @@ from ops.setup.console import SetupError
 from ops.setup.prepare import Tools
 from ops.setup.state import State
 from ops.stack import authority
-from ops.stack.rotate import all_keys, checked, known_keys
-from ops.stack.secrets import ensure_secrets, missing_keys, random_secret, require_secrets, set_secrets
+from ops.stack import secrets as module
+from ops.stack.secrets import all_keys, checked, ensure_secrets, known_keys, missing_keys, random_secret, require_secrets, set_secrets
 from ops.stack.stack import Stack
 from tests.unit.pki import Authority
 from tests.unit.stacks import node, settings_of, stack
@@ -109,3 +112,50 @@ def test_all_is_what_nobody_outside_has_to_be_told_of(monkeypatch: pytest.Monkey
     passwords = ["dbPassword", "dbPassword.a", "dbPassword.b", "userPassword.a.orthanc", "userPassword.b.orthanc"]
     assert all_keys(settings, held) == [*passwords, "tlsKey.a", "tlsKey.db"]
     assert known_keys(settings) == [*passwords, "tlsKey.a", "tlsKey.b", "tlsKey.db", "tlsKey.scanner", "tlsCaKey"]
+
+
+def _rotate() -> int:
+    return module.rotate("dev", ["dbPassword"], everything=False)
+
+
+@pytest.mark.parametrize("command", [lambda: module.secrets("dev"), lambda: module.certs("prod"), _rotate])
+def test_no_command_writes_the_stack_file_on_a_runner(command: Callable[[], int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    for name in ("prepare", "deployed"):
+        monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("it went on"))
+    with pytest.raises(SetupError, match="nothing was touched: this is a runner"):
+        command()
+
+
+def test_one_run_at_a_time_writes_a_stack_file(dev: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two would have one draft, and the stack file would lose what the second had not yet written."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(dev.root))
+    monkeypatch.setattr(authority, "_KEY_BITS", 1024)
+    held: list[bool] = []
+
+    def noted(*_: object) -> None:
+        with next(dev.root.rglob("secrets-dev.lock")).open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                held.append(True)
+
+    monkeypatch.setattr(module, "set_secrets", noted)
+    settings = settings_of(stack(node("a", tls=True)))
+    ensure_secrets(dev, settings)
+    module.ensure_certificates(dev, settings)
+    module.renew(dev, ["userPassword.a.orthanc"])
+    assert held == [True, True, True]
+
+
+def test_an_engine_that_hangs_is_a_message_without_the_password(dev: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(command: list[str], **given: str) -> None:
+        assert given["input"]
+        raise subprocess.TimeoutExpired(command, 60)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(dev.root))
+    monkeypatch.setattr(subprocess, "run", hang)
+    monkeypatch.setattr(module, "random_secret", lambda: "Geheim1234567")
+    with pytest.raises(SetupError, match="whether dbPassword was changed is not known") as told:
+        module.renew(dev, ["dbPassword"])
+    assert "Geheim" not in str(told.value)

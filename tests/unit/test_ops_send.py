@@ -3,6 +3,8 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -86,3 +88,35 @@ def test_a_refusal_is_the_exit_status_and_a_line(
     assert send("dev", "archive", folder / "IM1") == 0
     with pytest.raises(SetupError, match=r"has no node arkive\. Did you mean archive\?|has no node arkive"):
         send("dev", "arkive", folder)
+
+
+def test_a_node_that_is_away_is_not_asked_for_every_file(folder: Path, archive: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Away(Node):
+        def ask(self, path: str, login: Any = None, body: bytes | None = None) -> Any:
+            asked.append(path)
+            return super().ask(path, login, body)
+
+    away = Away(**{**vars(archive[1]), "url": "http://127.0.0.1:1"})
+    monkeypatch.setattr(sending, "deployed", lambda *_, **__: Mock())
+    monkeypatch.setattr(sending, "nodes_of", lambda _: [away])
+    for number in range(500):
+        (folder / f"IM{number}").write_bytes(b"an image")
+    with pytest.raises(SetupError, match=r"archive does not answer: no answer from .*`\./orthanc-stack verify dev`"):
+        send("dev", "archive", folder)
+    assert len(asked) <= 40
+
+
+def test_after_a_file_that_a_node_did_not_take_for_long_no_pause_is_made(
+    folder: Path, archive: tuple[Archive, Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its disk is full, say: it answers, and stores nothing."""
+    monkeypatch.setattr(sending, "_THREADS", 1)
+    archive[0].busy, image = 100, folder / "series" / "IM2.dcm"
+    assert [one.why for one in upload(archive[1], [image] * 10)] == ["503: Database is starting"] * 10
+    assert archive[0].busy == 100 - 4 - 9
+    # One that it takes ends that.
+    archive[0].busy = 100
+    assert upload(archive[1], [image, folder / "IM1", image])[1].outcome == THERE
+    assert archive[0].busy == 100 - 4 - 4

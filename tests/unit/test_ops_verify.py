@@ -1,17 +1,22 @@
 """`verify` against canned answers of a small web server: each check passes when it should and fails when it should."""
 
 import base64
+import dataclasses
+import io
 import json
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 
 from configs.held import Held
 from ops.setup.console import SetupError
-from ops.stack import probes
+from ops.stack import probes, terminal
 from ops.stack import verify as verification
 from ops.stack.engine import Container
 from ops.stack.terminal import NOT_WELL
@@ -262,3 +267,61 @@ def test_the_table_says_what_became_of_each_check(capsys: pytest.CaptureFixture[
     assert "1 of 2 checks FAILED" in text
     assert report([good]) == 0
     assert "1 checks, all ok" in capsys.readouterr().out
+
+
+def test_what_could_not_be_checked_is_not_said_to_be_ok(capsys: pytest.CaptureFixture[str]) -> None:
+    good, away = Result("server", "index", "ok", "fine"), Result("server", "login", "not checked", "verify there")
+    assert report([good, away, away]) == 0
+    assert "1 checks, all ok; 2 more cannot be made from here" in capsys.readouterr().out
+
+
+def test_a_stack_that_is_not_deployed_is_not_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`secrets` has made it, or `destroy` has emptied it."""
+    monkeypatch.setattr(verification, "deployed", lambda _: SimpleNamespace(held=Held))
+    with pytest.raises(SetupError, match=r"no container of the stack dev is deployed. `\./orthanc-stack up dev`"):
+        verification.verify_stack("dev")
+
+
+def test_a_container_without_a_role_is_checked_as_any_other(canned: Canned, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = [dataclasses.replace(one, role="") for one in canned.containers() if not one.name.endswith("db-roles")]
+    monkeypatch.setattr(verification, "list_containers", lambda *_: plain)
+    canned.deployed = tuple(part for part in canned.deployed if part != "db-roles")
+    assert canned.failed() == {}
+
+
+def test_another_program_on_a_nodes_port_is_a_failed_check(canned: Canned, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(canned, "answer", lambda _: Answer(body=b"[]"))
+    with serving(lambda _: Answer(body=b"[]")) as url:
+        outputs = canned.outputs()
+        outputs["nodes"]["server"]["httpUrl"] = url
+        assert "an answer that was not expected: AttributeError" in canned.failed(outputs)["server", "index"]
+
+
+# --- tables ---
+
+
+class Terminal(io.StringIO):
+    """What takes colours."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("no_color", [False, True])
+def test_a_table_fits_its_terminal_and_has_the_colours_that_are_wanted(no_color: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"COLUMNS": "40", "TERM": "xterm-256color", "NO_COLOR": "1" if no_color else ""}.items():
+        monkeypatch.setenv(name, value)
+    out = Terminal()
+    monkeypatch.setattr("sys.stdout", out)
+    terminal.table(("file", "why"), [("x" * 30, "断層撮影" * 6)], ["red"])
+    text = out.getvalue()
+    assert ("\x1b[31m" in text) is not no_color
+    assert max(cell_len(re.sub(r"\x1b\[[0-9;]*m", "", line)) for line in text.splitlines()) == 40
+
+
+def test_a_cell_is_text_and_stays_in_its_row() -> None:
+    """A file's name may hold anything: markup, what clears a terminal, what is no UTF-8."""
+    shown = terminal.drawn(("file", "why"), [("[red]a[/red] :+1:", "\x1b[2J\u2028"), ("断層", "b" * 900), ("\udcff", "c")]).split("\n")
+    assert shown[2] == r"  [red]a[/red] :+1:   \x1b[2J\u2028"
+    assert shown[3] == f"  断層{' ' * 16}{'b' * 900}"
+    assert shown[4].split() == [r"\udcff", "c"]

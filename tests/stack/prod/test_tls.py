@@ -21,7 +21,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from configs.loader import parse
 from ops.stack.authority import AUTHORITY
-from ops.stack.certs import renew_certificates
+from ops.stack.secrets import renew_certificates
 from ops.stack.terminal import drawn
 from tests.stack.dicom import ct_series, echo
 from tests.stack.forwarding import await_delivery
