@@ -38,7 +38,9 @@ def test_a_node_that_does_not_start_is_told_while_pulumi_waits(
     content = yaml.safe_load(file.read_text())
     content["config"][f"{names.PROJECT}:images"] = contract | {"orthanc": broken}
     file.write_text(yaml.safe_dump(content))
-    env = os.environ | {"PULUMI_BACKEND_URL": f"file://{tmp_path}", "PULUMI_CONFIG_PASSPHRASE": "a passphrase of the tests"}
+    # On a runner, `up` makes no secrets.
+    desk = {key: value for key, value in os.environ.items() if key not in ("GITHUB_ACTIONS", "GITLAB_CI")}
+    env = desk | {"PULUMI_BACKEND_URL": f"file://{tmp_path}", "PULUMI_CONFIG_PASSPHRASE": "a passphrase of the tests"}
     command: list[str | Path] = [checkout / "orthanc-stack", "up", stack]
     with said.open("w") as out:
         # A session of its own, as a terminal's: its interrupt goes to all of it.
