@@ -116,7 +116,8 @@ def test_make_keeps_its_words() -> None:
     made = (ROOT / "Makefile").read_text()
     phony = next(line for line in made.splitlines() if line.startswith(".PHONY:"))
     assert sorted(phony.split()[1:]) == sorted([*ALIASES, "help"])
-    shown = subprocess.run(["make", "--no-print-directory", "-n", "destroy", "STACK=prod"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    command = ["make", "--no-print-directory", "-n", "destroy", "STACK=prod"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert shown.split()[1:] == ["./orthanc-stack", "destroy", "prod"]
 
 
