@@ -212,8 +212,8 @@ def secrets(stack: StackName) -> int:
 @_command(_SECRETS)
 def certs(
     stack: StackName,
-    renew: Annotated[list[str] | None, typer.Option(help="A party whose certificate to make anew; `all`.", show_default=False)] = None,
-    export: Annotated[list[str] | None, typer.Option(help="A device whose files to write to certificates/.", show_default=False)] = None,
+    renew: Annotated[list[str] | None, typer.Option(help="Renew that of a node, a device, `db`, or `all`.", show_default=False)] = None,
+    export: Annotated[list[str] | None, typer.Option(help="Write a device's PEM files to certificates/.", show_default=False)] = None,
 ) -> int:
     """Make the certificates that are missing or end soon."""
     from ops.stack.secrets import certs
@@ -227,7 +227,7 @@ def rotate(
     keys: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY]...", help="The secrets: dbPassword.archive …", show_default=False)
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All that nobody outside of the stack has to be told of.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All passwords, and the TLS keys of nodes and database.")] = False,
 ) -> int:
     """Give secrets new random values on a running stack."""
     from ops.stack.secrets import rotate
