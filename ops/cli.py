@@ -83,7 +83,7 @@ def _status(work: Callable[[], int]) -> int:
 
 @_command(_RUN)
 def up(stack: StackName, plan: Plan = None) -> int:
-    """Deploy the stack from whatever is there, or what changed of it, and verify it."""
+    """Deploy the stack, or what changed of it, and verify it. Installs and builds what is missing."""
     from ops.stack.up import up
 
     return up(stack, plan.absolute() if plan else None)
@@ -119,7 +119,7 @@ def destroy(stack: StackName, yes: Yes = False) -> int:
 
 @_command(_RUN)
 def unlock(stack: StackName, yes: Yes = False) -> int:
-    """Take away the lock that a run left which died; refused while that run lives. Asks for the stack's name."""
+    """Remove the lock of a run that died; refused while that run is alive here. Asks for the stack's name."""
     from ops.stack.interrupted import unlock
 
     return unlock(stack, yes=yes)
@@ -142,7 +142,7 @@ def preview(
     save_plan: Annotated[bool, typer.Option("--save-plan", help="Keep the plan, for `up --plan`.")] = False,
     as_json: Json = False,
 ) -> int:
-    """Show what `up` would change and what of it breaks the policy pack; write a report for reviewers to artifacts/preview/."""
+    """Show what `up` would change, and which rules of the policy pack that breaks; write a report for reviewers to artifacts/preview/."""
     from ops.preview.command import preview
 
     return preview(stack, save_plan=save_plan, as_json=as_json)
@@ -182,7 +182,7 @@ def recheck(stack: StackName) -> int:
 
 @_command(_LOOK)
 def drift(stack: StackName, as_json: Json = False) -> int:
-    """Report what of a running stack was changed by hand, and what puts it right; change nothing. 3: something was."""
+    """Report what of a running stack was changed by hand, and what puts it right; change nothing. The exit status is 3 if something was."""
     from ops.drift.command import drift
 
     return drift(stack, as_json=as_json)
