@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from configs.problems import nearest
 from ops.setup.console import SetupError
+from ops.stack.engine import is_here
 from ops.stack.probes import CheckFailedError, Node, nodes_of, reason
 from ops.stack.stack import deployed
 from ops.stack.terminal import NOT_WELL, table
@@ -43,13 +44,14 @@ def send(name: str, node_name: str, folder: Path) -> int:
     Raises:
         SetupError: there is no such node, or no file; or the node does not answer.
     """
-    nodes = {node.name: node for node in nodes_of(deployed(name, engine=False).outputs(show_secrets=True))}
+    nodes = {node.name: node for node in nodes_of(deployed(name).outputs(show_secrets=True))}
     if node_name not in nodes:
         raise SetupError(f"the stack {name} has no node {node_name}.{nearest(node_name, nodes)} There are: {', '.join(nodes)}.")
     files = sorted(images_in(folder))
     if not files:
         raise SetupError(f"{folder} holds no file to send: neither it nor a folder in it.")
     try:
+        refuse_stranger(nodes[node_name])
         sent = upload(nodes[node_name], files)
     except CheckFailedError as error:
         raise SetupError(
@@ -65,6 +67,22 @@ def send(name: str, node_name: str, folder: Path) -> int:
         if len(refused) > _MOST_LINES:
             print(f"  and {len(refused) - _MOST_LINES} more")
     return NOT_WELL if refused else 0
+
+
+def refuse_stranger(node: Node) -> None:
+    """Refuse to send patients' images to anything but the node: its address may be another stack's.
+
+    Raises:
+        SetupError: what answers at its address is not the node, or would not be.
+        CheckFailedError: nothing answers.
+    """
+    if node.loopback and not is_here():
+        raise SetupError(f"{node.name} is bound to 127.0.0.1 of the engine's machine: send from there, or give it another `bind`.")
+    reply = node.ask("/system", node.login)
+    if reply.status_code != 200:
+        raise SetupError(f"{node.url} answers {reply.status_code} to {node.name}'s user: is that another stack, or is `up` due?")
+    if (aet := reply.json().get("DicomAet")) != node.aet:
+        raise SetupError(f"{node.url} is {aet}, and not {node.aet}: another Orthanc answers there.")
 
 
 def images_in(folder: Path) -> Iterator[Path]:
