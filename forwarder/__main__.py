@@ -32,7 +32,8 @@ def run(config: Config) -> int:
     orthanc = Orthanc(config.host, config.port, config.user, config.password, config.trust)
     links: list[Link] = []
     keeper = Keeper(orthanc, links, config.delete_after)
-    links += [Link(link, orthanc, on_closed=keeper.offer_id) for link in config.links]
+    deletes = config.delete_after is not None
+    links += [Link(link, orthanc, on_closed=keeper.offer_id, deletes=deletes) for link in config.links]
     watch = Watch(orthanc, links, on_delivered=keeper.offer)
     web = server(
         config.port_status,

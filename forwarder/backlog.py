@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from forwarder.orthanc import Image
 from forwarder.record import Record
-from forwarder.trouble import ASIDE_SECONDS, LONGEST_PAUSE, TRIES_REFUSED, TRIES_UNCLEAR, Failure, Fault, pause_after
+from forwarder.trouble import ASIDE_SECONDS, LONGEST_PAUSE, PATIENCE, TRIES_REFUSED, TRIES_UNCLEAR, Failure, Fault, pause_after
 
 #: Series that are held at once; more are left to the next sweep.
 CAPACITY = 10_000
@@ -33,6 +33,9 @@ class Waiting:
         refused: the destination said that it does not want it.
         company: how many images at most may be sent with it, itself included: fewer after each batch that it was in and that ended
             early, until the one that ends it is found.
+        stored: the destination has taken it, and has not confirmed it yet.
+        asked: how often the destination was asked for it in vain since then.
+        unnamed: how often of those it answered, and said nothing of this image.
     """
 
     image: Image
@@ -42,14 +45,38 @@ class Waiting:
     reason: str = ""
     refused: bool = False
     company: int = 1 << 30
+    stored: bool = False
+    asked: int = 0
+    unnamed: int = 0
 
     @property
     def aside(self) -> bool:
         """Whether it had tries enough, and is tried again only now and then."""
         return self.tries >= (TRIES_REFUSED if self.refused else TRIES_UNCLEAR)
 
+    @property
+    def resting(self) -> bool:
+        """Whether it need not be sent now: it is set aside, or the destination has it."""
+        return self.aside or self.stored
+
+    @property
+    def asked_enough(self) -> bool:
+        """Whether the destination said so often nothing of it that it is sent again the next time."""
+        return self.unnamed + 1 >= PATIENCE
+
+    def taken(self) -> None:
+        """Note that the destination has taken it."""
+        self.stored, self.asked, self.unnamed = True, 0, 0
+
+    def asked_in_vain(self, now: float, *, answered: bool) -> None:
+        """Note that the destination did not say whether it has it, and when it is asked again."""
+        self.asked += 1
+        self.unnamed += answered
+        self.due = now + pause_after(self.tries + self.asked - 1)
+
     def failed(self, failure: Failure, now: float) -> None:
         """Note that it failed, and when it is due again."""
+        self.stored = False
         self.tries += 1
         self.reason = failure.reason
         self.refused = failure.fault is Fault.IMAGE
@@ -115,14 +142,14 @@ class Entry:
 
     @property
     def count(self) -> int:
-        """How many images wait that are neither in flight nor set aside."""
+        """How many images wait that are neither in flight, nor set aside, nor stored at the destination."""
         if self.waiting is None or self.seen != self.touched:
             return max(0, self.estimate - len(self.in_flight))
-        return sum(mark not in self.in_flight and not one.aside for mark, one in self.waiting.items())
+        return sum(mark not in self.in_flight and not one.resting for mark, one in self.waiting.items())
 
     @property
     def oldest(self) -> str:
-        """When the oldest image that waits was stored; empty where none waits."""
+        """When the oldest image was stored that the destination has not confirmed; empty where there is none, or all are set aside."""
         if self.waiting is None:
             return self.since
         return min((one.image.received for one in self.waiting.values() if not one.aside), default="")
@@ -131,20 +158,26 @@ class Entry:
         """Whether it has to be looked at, and may be."""
         return (self.stale or self.close_at <= now) and self.not_before <= now
 
-    def due(self, now: float, most: int, *, careful: bool) -> list[Waiting]:
+    def due(self, now: float, most: int, *, careful: bool, asking: bool = True) -> list[Waiting]:
         """What may be sent together now: images of one transfer syntax; those that may be to blame for a failure in small company.
+
+        Or what is asked for together, where nothing is to be sent: images that the destination has taken and not confirmed.
 
         Args:
             now: the time.
             most: how many.
             careful: one alone, whatever it is.
+            asking: whether it is of use to ask for images.
         """
         free = [one for mark, one in (self.waiting or {}).items() if mark not in self.in_flight and one.due <= now]
         if not free:
             return []
-        first = min(free, key=lambda one: (one.tries, one.company))
+        to_send = [one for one in free if not one.stored]
+        if not to_send:
+            return free[:most] if asking else []
+        first = min(to_send, key=lambda one: (one.tries, one.company))
         kind = first.tries, first.company, first.image.syntax
-        alike = [one for one in free if (one.tries, one.company, one.image.syntax) == kind]
+        alike = [one for one in to_send if (one.tries, one.company, one.image.syntax) == kind]
         return alike[: 1 if careful else min(most, first.company)]
 
 
@@ -169,6 +202,11 @@ class Batch:
     transaction: str = ""
     asked: int = 1
     deadline: float = 0.0
+
+    @property
+    def stored(self) -> bool:
+        """Whether the destination has taken its images."""
+        return bool(self.images) and all(one.stored for one in self.images)
 
 
 class Backlog:
@@ -220,7 +258,7 @@ class Backlog:
         if self._entries.pop(entry.id, None) is not None:
             del self._order[bisect.bisect_left(self._order, (entry.since, entry.id))]
 
-    def pick(self, now: float, most: int, *, careful: bool) -> Picked | None:
+    def pick(self, now: float, most: int, *, careful: bool, asking: bool = True) -> Picked | None:
         """What to do next: of the oldest series that is ready, and each fourth time of the newest."""
         self._picks += 1
         newest_first = self._picks % _NEWEST_EVERY == 0
@@ -230,7 +268,9 @@ class Backlog:
                 continue
             if entry.to_look_at(now):
                 return entry, []
-            if entry.waiting and len(entry.in_flight) < len(entry.waiting) and (batch := entry.due(now, most, careful=careful)):
+            if not entry.waiting or len(entry.in_flight) == len(entry.waiting):
+                continue
+            if batch := entry.due(now, most, careful=careful, asking=asking):
                 return entry, batch
         return None
 
@@ -242,7 +282,7 @@ class Backlog:
                 continue
             if entry.to_look_at(now):
                 return entry
-            ready -= bool(entry.due(now, 1, careful=False))
+            ready -= bool(entry.due(now, 1, careful=False, asking=False))
             if ready <= 0:
                 break
         return None

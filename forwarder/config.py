@@ -13,7 +13,9 @@ from typing import Any, Literal
 PUBLIC_FILE = Path("/etc/forwarder.json")
 SECRET_FILE = Path("/run/secrets/forwarder.json")
 
-Confirm = Literal["commitment", "query"]
+#: A way in which a destination can confirm; ``auto`` is the first of these that it turns out to have.
+Method = Literal["commitment", "query", "stored"]
+Confirm = Literal["auto", Method]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,7 @@ class LinkConfig:
         to: its name: the entry of the Orthanc's DicomModalities.
         record: the number of the metadata of each series that holds what it has confirmed.
         associations: how many associations may send to it at once.
-        confirm: how it confirms: by storage commitment, or by answering a query for the images.
+        confirm: what counts as arrived: storage commitment, an answer to a query, the success of the transfer, or what it has of these.
         rules: which images it gets.
         revision: changes when it was deployed anew: what it refused is then tried again.
     """

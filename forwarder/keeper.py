@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from forwarder.config import Method
 from forwarder.link import Link
 from forwarder.log import say
 from forwarder.orthanc import AnswerError, Image, NodeDownError, Orthanc, Series
@@ -98,10 +99,13 @@ class Keeper:
             links = [link for link in self._links if link.allows(series)]
             if not links or not all(link.ledger.consider(series) for link in links):
                 continue
+            # A destination without storage commitment holds up no other series; the next sweep offers this one again.
+            if not all(link.ledger.offers.may("commitment", time.monotonic()) for link in links):
+                continue
             images = [image for image in self._orthanc.images_of(series, series.images) if self._confirmed_by_all(image, series, links)]
             kept = {image.sop_instance for image in images}
             for link in links:
-                kept &= self._ask_again(link, series.id, [image for image in images if _goes_to(link, image)], kept)
+                kept &= self._ask_again(link, series, "commitment", [image for image in images if _goes_to(link, image)], kept)
             self._delete_images(series.id, [image for image in images if image.sop_instance in kept])
 
     def _confirmed_by_all(self, image: Image, series: Series, links: Sequence[Link]) -> bool:
@@ -109,23 +113,25 @@ class Keeper:
         records = [link.ledger.record_of(series) for link in links if _goes_to(link, image)]
         return bool(records) and all(mark_of(image.file) in record.confirmed for record in records)
 
-    def _ask_again(self, link: Link, series: str, images: Sequence[Image], kept: set[str]) -> set[str]:
+    def _ask_again(self, link: Link, series: Series, method: Method, images: Sequence[Image], kept: set[str]) -> set[str]:
         """Ask a destination once more for images; what it no longer has is sent again.
 
         Returns:
-            of ``kept``, those that it has, or that are not for it.
+            of ``kept``, those that it has, or that are not for it; none where it turns out to have no storage commitment.
 
         Raises:
             _SilentError: it does not answer.
         """
         for start in range(0, len(images), _CHUNK):
             chunk = images[start : start + _CHUNK]
-            there = link.confirmed_now(chunk)
+            there = link.confirmed_now(chunk) if method == "commitment" else link.listed_now(series, chunk)
+            if there is None and method == "commitment" and not link.ledger.offers.may("commitment", time.monotonic()):
+                return set()
             if there is None:
                 raise _SilentError(f"{link.config.to} does not answer")
             if lost := [image for image in chunk if image.sop_instance not in there]:
-                say("no longer there", to=link.config.to, series=series, images=len(lost))
-                link.ledger.take_back(series, [image.file for image in lost])
+                say("no longer there", to=link.config.to, series=series.id, images=len(lost))
+                link.ledger.take_back(series.id, [image.file for image in lost])
                 kept = kept - {image.sop_instance for image in lost}
         return kept
 
@@ -147,10 +153,14 @@ class Keeper:
             for series in self._orthanc.series(ids):
                 held = list(self._orthanc.images_of(series, series.images))
                 for link in self._links:
+                    method = link.ledger.offers.in_use
+                    if method is None or method == "stored":
+                        continue  # there is no way to ask
                     record = link.ledger.record_of(series)
                     images = [image for image in held if mark_of(image.file) in record.confirmed]
                     asked = {image.sop_instance for image in images}
-                    lost += len(asked) - len(self._ask_again(link, series.id, images, asked))
+                    there = self._ask_again(link, series, method, images, asked)
+                    lost += len(asked - there) if link.ledger.offers.in_use == method else 0
             seen += len(ids)
         say("rechecked", series=seen, images_sent_again=lost)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from forwarder.backlog import Backlog, Batch, Entry, Picked, Waiting
 from forwarder.config import LinkConfig
+from forwarder.dicom import Offers
 from forwarder.log import say
 from forwarder.orthanc import AnswerError, Orthanc, Series
 from forwarder.record import Aside, Record, mark_of
@@ -40,7 +41,8 @@ class Ledger:
 
     Attributes:
         changed: the lock of everything here; notified when there may be something to do.
-        unconfirmed: what was sent and is not confirmed.
+        offers: how the destination confirms.
+        unconfirmed: what was sent and waits for a report of storage commitment.
     """
 
     def __init__(self, config: LinkConfig, orthanc: Orthanc) -> None:
@@ -48,10 +50,13 @@ class Ledger:
         self.backlog = Backlog()
         self.backoff = Backoff()
         self.counts = Counts()
+        self.offers = Offers(config.confirm)
         self.unconfirmed: list[Batch] = []
         self.changed = threading.Condition()
         self.stopping = False
         self.probing = False
+        #: Something that the destination took was not found by a query.
+        self.unlisted = False
         self._orthanc = orthanc
         self._writing = threading.Lock()
         self._sending = 0
@@ -96,7 +101,7 @@ class Ledger:
         if series.last_update and record.is_closed_for(series.last_update, len(series.images), rules.digest):
             return True
         with self.changed:
-            left = max(0, len(series.images) - len(record.confirmed) - len(record.aside))
+            left = max(0, len(series.images) - len(record.confirmed) - len(record.aside) - len(record.stored))
             self.backlog.touch(series.id, series.last_update or timestamp(), left, time.monotonic())
             self.changed.notify_all()
         return False
@@ -105,6 +110,7 @@ class Ledger:
         """Try everything at once that waits for its time: the destination, and what is set aside."""
         with self.changed:
             self.backoff.until = 0.0
+            self.offers.ask_soon()
             for entry in self.backlog:
                 for one in (entry.waiting or {}).values():
                     one.due = 0.0
@@ -120,7 +126,7 @@ class Ledger:
         # After a failure of the destination one thread finds out, with one batch, whether it works again.
         if self.backoff.tries and (self.probing or self.at_work):
             return None
-        picked = self.backlog.pick(now, BATCH, careful=bool(self._streak))
+        picked = self.backlog.pick(now, BATCH, careful=bool(self._streak), asking=bool(self.offers.method(now)))
         if picked is None:
             return None
         entry, images = picked
@@ -148,8 +154,33 @@ class Ledger:
             self._sending -= 1
             self.changed.notify_all()
 
+    def stored(self, batch: Batch) -> None:
+        """The destination has taken all images of a batch."""
+        with self.changed:
+            for one in batch.images:
+                one.taken()
+
+    def keep_stored(self, batch: Batch, *, works: bool) -> None:
+        """The destination has taken a batch, and cannot be asked whether it keeps it: that is asked again later; nothing is sent again.
+
+        Args:
+            batch: what was sent.
+            works: whether the destination does all that it is able to.
+        """
+        entry = batch.entry
+        with self.recording(entry) as record:
+            for one in batch.images:
+                one.asked_in_vain(time.monotonic(), answered=False)
+                record.stored.add(one.mark)
+        with self.changed:
+            entry.touched += 1  # a look, to say that nothing is left to send
+            if works:
+                self._note_works()
+                self._streak.clear()
+        self.give_back(batch)
+
     def give_back(self, batch: Batch) -> None:
-        """Whether it was sent is not known: it waits as before."""
+        """It waits as before: to be sent, or to be asked for where the destination has taken it."""
         with self.changed:
             batch.entry.in_flight.difference_update(one.mark for one in batch.images)
             self.probing = False
@@ -165,13 +196,25 @@ class Ledger:
             pause = self.backoff.failed(now, failure.reason)
             say("destination failed", to=self.config.to, reason=failure.reason, tries=self.backoff.tries, next_try_s=round(pause, 1))
 
-    def settle(self, batch: Batch, report: Mapping[str, str], failure: Failure | None = None) -> None:
+    def settle(
+        self,
+        batch: Batch,
+        report: Mapping[str, str],
+        failure: Failure | None = None,
+        *,
+        silence: str = "no answer for it",
+        patient: bool = False,
+    ) -> None:
         """Note what a destination said of each image: what it has, in the record; what it has not, for another try.
+
+        An image that was taken and of which nothing is said is asked for again, with growing patience, before it is sent again.
 
         Args:
             batch: what was sent.
             report: by SOP instance UID a reason why the destination has it not, empty where it has.
             failure: why the only image of the batch was not taken.
+            silence: what it means that nothing is said of an image.
+            patient: never send such an image again.
         """
         entry = batch.entry
         confirmed = [one for one in batch.images if report.get(one.image.sop_instance) == ""]
@@ -181,9 +224,17 @@ class Ledger:
         with self.recording(entry):
             now = time.monotonic()
             entry.record.confirm(one.mark for one in confirmed)
+            waiting = [
+                one for one in suspects if not failure and one.image.sop_instance not in report and (patient or not one.asked_enough)
+            ]
+            for one in waiting:
+                one.asked_in_vain(now, answered=not patient)
+                entry.record.stored.add(one.mark)
+            suspects = [one for one in suspects if one not in waiting]
             for one in suspects:
-                unconfirmed = report.get(one.image.sop_instance) or "no answer for it"
+                unconfirmed = report.get(one.image.sop_instance) or silence
                 one.failed(failure or Failure(Fault.UNCLEAR, f"stored, but not confirmed: {unconfirmed}"), now)
+                entry.record.stored.discard(one.mark)
                 if one.aside:
                     entry.record.aside[one.mark] = self._aside(one)
             # Written before it counts as delivered: what a kill leaves unwritten is sent again.
@@ -193,10 +244,13 @@ class Ledger:
             self.counts.failures += len(suspects)
             if confirmed:
                 self._note_success(entry, confirmed)
+            elif not suspects:
+                self.unlisted = patient
+                self._note_works()
             else:
                 self._note_streak([one for one in suspects if not one.refused])
             entry.in_flight.difference_update(one.mark for one in batch.images)
-            entry.touched += bool(suspects)  # it may be gone from the node
+            entry.touched += bool(suspects or waiting)  # it may be gone from the node
             self.probing = False
             self.changed.notify_all()
 
@@ -207,6 +261,7 @@ class Ledger:
                 one
                 for mark, one in (entry.waiting or {}).items()
                 if mark not in entry.in_flight
+                and not one.stored
                 and (one.image.sop_class, one.image.syntax) == (refused.image.sop_class, refused.image.syntax)
             ]
 
@@ -224,15 +279,19 @@ class Ledger:
     def _aside(self, one: Waiting) -> Aside:
         return Aside(one.image.id, one.reason, one.refused, one.tries, int(time.time()), self.config.revision)
 
+    def _note_works(self) -> None:
+        """The destination takes images. With the lock held."""
+        if self.backoff.tries:
+            say("destination works again", to=self.config.to, tries=self.backoff.tries)
+        self.backoff.succeeded()
+
     def _note_success(self, entry: Entry, confirmed: Sequence[Waiting]) -> None:
         """The destination works. With the lock held."""
         if len(self._streak) > 1:
             for other in self.backlog:
                 for mark in self._streak & (other.waiting or {}).keys():
                     (other.waiting or {})[mark].due = 0.0  # they failed together: for the destination's sake
-        if self.backoff.tries:
-            say("destination works again", to=self.config.to, tries=self.backoff.tries)
-        self.backoff.succeeded()
+        self._note_works()
         self._streak.clear()
         for one in confirmed:
             (entry.waiting or {}).pop(one.mark, None)
@@ -240,7 +299,7 @@ class Ledger:
         entry.confirmed_at = time.monotonic()
         self.counts.delivered += len(confirmed)
         self.counts.last_delivered = time.time()
-        entry.touched += all(one.aside for one in (entry.waiting or {}).values())  # one more look, to close it
+        entry.touched += all(one.resting for one in (entry.waiting or {}).values())  # one more look, to close it
 
     def _note_streak(self, suspects: Sequence[Waiting]) -> None:
         """Images that fail one after another, without one in between that does not: it is the destination. With the lock held."""
@@ -280,6 +339,6 @@ class Ledger:
             stored = [self.record_of(found) for found in self._orthanc.series([series])]
             with self.recording(entry) as record:
                 if entry.waiting is None and stored:
-                    record.confirmed, record.aside = stored[0].confirmed, stored[0].aside
+                    record.confirmed, record.aside, record.stored = stored[0].confirmed, stored[0].aside, stored[0].stored
                 record.confirmed -= marks
                 record.closed = None

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from forwarder.backlog import Batch, Picked
-from forwarder.config import LinkConfig
+from forwarder.config import LinkConfig, Method
 from forwarder.dicom import Destination
 from forwarder.ledger import Ledger, OnClosed
 from forwarder.log import say
 from forwarder.look import Looker
-from forwarder.orthanc import AnswerError, Image, NodeDownError, Orthanc
+from forwarder.orthanc import AnswerError, Image, NodeDownError, Orthanc, Series
 from forwarder.trouble import Failure, Fault, failure_of
 
 #: Seconds between two looks for a report of storage commitment.
 _LOOK_EVERY = 0.1
 #: Seconds that a report may take: for the request, and for each image, whose file is read.
 _REPORT_SECONDS, _REPORT_SECONDS_PER_IMAGE = 15.0, 0.2
+_NAMES: Mapping[Method, str] = {"commitment": "storage commitment", "query": "query (C-FIND)", "stored": "transfer"}
 #: Seconds until a series is looked at again of which Orthanc answered something that was not expected.
 _AFTER_SURPRISE = 60
-#: How often a report is asked for before the images are sent again.
+#: An answer that was not expected.
+_SURPRISES = (AnswerError, AttributeError, KeyError, TypeError, ValueError)
+#: How often a report is asked for before the destination is left alone for a while.
 _ASKS = 3
 
 
@@ -30,11 +33,13 @@ class Link:
 
     Attributes:
         config: the destination.
+        deletes: the node deletes what all its destinations have confirmed.
         ledger: what waits for it and what is on its way.
     """
 
-    def __init__(self, config: LinkConfig, orthanc: Orthanc, on_closed: OnClosed = lambda _: None) -> None:
+    def __init__(self, config: LinkConfig, orthanc: Orthanc, on_closed: OnClosed = lambda _: None, *, deletes: bool = False) -> None:
         self.config = config
+        self.deletes = deletes
         self.ledger = Ledger(config, orthanc)
         self._destination = Destination(orthanc, config.to)
         self._looker = Looker(self.ledger, orthanc, on_closed)
@@ -46,6 +51,15 @@ class Link:
         # In a backlog, a sender would otherwise look at its next series between two batches.
         yield partial(self._work_for_ever, self.ledger.pick_ahead)
         yield from [partial(self._work_for_ever, self.ledger.pick)] * self.config.associations
+
+    @property
+    def note(self) -> str:
+        """What the destination lacks of what the stack file asks for, in words; empty where it lacks nothing."""
+        offers = self.ledger.offers
+        said = offers.note(deletes=self.deletes)
+        if not said and offers.in_use == "query" and self.ledger.unlisted and not self._destination.lists_images:
+            said = "answers queries, and lists nothing of what it took: set confirm: stored"
+        return said and f"{self.config.to} {said}"
 
     def stop(self) -> None:
         """Begin nothing new."""
@@ -74,14 +88,17 @@ class Link:
                 self._looker.look_at(batch.entry)
         except NodeDownError:
             time.sleep(1.0)  # watch.py says so in the log
-        except (AnswerError, KeyError, TypeError, ValueError) as error:
+        except _SURPRISES as error:
             self._surprised(batch, type(error).__name__)
 
     def _surprised(self, batch: Batch, what: str) -> None:
         """An answer that was not expected, the node's about a series or the destination's about a batch: it holds up no other."""
         ledger, entry = self.ledger, batch.entry
         say("series failed", to=self.config.to, series=entry.id, reason=what, next_try_s=_AFTER_SURPRISE)
-        ledger.give_back(batch)
+        if batch.stored:
+            ledger.keep_stored(batch, works=False)
+        else:
+            ledger.give_back(batch)
         with ledger.changed:
             entry.not_before = time.monotonic() + _AFTER_SURPRISE
             entry.waiting = None
@@ -95,13 +112,14 @@ class Link:
                 ledger.give_back(batch)
                 ledger.pause(failure)
                 return
-            images = [one.image for one in batch.images]
-            try:
-                batch.transaction = self._destination.store(images, commitment=self.config.confirm == "commitment")
-            except AnswerError as error:
-                self._sending_failed(batch, failure_of(error))
-                return
-            self._await_confirmation(batch)
+            if not batch.stored:
+                try:
+                    self._destination.store([one.image for one in batch.images])
+                except AnswerError as error:
+                    self._sending_failed(batch, failure_of(error))
+                    return
+                ledger.stored(batch)
+            self._confirm(batch)
         except NodeDownError:
             ledger.give_back(batch)
             raise
@@ -119,27 +137,67 @@ class Link:
         else:
             ledger.divide(batch)
 
-    def _await_confirmation(self, batch: Batch) -> None:
-        if self.config.confirm == "query":
-            self._confirm_by_query(batch)
-            return
+    # --- confirming ---
+
+    def _confirm(self, batch: Batch) -> None:
+        """Have a batch confirmed that the destination has taken, in the strongest way that it has."""
+        method = self.ledger.offers.method(time.monotonic())
+        failure: Failure | None = None
+        if method == "commitment":
+            failure = self._request_report(batch)
+        elif method == "query":
+            failure = self._query(batch)
+        elif method == "stored":
+            self.ledger.settle(batch, {one.image.sop_instance: "" for one in batch.images})
+        else:
+            self.ledger.keep_stored(batch, works=True)
+        if failure and method:
+            self._asked_in_vain(batch, method, failure)
+
+    def _asked_in_vain(self, batch: Batch, method: Method, failure: Failure) -> None:
+        if self._lacks(method, failure):
+            self._confirm(batch)  # in the next way, or not now
+        else:
+            self.ledger.keep_stored(batch, works=False)
+            self.ledger.pause(Failure(Fault.DESTINATION, f"{_NAMES[method]}: {failure.reason}"))
+
+    def _lacks(self, method: Method, failure: Failure) -> bool:
+        """Whether a failure says that the destination has no such service: it answers, and refuses what it is asked."""
+        if failure.fault is not Fault.IMAGE:
+            return False
+        say("destination lacks", to=self.config.to, what=_NAMES[method])
+        self.ledger.offers.lacks(method, time.monotonic())
+        return True
+
+    def _has(self, method: Method) -> None:
+        if self.ledger.offers.has(method):
+            say("destination has by now", to=self.config.to, what=_NAMES[method])
+
+    def _request_report(self, batch: Batch) -> Failure | None:
+        """Ask for storage commitment; the report is waited for by the thread of _confirm_for_ever."""
+        try:
+            batch.transaction = self._destination.ask_commitment(one.image for one in batch.images)
+        except AnswerError as error:
+            return failure_of(error)
+        self._has("commitment")
         batch.deadline = _deadline(batch)
         with self.ledger.changed:
             self.ledger.unconfirmed.append(batch)
             self.ledger.changed.notify_all()
+        return None
 
-    def _confirm_by_query(self, batch: Batch) -> None:
+    def _query(self, batch: Batch) -> Failure | None:
         entry = batch.entry
         try:
             there = self._destination.query(entry.study_uid, entry.series_uid, [one.image for one in batch.images])
         except AnswerError as error:
-            self.ledger.give_back(batch)
-            self.ledger.pause(Failure(Fault.DESTINATION, f"query: {failure_of(error).reason}"))
-            return
-        sent = (one.image.sop_instance for one in batch.images)
-        self.ledger.settle(batch, {uid: "" if uid in there else "a query does not find it" for uid in sent})
-
-    # --- confirming ---
+            return failure_of(error)
+        self._has("query")
+        unlisted = "a query does not find it"
+        # A destination that never listed anything may have it all the same: sending it again is no use.
+        patient = not self._destination.lists_images
+        self.ledger.settle(batch, dict.fromkeys(there, ""), silence=unlisted, patient=patient)
+        return None
 
     def _confirm_for_ever(self) -> None:
         """Wait for reports of storage commitment."""
@@ -166,22 +224,24 @@ class Link:
         if report is not None:
             self.ledger.settle(batch, report)
             self._remove(batch)
-        elif time.monotonic() > batch.deadline and (failure := self._ask_again(batch)):
+        elif time.monotonic() > batch.deadline:
             self._remove(batch)
-            self.ledger.give_back(batch)
-            self.ledger.pause(failure)
+            self._overdue(batch)
 
-    def _ask_again(self, batch: Batch) -> Failure | None:
-        """Ask for another report; why not, where that is no use."""
+    def _overdue(self, batch: Batch) -> None:
+        """No report came: ask for another one, or leave the destination alone for a while. Nothing is sent again for that."""
         if batch.asked == _ASKS:
-            return Failure(Fault.DESTINATION, "no report of storage commitment")
+            self.ledger.keep_stored(batch, works=False)
+            self.ledger.pause(Failure(Fault.DESTINATION, "no report of storage commitment"))
+            return
         batch.asked += 1
         try:
-            batch.transaction = self._destination.ask_commitment(one.image for one in batch.images)
-        except AnswerError as error:
-            return Failure(Fault.DESTINATION, failure_of(error).reason)
-        batch.deadline = _deadline(batch)
-        return None
+            self._confirm(batch)
+        except NodeDownError:
+            self.ledger.give_back(batch)
+            raise
+        except _SURPRISES as error:
+            self._surprised(batch, type(error).__name__)
 
     def _remove(self, batch: Batch) -> None:
         with self.ledger.changed:
@@ -196,14 +256,24 @@ class Link:
         """
         try:
             transaction = self._destination.ask_commitment(images)
+            self._has("commitment")
             end = time.monotonic() + seconds
             while time.monotonic() < end and not self.ledger.stopping:
                 if (report := self._destination.commitment(transaction)) is not None:
                     return {uid for uid, reason in report.items() if not reason}
                 time.sleep(_LOOK_EVERY)
-        except (AnswerError, LookupError):
+        except AnswerError as error:
+            self._lacks("commitment", failure_of(error))
+        except LookupError:
             pass
         return None
+
+    def listed_now(self, series: Series, images: Sequence[Image]) -> set[str] | None:
+        """Ask the destination once more, by a query, for images of a series; what it lists, or None where it does not answer."""
+        try:
+            return self._destination.query(series.tags.get("StudyInstanceUID", ""), series.tags.get("SeriesInstanceUID", ""), images)
+        except AnswerError:
+            return None
 
 
 def _deadline(batch: Batch) -> float:

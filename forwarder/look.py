@@ -10,7 +10,7 @@ from forwarder.backlog import Entry, Waiting
 from forwarder.ledger import Ledger, OnClosed
 from forwarder.log import say
 from forwarder.orthanc import Image, Orthanc, Series
-from forwarder.record import Aside, Record, mark_of
+from forwarder.record import Record, mark_of
 from forwarder.times import epoch
 from forwarder.trouble import ASIDE_SECONDS, LONGEST_PAUSE
 
@@ -69,7 +69,7 @@ class Looker:
             stored = ledger.record_of(series)
             with ledger.recording(entry) as record:
                 record.confirmed |= stored.confirmed
-                record.aside, record.closed = {}, _closed(series, ledger)
+                record.aside, record.stored, record.closed = {}, set(), _closed(series, ledger)
         with ledger.changed:
             entry.known, entry.waiting, entry.record = {}, None, Record()
             if entry.touched == touched and not entry.in_flight:
@@ -84,7 +84,7 @@ class Looker:
         new = [id_ for id_ in series.images if id_ not in entry.known]
         entry.known = {id_: entry.known[id_] for id_ in series.images if id_ in entry.known}
         if not new:
-            if entry.settled or entry.in_flight or any(not one.aside for one in (entry.waiting or {}).values()):
+            if entry.settled or entry.in_flight or any(not one.resting for one in (entry.waiting or {}).values()):
                 return
             entry.known, new = {}, list(series.images)
         entry.whole = len(new) == len(series.images)
@@ -92,7 +92,7 @@ class Looker:
         entry.settled = entry.whole and time.time() - epoch(series.last_update) > _SETTLED
 
     def _find_waiting(self, entry: Entry, series: Series) -> bool:
-        """Whether something waits that is not set aside; fills ``waiting``."""
+        """Whether something has to be sent; fills ``waiting``."""
         ledger, now = self._ledger, time.monotonic()
         with ledger.changed:
             if entry.waiting is None:
@@ -103,19 +103,22 @@ class Looker:
             for image in sorted(entry.known.values(), key=lambda image: (image.received, image.id)):
                 mark = mark_of(image.file)
                 if mark not in record.confirmed and ledger.config.rules.allow_image(image.calling_aet):
-                    waiting[mark] = before.get(mark) or self._waiting(image, mark, record.aside.get(mark), now)
+                    waiting[mark] = before.get(mark) or self._waiting(image, mark, record, now)
             entry.waiting = waiting
-            return any(not one.aside for one in waiting.values())
+            return any(not one.resting for one in waiting.values())
 
-    def _waiting(self, image: Image, mark: str, aside: Aside | None, now: float) -> Waiting:
-        """An image that waits; as it was left when it was set aside by this deployment of the destination."""
+    def _waiting(self, image: Image, mark: str, record: Record, now: float) -> Waiting:
+        """An image that waits; as it was left when it was stored, or set aside by this deployment of the destination."""
+        if mark in record.stored:
+            return Waiting(image, mark, stored=True)
+        aside = record.aside.get(mark)
         if aside is None or aside.revision != self._ledger.config.revision:
             return Waiting(image, mark)
         rest = (ASIDE_SECONDS if aside.refused else LONGEST_PAUSE) - (time.time() - aside.at)
         return Waiting(image, mark, aside.tries, now + max(0.0, rest), aside.reason, aside.refused, company=1)
 
     def _close(self, entry: Entry, series: Series, touched: int) -> None:
-        """Everything is confirmed, or set aside: say so in the record, once the series is quiet."""
+        """Nothing has to be sent: say so in the record, once the series is quiet; not where something is stored and not confirmed."""
         ledger = self._ledger
         with ledger.changed:
             # On this program's own clock: the node's may be wrong, or be set back.
@@ -127,7 +130,7 @@ class Looker:
         with ledger.recording(entry) as record:
             record.forget_all_but({mark_of(image.file) for image in entry.known.values()})
             record.aside = {mark: one for mark, one in record.aside.items() if mark in (entry.waiting or {})}
-            record.closed = _closed(series, ledger)
+            record.closed = None if record.stored else _closed(series, ledger)
         entry.known, entry.settled = {}, False
         if not entry.waiting:
             with ledger.changed:
@@ -136,7 +139,7 @@ class Looker:
             self._on_closed(entry.id)
         if entry.delivered:
             seconds = round(entry.confirmed_at - entry.opened, 1)
-            aside = len(entry.waiting or ())
+            aside = sum(one.aside for one in (entry.waiting or {}).values())
             say("delivered", to=ledger.config.to, series=entry.id, images=entry.delivered, set_aside=aside, seconds=seconds)
             entry.delivered, entry.opened = 0, time.monotonic()
 

@@ -57,11 +57,13 @@ class Record:
         confirmed: the marks of the images that the destination has confirmed.
         aside: those that are set aside, by mark.
         closed: when all was confirmed: the series' last update, how many images it had, the digest of the link's rules.
+        stored: the marks of those that the destination has taken and not confirmed: it is asked for them again; they are not sent again.
     """
 
     confirmed: set[str] = field(default_factory=set)
     aside: dict[str, Aside] = field(default_factory=dict)
     closed: tuple[str, int, str] | None = None
+    stored: set[str] = field(default_factory=set)
 
     @classmethod
     def parse(cls, text: str | None) -> Record:
@@ -72,11 +74,10 @@ class Record:
             said: dict[str, Any] = json.loads(text)
             if said["v"] != _VERSION:
                 return cls()
-            marks = said["ok"]
-            confirmed = {marks[i : i + _LENGTH] for i in range(0, len(marks), _LENGTH)}
+            confirmed, stored = _marks(said["ok"]), _marks(said.get("stored", ""))
             aside = {mark: Aside(*values) for mark, values in said.get("aside", {}).items()}
             closed = said.get("closed")
-            return cls(confirmed, aside, (str(closed[0]), int(closed[1]), str(closed[2])) if closed else None)
+            return cls(confirmed, aside, (str(closed[0]), int(closed[1]), str(closed[2])) if closed else None, stored)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
             return cls()
 
@@ -87,22 +88,30 @@ class Record:
             said["aside"] = {
                 mark: [one.image, one.reason, one.refused, one.tries, one.at, one.revision] for mark, one in sorted(self.aside.items())
             }
+        if self.stored:
+            said["stored"] = "".join(sorted(self.stored))
         if self.closed:
             said["closed"] = list(self.closed)
         return json.dumps(said, separators=(",", ":"))
 
     def is_closed_for(self, last_update: str, count: int, rules: str) -> bool:
         """Whether nothing was stored in the series, and no rule changed, since all was confirmed."""
-        return self.closed == (last_update, count, rules) and not self.aside
+        return self.closed == (last_update, count, rules) and not self.aside and not self.stored
 
     def confirm(self, marks: Iterable[str]) -> None:
         """The destination has confirmed images."""
         for mark in marks:
             self.confirmed.add(mark)
+            self.stored.discard(mark)
             self.aside.pop(mark, None)
 
     def forget_all_but(self, marks: set[str]) -> None:
         """Images that the series no longer holds."""
         self.confirmed &= marks
+        self.stored &= marks
         for mark in self.aside.keys() - marks:
             del self.aside[mark]
+
+
+def _marks(text: str) -> set[str]:
+    return {text[i : i + _LENGTH] for i in range(0, len(text), _LENGTH)}

@@ -15,18 +15,53 @@ LONGEST_PAUSE = 300.0
 #: Tries of its own after which an image is set aside: one that the destination refuses, and one of which that is not certain.
 TRIES_REFUSED = 3
 TRIES_UNCLEAR = 5
+#: How often a destination is asked, at growing intervals, for an image that it took and of which it says nothing, until it is sent again.
+PATIENCE = 6
 #: How long an image that was refused lies aside before it is tried once more all the same: devices change without telling anybody.
 ASIDE_SECONDS = 24 * 3600
 
 _STATUS = re.compile(r"DIMSE status (?:0x)?([0-9A-Fa-f]{4})")
 
+_NOT_IMPLEMENTED = 2
 _NO_PRESENTATION_CONTEXT = 2015
+#: Orthanc's error code for a file that is not there.
+FILE_NOT_READABLE = 15
 #: Orthanc's error codes that are an image's: it, or this node's file of it, cannot be sent.
 _IMAGE_CODES = {
-    15: "its file in this node cannot be read",
+    _NOT_IMPLEMENTED: "the destination does not take its transfer syntax, and this node cannot convert it",
+    FILE_NOT_READABLE: "its file in this node cannot be read",
     2014: "it has no SOP class or instance UID",
     _NO_PRESENTATION_CONTEXT: "no presentation context was accepted for its SOP class and transfer syntax",
 }
+#: Those that hold for all images of the same SOP class and transfer syntax.
+_CODES_OF_A_CLASS = frozenset({_NOT_IMPLEMENTED, _NO_PRESENTATION_CONTEXT})
+#: What DIMSE statuses mean: of C-STORE, DICOM PS3.4, table B.2-1, by their first digits; of any service, PS3.7, annex C.
+_STATUS_MEANINGS = {
+    "A7": "out of resources",
+    "A9": "data set does not match SOP class",
+    "C": "cannot understand",
+    "0105": "no such attribute",
+    "0106": "invalid attribute value",
+    "0110": "processing failure",
+    "0111": "duplicate SOP instance",
+    "0112": "no such SOP instance",
+    "0115": "invalid argument value",
+    "0117": "invalid SOP instance",
+    "0118": "no such SOP class",
+    "0119": "class-instance conflict",
+    "0120": "missing attribute",
+    "0121": "missing attribute value",
+    "0122": "SOP class not supported",
+    "0124": "not authorized",
+    "0210": "duplicate invocation",
+    "0211": "unrecognized operation",
+    "0212": "mistyped argument",
+    "0213": "resource limitation",
+}
+#: Statuses by which a destination refuses an image, whenever it comes; all others may be the destination's own trouble.
+_REFUSALS = ("A9", "C", "0105", "0106", "0115", "0117", "0118", "0119", "0120", "0121", "0122", "0211")
+#: Those that hold for all images of the SOP class.
+_REFUSALS_OF_A_CLASS = ("0118", "0122")
 #: What Orthanc's words about the network hold, with what is repeated of them.
 _NETWORK_WORDS = (
     ("reject", "association rejected"),
@@ -68,17 +103,15 @@ class Failure:
 def failure_of(error: AnswerError) -> Failure:
     """What Orthanc's answer about a failed transfer means.
 
-    Statuses are those of DICOM PS3.4, B.2.3: A9xx (data set does not match SOP class), Cxxx (cannot understand) and 0122 (SOP class
-    not supported) are the image's; A7xx (out of resources) is what Orthanc answers for a full disk as well as for an image that it
-    cannot read. Of the answer's words only what is known here is repeated as a reason.
+    Of the answer's words only what is known here is repeated as a reason.
     """
     if match := _STATUS.search(error.details):
         status = match[1].upper()
-        refused = status.startswith(("A9", "C")) or status == "0122"
-        meaning = {"A7": ", out of resources", "A9": ", data set does not match SOP class", "01": ", SOP class not supported"}
-        return Failure(Fault.IMAGE if refused else Fault.UNCLEAR, f"DIMSE status 0x{status}{meaning.get(status[:2], '')}")
+        meaning = next((f", {words}" for digits, words in _STATUS_MEANINGS.items() if status.startswith(digits)), "")
+        fault = Fault.IMAGE if status.startswith(_REFUSALS) else Fault.UNCLEAR
+        return Failure(fault, f"DIMSE status 0x{status}{meaning}", refuses_class=status in _REFUSALS_OF_A_CLASS)
     if error.code in _IMAGE_CODES:
-        return Failure(Fault.IMAGE, _IMAGE_CODES[error.code], refuses_class=error.code == _NO_PRESENTATION_CONTEXT)
+        return Failure(Fault.IMAGE, _IMAGE_CODES[error.code], refuses_class=error.code in _CODES_OF_A_CLASS)
     text = error.details.lower()
     return Failure(Fault.DESTINATION, next((reason for word, reason in _NETWORK_WORDS if word in text), "network error"))
 

@@ -20,7 +20,8 @@ _METRICS: Mapping[str, tuple[str, str]] = {
     "waiting": ("gauge", "Images that wait to be sent."),
     "in_flight": ("gauge", "Images that are being sent or confirmed."),
     "set_aside": ("gauge", "Images that the destination does not take; they are tried again now and then."),
-    "oldest_waiting_seconds": ("gauge", "Age of the oldest image that waits; 0 where none does."),
+    "unconfirmed": ("gauge", "Images that the destination has taken and not confirmed; it is asked for them again."),
+    "oldest_waiting_seconds": ("gauge", "Age of the oldest image that is neither confirmed nor set aside; 0 where there is none."),
     "last_delivered_timestamp_seconds": ("gauge", "When an image was last confirmed; 0 where none was since the start."),
     "delivered_total": ("counter", "Images that the destination confirmed since the start."),
     "failures_total": ("counter", "Failures of the destination, and of images, since the start."),
@@ -35,7 +36,8 @@ def link_status(link: Link) -> dict[str, Any]:
     with ledger.changed:
         now, clock = time.monotonic(), time.time()
         entries = list(ledger.backlog)
-        aside = [one for entry in entries for one in (entry.waiting or {}).values() if one.aside]
+        resting = [one for entry in entries for mark, one in (entry.waiting or {}).items() if one.resting and mark not in entry.in_flight]
+        aside = [one for one in resting if one.aside]
         waiting = sum(entry.count for entry in entries)
         oldest = min((since for entry in entries if (since := entry.oldest)), default=None)
         failing = ledger.backoff.tries > 0
@@ -44,6 +46,10 @@ def link_status(link: Link) -> dict[str, Any]:
             "waiting": waiting,
             "inFlight": sum(len(entry.in_flight) for entry in entries),
             "setAside": len(aside),
+            "unconfirmed": len(resting) - len(aside),
+            "confirm": link.config.confirm,
+            "confirmedBy": ledger.offers.in_use,
+            "note": link.note,
             "oldestWaiting": _iso(epoch(oldest)) if oldest else None,
             "lastDelivered": _iso(ledger.counts.last_delivered) if ledger.counts.last_delivered else None,
             "delivered": ledger.counts.delivered,
@@ -71,6 +77,11 @@ def _lines(status: Mapping[str, Any]) -> Iterator[str]:
         yield f"# TYPE orthanc_forwarder_{name} {kind}"
         for to, of_link in values:
             yield f'orthanc_forwarder_{name}{{node="{status["node"]}",to="{to}"}} {of_link[name]}'
+    yield "# HELP orthanc_forwarder_confirmed_by How the destination confirms: the method is commitment, query, stored or none."
+    yield "# TYPE orthanc_forwarder_confirmed_by gauge"
+    for link in status["links"]:
+        labels = f'node="{status["node"]}",to="{link["to"]}",method="{link["confirmedBy"] or "none"}"'
+        yield f"orthanc_forwarder_confirmed_by{{{labels}}} 1"
     yield "# HELP orthanc_forwarder_node_up Whether the node's Orthanc answers."
     yield "# TYPE orthanc_forwarder_node_up gauge"
     yield f'orthanc_forwarder_node_up{{node="{status["node"]}"}} {int(status["nodeAnswers"])}'
@@ -82,6 +93,7 @@ def _values(link: Mapping[str, Any]) -> dict[str, float]:
         "waiting": link["waiting"],
         "in_flight": link["inFlight"],
         "set_aside": link["setAside"],
+        "unconfirmed": link["unconfirmed"],
         "oldest_waiting_seconds": round(max(0.0, time.time() - _of_iso(oldest)), 1) if oldest else 0,
         "last_delivered_timestamp_seconds": _of_iso(link["lastDelivered"]),
         "delivered_total": link["delivered"],

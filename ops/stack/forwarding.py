@@ -49,7 +49,22 @@ def report(said: Sequence[Mapping[str, Any]], now: float) -> None:
             title = f"{node['node']} -> {link['to']}"
             rows.append((title, *_counts(link, now), _state(node, link)))
             aside += [(title, one["image"], str(one["tries"]), one["nextTry"], one["reason"]) for one in link["aside"]]
-    table(("link", "waiting", "in flight", "set aside", "oldest waiting", "last delivered", "tries", "next try", "state"), rows)
+    table(
+        (
+            "link",
+            "confirmed by",
+            "waiting",
+            "in flight",
+            "set aside",
+            "not confirmed",
+            "oldest",
+            "last delivered",
+            "tries",
+            "next try",
+            "state",
+        ),
+        rows,
+    )
     if aside:
         print()
         table(("set aside", "image (its identifier at the node)", "tries", "next try", "reason"), aside)
@@ -59,15 +74,28 @@ def _counts(link: Mapping[str, Any], now: float) -> list[str]:
     ages = [f"{_span(now - _seconds(link[key]))} ago" if link[key] else "-" for key in ("oldestWaiting", "lastDelivered")]
     next_try = f"in {_span(_seconds(link['nextTry']) - now)}" if link["nextTry"] else "-"
     waiting = f"{link['waiting']}{'+' if link['more'] else ''}"
-    return [waiting, str(link["inFlight"]), str(link["setAside"]), *ages, str(link["tries"]), next_try]
+    counts = [waiting, str(link["inFlight"]), str(link["setAside"]), str(link.get("unconfirmed", 0))]
+    return [_confirmed_by(link), *counts, *ages, str(link["tries"]), next_try]
+
+
+def _confirmed_by(link: Mapping[str, Any]) -> str:
+    """How the destination confirms; a forwarder from before an upgrade does not say."""
+    used = str(link.get("confirmedBy") or "-")
+    return f"auto: {used}" if link.get("confirm") == "auto" else used
 
 
 def _state(node: Mapping[str, Any], link: Mapping[str, Any]) -> str:
     if not node["nodeAnswers"]:
         return f"{node['node']} does not answer"
+    state = "all delivered"
     if link["tries"]:
-        return str(link["reason"])
-    return "sending" if link["waiting"] or link["inFlight"] else "all delivered"
+        state = str(link["reason"])
+    elif link["waiting"] or link["inFlight"]:
+        state = "sending"
+    elif link["setAside"] or link.get("unconfirmed"):
+        counts = ((link.get("unconfirmed"), "stored, not confirmed"), (link["setAside"], "set aside"))
+        state = ", ".join(f"{count} {what}" for count, what in counts if count)
+    return "; ".join(filter(None, (state, link.get("note"))))
 
 
 def _span(seconds: float) -> str:

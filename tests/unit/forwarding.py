@@ -101,7 +101,8 @@ class World:
         self.orthanc = Mortal("127.0.0.1", self.node.port, "user", "word")
         self.links = []
         self.keeper = Keeper(self.orthanc, self.links, self.delete_after)
-        self.links += [Link(one, self.orthanc, on_closed=self.keeper.offer_id) for one in self._configs]
+        deletes = self.delete_after is not None
+        self.links += [Link(one, self.orthanc, on_closed=self.keeper.offer_id, deletes=deletes) for one in self._configs]
         self.ledger = self.links[0].ledger
         self.watch = Watch(self.orthanc, self.links, on_delivered=self.keeper.offer)
         for event in (self.keeper.stopping, self.watch.stopping, self.watch._sweep_wanted):

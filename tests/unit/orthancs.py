@@ -217,12 +217,14 @@ class Node:
         match what:
             case "echo":
                 return {}
+            case "query" | "storage-commitment" if peer.nonsense:
+                return {}
             case "store":
-                return {"StorageCommitmentTransactionUID": self._store_at(peer, body["Resources"])}
-            case "storage-commitment" if peer.commits:
+                return self._store_at(peer, body["Resources"], commitment=body.get("StorageCommitment", False))
+            case "storage-commitment":
                 return {"ID": self._transaction(peer, [(one["SOPClassUID"], one["SOPInstanceUID"]) for one in body["DicomInstances"]])}
             case "query":
-                found = [uid for uid in body["Query"]["SOPInstanceUID"].split("\\") if uid in peer.stored]
+                found = self._find_at(peer, body["Query"])
                 answers = [{"SOPInstanceUID": f"{uid}\0", "PatientName": PATIENT} if peer.lists_uids else {} for uid in found]
                 with self.lock:
                     id_ = f"query-{next(self._numbers)}"
@@ -230,16 +232,26 @@ class Node:
                 return {"ID": id_}
         raise RefusedError(500, 9, f"no presentation context for {what}")
 
-    def _store_at(self, peer: Peer, ids: list[str]) -> str:
+    def _find_at(self, peer: Peer, wanted: dict[str, str]) -> list[str]:
+        uids = list(filter(None, wanted["SOPInstanceUID"].split("\\")))
+        if peer.one_uid and len(uids) != 1:
+            return []
+        series = {image.uid for image in self.images() if f"3.{image.series}" == wanted["SeriesInstanceUID"]}
+        return [uid for uid in uids or sorted(series) if uid in peer.stored]
+
+    def _store_at(self, peer: Peer, ids: list[str], *, commitment: bool) -> dict[str, Any]:
         held = {image.id: image for image in self.images()}
-        images = [_held(held, id_) for id_ in ids]
+        images = [held[id_] for id_ in ids if id_ in held]  # Orthanc passes over the others, and tells how many
         if len({image.syntax for image in images}) > 1:
             raise RefusedError(500, 9, "several transfer syntaxes")
         time.sleep(peer.slow)
         for image in images:
             peer.take(image)
         peer.batches.append(images)
-        return self._transaction(peer, [(one.sop_class, one.uid) for one in images])
+        if commitment and not peer.commits:
+            peer.refuse_service()  # fails the job, after everything was stored
+        asked = self._transaction(peer, [(one.sop_class, one.uid) for one in images]) if commitment else ""
+        return {"FailedInstancesCount": len(ids) - len(images), "StorageCommitmentTransactionUID": asked}
 
     def _transaction(self, peer: Peer, wanted: list[tuple[str, str]]) -> str:
         with self.lock:

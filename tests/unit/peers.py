@@ -46,8 +46,13 @@ class Peer:
     loses: int = 0  # how many images it will accept and not keep
     report_after: float | None = 0.0  # seconds until it reports on storage commitment; None for never
     omits: set[str] = field(default_factory=set)  # SOP instance UIDs that its reports say nothing of
-    commits: bool = True  # whether it can be asked for storage commitment
+    commits: bool = True  # whether it has storage commitment
+    echoes: bool = True  # whether it has C-ECHO
+    finds: bool = True  # whether it has C-FIND
+    one_uid: bool = False  # whether its C-FIND knows one UID at a time
+    converts: bool = True  # whether the node can convert to a transfer syntax that it takes
     slow: float = 0.0  # seconds that each association takes
+    nonsense: bool = False  # whether its answers to a request for commitment or a query are none
     lists_uids: bool = True  # whether its answers to a query hold what was asked for
     stored: dict[str, str] = field(default_factory=dict)  # the file that it has, by SOP instance UID
     got: list[str] = field(default_factory=list)  # the files that it took, in their order, also those that it lost
@@ -55,10 +60,17 @@ class Peer:
     tried: list[tuple[float, str]] = field(default_factory=list)  # when it was called, and for what
 
     def call(self, what: str) -> None:
-        """An association begins."""
+        """An association begins, for a service that is accepted or not, as Orthanc's DicomAssociation::Open tells it."""
         self.tried.append((time.monotonic(), what))
         if self.down:
             raise RefusedError(500, 9, f"DicomAssociation - connecting to AET: TCP Initialization Error: Connection refused {PATIENT}")
+        if not {"echo": self.echoes, "query": self.finds, "storage-commitment": self.commits}.get(what, True):
+            self.refuse_service()
+
+    @staticmethod
+    def refuse_service() -> None:
+        """It accepts the association, and no presentation context."""
+        raise RefusedError(500, 2015, f'Unable to negotiate a presentation context with AET "{PATIENT}"')
 
     def calls(self, what: str) -> list[float]:
         """When it was called for something."""
@@ -68,6 +80,8 @@ class Peer:
         """C-STORE."""
         if image.sop_class in self.refuses:
             raise RefusedError(500, 2015, f"No valid presentation context was negotiated for {PATIENT}")
+        if image.syntax == JPEG and not self.converts:
+            raise RefusedError(500, 2, f"Not implemented yet: {PATIENT}")
         if status := self.statuses.get(image.uid) or self.statuses.get("*"):
             raise RefusedError(500, 9, f'C-STORE SCU to AET "X" has failed with DIMSE status 0x{status} ({PATIENT})')
         self.got.append(image.file)

@@ -6,6 +6,7 @@ import pytest
 
 from forwarder import link
 from forwarder.config import Confirm
+from forwarder.trouble import PATIENCE
 from tests.unit.forwarding import World, a_world, config
 
 world = a_world
@@ -29,20 +30,25 @@ def test_a_destination_that_loses_everything_is_left_alone(world: World) -> None
     world.delivered()
 
 
-def test_a_report_that_does_not_come_is_asked_for_again_and_then_the_images_are_sent_again(world: World) -> None:
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_report_that_does_not_come_is_asked_for_again_and_nothing_is_sent_again_for_that(world: World, restarted: bool) -> None:
     world.patch(link, _REPORT_SECONDS=0.05)
     world.peer.report_after = None
     world.node.add("a", 5)
-    world.start().until(lambda: len(world.peer.calls("storage-commitment")) == link._ASKS - 1)
-    assert len(world.peer.calls("store")) == 1
-    world.until(lambda: len(world.peer.calls("store")) == 2)
-    assert "no report of storage commitment" in str(world.status())
-    assert not world.record("a").confirmed
+    world.start().until(lambda: world.status()["reason"] == "no report of storage commitment")
+    assert len(world.peer.calls("storage-commitment")) == link._ASKS
+    world.until(lambda: len(world.peer.calls("storage-commitment")) > 2 * link._ASKS)
+    record = world.record("a")
+    assert (len(record.stored), record.confirmed, record.closed) == (5, set(), None)
+    if restarted:
+        world.start()
     world.peer.report_after = 0.0
     world.delivered()
+    assert len(world.peer.calls("store")) == 1
+    assert not world.record("a").stored
 
 
-@pytest.mark.parametrize(("seconds", "asked"), [(0.1, 0), (0.35, 2)])
+@pytest.mark.parametrize(("seconds", "asked"), [(0.1, 1), (0.35, 3)])
 def test_a_report_that_comes_late_counts_and_gets_more_time_each_time_it_is_asked_for(world: World, seconds: float, asked: int) -> None:
     world.peer.report_after = seconds  # of 0.15, 0.3, 0.45
     world.start_with("a", 5)
@@ -61,18 +67,11 @@ def test_a_node_that_was_started_anew_asks_again_and_only_what_is_lost_is_sent_t
     assert len(world.peer.got) == 5 + lost
 
 
-def test_a_destination_that_does_not_know_storage_commitment_is_not_believed(world: World) -> None:
-    world.peer.report_after, world.peer.commits = None, False
-    world.node.add("a", 5)
-    world.start().until(lambda: world.status()["tries"] >= 2)
-    assert not world.record("a").confirmed
-    assert world.status()["waiting"] + world.status()["inFlight"] == 5
-
-
 def test_an_image_that_a_report_says_nothing_of_is_not_confirmed(world: World) -> None:
     images = world.node.add("a", 5)
     world.peer.omits.add(images[3].uid)
     world.start().until(lambda: len(world.peer.got) > 5)
+    assert len(world.peer.calls("storage-commitment")) >= PATIENCE
     assert images[3].file in world.peer.got[5:]
     with world.ledger.changed:
         assert world.ledger.counts.delivered == 4

@@ -81,19 +81,21 @@ def test_a_change_that_becomes_visible_behind_a_later_one_is_not_missed(world: W
     world.until(lambda: not world.lost())
 
 
-def test_a_destination_that_answers_nonsense_is_left_alone_and_tried_again(world: World) -> None:
+@pytest.mark.parametrize("confirm", ["commitment", "query"])
+def test_a_destination_that_answers_nonsense_is_left_alone_and_tried_again(world: World, confirm: Confirm) -> None:
     """Also where that is its first word after an outage."""
-    world.peer.lists_uids = False
+    world.peer.nonsense = True
     for number in range(5):
         world.node.add(f"s{number}", 2)
-    world.start(config(confirm="query")).until(lambda: world.ledger.backoff.tries >= 2)
+    world.start(config(confirm=confirm)).until(lambda: world.ledger.backoff.tries >= 2)
     world.peer.down = True
     world.until(lambda: world.status()["reason"] == "connection refused")
     world.peer.down = False
     world.until(lambda: world.status()["reason"] == "an answer that was not expected")
-    world.peer.lists_uids = True
+    world.peer.nonsense = False
     world.until(lambda: not world.lost() and not len(world.ledger.backlog))
     assert world.alive
+    assert len(world.peer.got) == 10, "each once"
 
 
 def test_a_series_for_which_the_node_cannot_answer_holds_up_no_other(world: World) -> None:

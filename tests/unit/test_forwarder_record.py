@@ -22,6 +22,15 @@ def test_a_record_is_read_as_it_was_written_and_the_same_text_whatever_order_it_
     assert Record.parse(record.text()) == record
     assert other.text() == record.text()
     assert Record.parse(Record().text()) == Record()
+    stored = Record({MARKS[4]}, {}, None, set(MARKS[:2]))
+    assert Record.parse(stored.text()) == stored
+    stored.confirm(MARKS[:1])
+    stored.forget_all_but({MARKS[0]})
+    assert stored == Record({MARKS[0]})
+
+
+def test_a_record_of_an_earlier_version_is_read() -> None:
+    assert Record.parse(f'{{"v":1,"ok":"{MARKS[0]}","closed":["20260131T120000",4,"rules"]}}') == Record({MARKS[0]}, {}, CLOSED)
 
 
 def test_marks_are_told_apart() -> None:
@@ -55,6 +64,7 @@ def test_a_series_is_closed_until_anything_changes_and_never_with_an_image_set_a
     assert not record.is_closed_for(*CLOSED)
     record.confirm(MARKS[:1])
     assert record.is_closed_for(*CLOSED)
+    assert not Record(set(), {}, CLOSED, {MARKS[0]}).is_closed_for(*CLOSED)
     for changed in (("20260131T120001", 4, "rules"), ("20260131T120000", 5, "rules"), ("20260131T120000", 4, "other rules")):
         assert not record.is_closed_for(*changed), changed
 

@@ -17,9 +17,14 @@ IMAGE, DESTINATION, UNCLEAR = Fault.IMAGE, Fault.DESTINATION, Fault.UNCLEAR
         (9, "C-STORE SCU has failed with DIMSE status 0xA700", UNCLEAR, "DIMSE status 0xA700, out of resources"),
         (9, "C-STORE SCU has failed with DIMSE status 0xa701", UNCLEAR, "DIMSE status 0xA701, out of resources"),
         (9, "C-STORE SCU has failed with DIMSE status 0xA900", IMAGE, "DIMSE status 0xA900, data set does not match SOP class"),
-        (9, "C-STORE SCU has failed with DIMSE status 0xC000", IMAGE, "DIMSE status 0xC000"),
+        (9, "C-STORE SCU has failed with DIMSE status 0xC000", IMAGE, "DIMSE status 0xC000, cannot understand"),
         (9, "C-STORE SCU has failed with DIMSE status 0122", IMAGE, "DIMSE status 0x0122, SOP class not supported"),
-        (9, "C-STORE SCU has failed with DIMSE status 0x0110", UNCLEAR, "DIMSE status 0x0110, SOP class not supported"),
+        (9, "C-STORE SCU has failed with DIMSE status 0x0110", UNCLEAR, "DIMSE status 0x0110, processing failure"),
+        (9, "C-STORE SCU has failed with DIMSE status 0x0124", UNCLEAR, "DIMSE status 0x0124, not authorized"),
+        (9, "C-STORE SCU has failed with DIMSE status 0x0117", IMAGE, "DIMSE status 0x0117, invalid SOP instance"),
+        (9, "C-STORE SCU has failed with DIMSE status 0x0213", UNCLEAR, "DIMSE status 0x0213, resource limitation"),
+        (9, "C-STORE SCU has failed with DIMSE status 0xFE00", UNCLEAR, "DIMSE status 0xFE00"),
+        (2, "Not implemented yet", IMAGE, "the destination does not take its transfer syntax, and this node cannot convert it"),
         (2015, "", IMAGE, "no presentation context was accepted for its SOP class and transfer syntax"),
         (15, "", IMAGE, "its file in this node cannot be read"),
         (2014, "", IMAGE, "it has no SOP class or instance UID"),
@@ -36,7 +41,9 @@ IMAGE, DESTINATION, UNCLEAR = Fault.IMAGE, Fault.DESTINATION, Fault.UNCLEAR
 def test_what_a_failure_means_and_that_its_reason_repeats_nothing_that_is_not_known(
     code: int, details: str, fault: Fault, reason: str
 ) -> None:
-    assert failure_of(AnswerError(500, code, f"{details} {PATIENT}")) == Failure(fault, reason, refuses_class=code == 2015)
+    assert failure_of(AnswerError(500, code, f"{details} {PATIENT}")) == Failure(
+        fault, reason, refuses_class=code in (2, 2015) or "0122" in details
+    )
 
 
 def test_a_destination_that_is_away_for_72_hours_is_tried_for_72_hours() -> None:

@@ -28,6 +28,10 @@ STATUS: dict[str, Any] = {
             "waiting": 7,
             "inFlight": 2,
             "setAside": 1,
+            "unconfirmed": 5,
+            "confirm": "auto",
+            "confirmedBy": "query",
+            "note": "",
             "oldestWaiting": "2026-01-31T12:00:00Z",
             "lastDelivered": None,
             "delivered": 12,
@@ -74,6 +78,8 @@ def test_metrics_are_what_prometheus_reads() -> None:
         "waiting": 7,
         "in_flight": 2,
         "set_aside": 1,
+        "unconfirmed": 5,
+        "confirmed_by": 1,
         "delivered_total": 12,
         "failures_total": 3,
         "tries": 4,
@@ -82,9 +88,15 @@ def test_metrics_are_what_prometheus_reads() -> None:
     }
 
 
+@pytest.mark.parametrize(("used", "told"), [("query", "query"), (None, "none")])
+def test_metrics_tell_how_a_destination_confirms(used: str | None, told: str) -> None:
+    link = {**STATUS["links"][0], "confirmedBy": used}
+    assert f'confirmed_by{{node="room",to="archive",method="{told}"}} 1' in metrics({**STATUS, "links": [link]})
+
+
 def test_metrics_of_many_links_and_of_none() -> None:
     links = [{**STATUS["links"][0], "to": to} for to in ("archive", "second")]
-    assert len(_parsed(metrics({**STATUS, "links": links}))) == 2 * 9 + 1
+    assert len(_parsed(metrics({**STATUS, "links": links}))) == 2 * 11 + 1
     assert _parsed(metrics({"node": "room", "nodeAnswers": False, "links": []})) == {("node_up", ""): 0}
 
 

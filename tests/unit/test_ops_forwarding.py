@@ -20,6 +20,10 @@ IDLE = {
     "waiting": 0,
     "inFlight": 0,
     "setAside": 0,
+    "unconfirmed": 0,
+    "confirm": "commitment",
+    "confirmedBy": "commitment",
+    "note": "",
     "oldestWaiting": None,
     "lastDelivered": None,
     "tries": 0,
@@ -48,15 +52,27 @@ def lines(capsys: pytest.CaptureFixture[str]) -> Callable[..., list[str]]:
 @pytest.mark.parametrize(
     ("link", "answers", "line"),
     [
-        ({"lastDelivered": _iso(-3)}, True, "0 0 0 - 3 s ago 0 - all delivered"),
+        ({"lastDelivered": _iso(-3)}, True, "commitment 0 0 0 0 - 3 s ago 0 - all delivered"),
         (
             {"waiting": 5000, "oldestWaiting": _iso(-600), "tries": 9, "nextTry": _iso(100), "reason": "connection refused"},
             True,
-            "5000 0 0 10 min ago - 9 in 100 s connection refused",
+            "commitment 5000 0 0 0 10 min ago - 9 in 100 s connection refused",
         ),
-        ({"waiting": 1000, "inFlight": 100, "more": True, "oldestWaiting": _iso(-200000)}, True, "1000+ 100 0 2 d ago - 0 - sending"),
-        ({"inFlight": 1}, True, "0 1 0 - - 0 - sending"),
-        ({}, False, "0 0 0 - - 0 - client does not answer"),
+        (
+            {"waiting": 1000, "inFlight": 100, "more": True, "oldestWaiting": _iso(-200000)},
+            True,
+            "commitment 1000+ 100 0 0 2 d ago - 0 - sending",
+        ),
+        ({"inFlight": 1}, True, "commitment 0 1 0 0 - - 0 - sending"),
+        ({"confirm": "auto", "confirmedBy": "stored"}, True, "auto: stored 0 0 0 0 - - 0 - all delivered"),
+        (
+            {"confirmedBy": None, "unconfirmed": 100, "setAside": 2, "note": "server offers none"},
+            True,
+            "- 0 0 2 100 - - 0 - 100 stored, not confirmed, 2 set aside; server offers none",
+        ),
+        ({"setAside": 1}, True, "commitment 0 0 1 0 - - 0 - 1 set aside"),
+        ({"unconfirmed": 1, "tries": 1, "reason": "timeout"}, True, "commitment 0 0 0 1 - - 1 - timeout"),
+        ({}, False, "commitment 0 0 0 0 - - 0 - client does not answer"),
     ],
 )
 def test_a_link_is_a_line(link: dict[str, Any], answers: bool, line: str, lines: Callable[..., list[str]]) -> None:
