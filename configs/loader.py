@@ -18,7 +18,7 @@ from configs.names import own
 from configs.problems import MOST_PROBLEMS, Problem, SettingsError, from_validation, nearest, report
 from configs.rules import Parts, check
 from configs.secrets import Certificate, check_secret, how_to_set, is_private_key, is_secret_key, is_setting, parties_of, secret_keys
-from configs.settings import MAX_MODALITIES, MAX_NODES, ModalitySettings, NodeSettings, StackSettings
+from configs.settings import MAX_MODALITIES, MAX_NODES, LinkSettings, ModalitySettings, NodeSettings, StackSettings
 from configs.stack_file import check_plain, read_config
 
 Item = TypeVar("Item", bound=BaseModel)
@@ -56,13 +56,24 @@ def parse(raw: Mapping[str, Any]) -> tuple[StackSettings | None, Parts, list[Pro
     nodes, node_names = _valid_items(NodeSettings, "nodes", raw.get("nodes"), problems, MAX_NODES)
     modalities, modality_names = _valid_items(ModalitySettings, "modalities", raw.get("modalities"), problems, MAX_MODALITIES)
     lists = {"nodes": [node for _, node in nodes], "modalities": [modality for _, modality in modalities]}
-    settings = _valid_rest({**raw, **lists}, problems)
+    settings = _committing(_valid_rest({**raw, **lists}, problems))
     if raw.get("nodes") in (None, []):
         reason = "is missing or empty: a stack has at least one Orthanc node, with name, aet, httpPort and dicomPort."
         problems.append(Problem("nodes", reason))
     parts = Parts(nodes, modalities, node_names, modality_names, settings)
     problems += check(parts)
     return (None if problems else settings), parts, problems
+
+
+def _committing(settings: StackSettings) -> StackSettings:
+    """The settings with ``confirm: commitment`` for each link to a node that has ``auto``: every node of a stack has storage commitment."""
+    known = {node.name for node in settings.nodes}
+
+    def link_of(link: LinkSettings) -> LinkSettings:
+        return link.model_copy(update={"confirm": "commitment"}) if link.confirm == "auto" and link.to in known else link
+
+    nodes = tuple(node.model_copy(update={"forward_to": tuple(map(link_of, node.forward_to))}) for node in settings.nodes)
+    return settings.model_copy(update={"nodes": nodes})
 
 
 def load_stack_file(stack: str, folder: Path = _ROOT) -> StackSettings:

@@ -25,8 +25,18 @@ PERMISSION_OF: Final[Mapping[Operation, str]] = {
 PERMISSIONS: Final = tuple(sorted({*PERMISSION_OF.values(), _COMMITMENT_REPORT}))
 
 #: By the ``confirm`` of a link: what the node allows its destination, and what the destination allows the node.
-_AS_SERVER: Final = {"commitment": {"AllowEcho", _COMMITMENT_REPORT}, "query": {"AllowEcho"}}
-_AS_CLIENT: Final = {"commitment": {"AllowEcho", "AllowStore", COMMITMENT_REQUEST}, "query": {"AllowEcho", "AllowStore", "AllowFind"}}
+_AS_SERVER: Final = {
+    "auto": {"AllowEcho", _COMMITMENT_REPORT},
+    "commitment": {"AllowEcho", _COMMITMENT_REPORT},
+    "query": {"AllowEcho"},
+    "stored": {"AllowEcho"},
+}
+_AS_CLIENT: Final = {
+    "auto": {"AllowEcho", "AllowStore", COMMITMENT_REQUEST},
+    "commitment": {"AllowEcho", "AllowStore", COMMITMENT_REQUEST},
+    "query": {"AllowEcho", "AllowStore", "AllowFind"},
+    "stored": {"AllowEcho", "AllowStore"},
+}
 
 
 @dataclass(frozen=True)
@@ -123,8 +133,8 @@ def _peers(node: NodeSettings, settings: StackSettings) -> tuple[PeerPlan, ...]:
 
     A link ``client: forwardTo: [server]`` makes an entry at both ends. At the server, the client may echo, store, and ask for storage
     commitment; at the client, the server may echo and report what it committed to. With ``confirm: query``, the client may find
-    instead, and the server reports nothing. A modality may do what its ``allow`` says, and, where the node forwards to it, what a
-    server may.
+    instead, and the server reports nothing; with ``confirm: stored``, neither. A modality may do what its ``allow`` says, and, where
+    the node forwards to it, what a server may.
     """
     peers = sorted(linked_with(node, settings), key=lambda peer: peer.name)
     permissions: dict[str, set[str]] = {peer.name: set() for peer in peers}

@@ -78,7 +78,7 @@ def check_promises(node: NodeSettings, settings: StackSettings, path: str) -> It
     holds = {
         FORWARDS: bool(node.forward_to),
         RECEIVES: bool(links),
-        COMMITS: any(link.confirm == "commitment" for link in links),
+        COMMITS: any(link.may_commit for link in links),
         LINKED: bool(node.forward_to or links),
     }
     broken = [rule for rule in RULES if holds[rule.at] and rule.option in node.orthanc and node.orthanc[rule.option] in rule.values]

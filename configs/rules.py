@@ -150,9 +150,9 @@ def _forwarding(parts: Parts) -> Iterator[Problem]:
                 yield Problem(f"nodes[{i}].keep", reason, node.keep)
             if node.metrics_port is not None:
                 yield Problem(f"nodes[{i}].metricsPort", reason, node.metrics_port)
-        unsure = [link.to for link in node.forward_to if link.confirm != "commitment"]
+        unsure = [link.to for link in node.forward_to if not link.may_commit]
         if node.delete_after is not None and unsure:
-            reason = "needs confirm: commitment of every link, because a node deletes only what storage commitment has confirmed"
+            reason = "needs confirm: commitment, or auto, of every link, because a node deletes only what storage commitment has confirmed"
             how = f"not so: {visible(', '.join(unsure))}. Keep the images forever, or change these links."
             yield Problem(f"nodes[{i}].keep", f"{reason}; {how}", node.keep)
 
@@ -195,7 +195,7 @@ def _each_node(parts: Parts) -> Iterator[Problem]:
 def _tls(parts: Parts) -> Iterator[Problem]:
     """Names for a certificate that is never made, and devices without TLS at a node with TLS, which has no port without it."""
     tls = {node.name for _, node in parts.nodes if parts.settings.tls_of(node)}
-    waiting = {(link.to, node.name) for _, node in parts.nodes for link in node.forward_to if link.confirm == "commitment"}
+    waiting = {(link.to, node.name) for _, node in parts.nodes for link in node.forward_to if link.may_commit}
     for i, node in parts.nodes:
         if node.tls_names and node.name not in tls:
             yield Problem(f"nodes[{i}].tlsNames", "is for a node with tls: true; set that, or leave it out.", list(node.tls_names))

@@ -120,9 +120,16 @@ class LinkSettings(Settings):
     """which images the destination gets; all, when left out. An image that no link is for stays at the node."""
     associations: Annotated[int, Field(ge=1, le=16)] = 2
     """how many associations may send to the destination at once, 1 to 16."""
-    confirm: Literal["commitment", "query"] = "commitment"
-    """what counts as arrived. 'commitment': the destination says by DICOM storage commitment that it keeps the image. 'query', for a
-    destination without storage commitment: it lists the image when it is asked (C-FIND)."""
+    confirm: Literal["auto", "commitment", "query", "stored"] = "auto"
+    """what counts as arrived. 'commitment': the destination says by DICOM storage commitment that it keeps the image. 'query': it lists the
+    image when it is asked (C-FIND). 'stored': it acknowledged the transfer; nothing is asked afterwards. 'auto': of a node of the stack
+    always 'commitment'; of a device the first of the three that it turns out to have, asked again every 15 minutes. `./orthanc-stack
+    status` says which one is in use."""
+
+    @property
+    def may_commit(self) -> bool:
+        """Whether the destination is asked for storage commitment, as far as it has that."""
+        return self.confirm in ("auto", "commitment")
 
 
 _link = _or_name(lambda name: {"to": name}, "a destination's name, or {to: name, …}")

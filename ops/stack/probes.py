@@ -173,5 +173,11 @@ def check_forwarder(container: Container | None) -> str:
         if time.monotonic() > end:
             raise CheckFailedError(f"it cannot reach its node; see: docker logs --tail 30 {container.name}")
         time.sleep(0.5)
-    links = [(link["to"], link["waiting"] + link["inFlight"], link["setAside"]) for link in said["links"]]
-    return "; ".join(f"to {to}: {waiting} on their way, {aside} set aside" for to, waiting, aside in links)
+    return "; ".join(map(_waiting_on, said["links"]))
+
+
+def _waiting_on(link: Mapping[str, Any]) -> str:
+    """What waits on a link; a forwarder from before an upgrade does not tell of images that are not confirmed, nor of a note."""
+    unconfirmed = f", {link['unconfirmed']} stored and not confirmed" if link.get("unconfirmed") else ""
+    note = f" ({link['note']})" if link.get("note") else ""
+    return f"to {link['to']}: {link['waiting'] + link['inFlight']} on their way, {link['setAside']} set aside{unconfirmed}{note}"

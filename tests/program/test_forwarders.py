@@ -154,7 +154,7 @@ def test_the_destinations_are_modalities_of_the_node(chain: Run) -> None:
 
 def test_a_node_that_forwards_outside_alone() -> None:
     run = run_program(stack(node("ct", forwardTo=["pacs"], index="sqlite"), modalities=[PACS]), "small")
-    assert [(link.to, link.revision) for link in configuration(run, "ct").links] == [("pacs", "")]
+    assert [(link.to, link.revision, link.confirm) for link in configuration(run, "ct").links] == [("pacs", "", "auto")]
     assert [c.name for c in run.of_type("Container")] == ["ct-container", "ct-forwarder-container"]
 
 

@@ -111,7 +111,7 @@ def test_a_node_that_comes() -> None:
     assert str(report.verdict) == "1 node goes down for some seconds: client. No data is at risk. New: research."
     assert ("research", Fate.ADDED) in report.containers
     told = settings(report)
-    assert told["node client", "forwardTo.research"] == (None, '{"to": "research"}')
+    assert told["node client", "forwardTo.research"] == (None, '{"confirm": "commitment", "to": "research"}')
     before, after = told["node research", "nodes.research"]
     assert (before, json.loads(after or "")["aet"]) == (None, "RESEARCH")
     assert why(report)["client"][0] == "it gets to know research"
@@ -240,7 +240,7 @@ class TestSettings:
         assert self.told(self.plain(), new) == {
             "forwardTo.b.associations": ("2", "3"),
             "forwardTo.b.only.modality": ("[]", '["CT"]'),
-            "forwardTo.c": (None, '{"to": "c"}'),
+            "forwardTo.c": (None, '{"confirm": "commitment", "to": "c"}'),
             "nodes.c": (
                 None,
                 '{"aet": "C", "dicomPort": 4002, "httpPort": 8002, "name": "c", "users": [{"name": "orthanc", "role": "admin"}]}',

@@ -207,6 +207,8 @@ def test_what_does_not_go_together(raw: dict[str, Any], expected: dict[str, str]
     [
         forwarding("b", BY_QUERY, keep="forever"),
         forwarding("b", "pacs", keep="until-confirmed"),
+        forwarding("b", {"to": "pacs", "confirm": "commitment"}, keep="until-confirmed"),
+        forwarding("b", {"to": "pacs", "confirm": "auto"}, keep="until-confirmed"),
         forwarding("b", metricsPort=8001, bind="127.0.0.2"),
         stack(node("a"), node("b", 1), node("a-forwarder", 2)),
         # Two destinations of one record: another node's records are another database's.
@@ -258,8 +260,13 @@ def test_no_option_ends_what_a_link_promises(option: str, wrong: object, right: 
 
     assert refused(wrong) == at
     assert refused(right) == ""
+    assert refused(wrong, confirm="auto") == refused(wrong, confirm="commitment") == at
     # One that is only asked what it has does not promise to keep it.
-    assert refused(wrong, confirm="query") == at.replace("b", "" if option in ("StoreMD5ForAttachments", "MaximumStorageMode") else "b")
+    assert (
+        refused(wrong, confirm="stored")
+        == refused(wrong, confirm="query")
+        == at.replace("b", "" if option in ("StoreMD5ForAttachments", "MaximumStorageMode") else "b")
+    )
     assert {option for option, *_ in PROMISES} == {rule.option for rule in RULES}
 
 
@@ -348,9 +355,11 @@ def test_a_link_as_it_is_read() -> None:
     this = settings_of(forwarding({"to": "b", "only": only, "associations": 16, "confirm": "query"}, "pacs")).nodes[0]
     assert this.targets == ("b", "pacs")
     long, short = this.forward_to
-    assert (long.associations, long.confirm, short.associations, short.confirm) == (16, "query", 2, "commitment")
+    assert (long.associations, long.confirm, short.associations, short.confirm) == (16, "query", 2, "auto")
     assert not any(short.only.model_dump().values())
     assert settings_of(forwarding({"to": "pacs"})).nodes[0].forward_to == (short,)
+    by_default = settings_of(forwarding("b", "pacs")).nodes[0]
+    assert [link.confirm for link in by_default.forward_to] == ["commitment", "auto"], "a node of the stack has storage commitment"
     # What the stack file calls its rules, the forwarder calls the same.
     expected = Rules(modality=("CT", "M*"), calling_aet=("CT1",), station=("?",), study_description=("*chest*",))
     assert Rules.of(long.only.model_dump(mode="json", by_alias=True)) == expected

@@ -67,7 +67,10 @@ def test_each_node_trusts_those_that_it_is_linked_to_and_calls_those_by_tls_that
     assert called == {"archive": {"ct": False}, "ct": {"archive": True, "scanner": True}, "other": {}, "plain": {}}
 
 
-@pytest.mark.parametrize(("allow", "confirm", "refused"), [(["echo"], "query", True), ([], "commitment", True), ([], "query", False)])
+@pytest.mark.parametrize(
+    ("allow", "confirm", "refused"),
+    [(["echo"], "query", True), ([], "commitment", True), ([], "auto", True), ([], "query", False), ([], "stored", False)],
+)
 def test_a_device_without_tls_cannot_call_a_node_that_has(allow: list[str], confirm: str, refused: bool) -> None:
     pacs = {"name": "pacs", "aet": "PACS", "host": "h", "port": 104, "nodes": ["a"], "allow": allow}
     raw = stack(node("a", tls=True, forwardTo=[{"to": "pacs", "confirm": confirm}]), modalities=[pacs])

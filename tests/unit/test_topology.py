@@ -83,7 +83,9 @@ def test_wiring_is_mutual_and_least(raw: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("confirm", "sender_may", "destination_may"),
     [
+        ("auto", {"AllowEcho", "AllowStore", "AllowNAction"}, {"AllowEcho", "AllowEventReport"}),
         ("commitment", {"AllowEcho", "AllowStore", "AllowNAction"}, {"AllowEcho", "AllowEventReport"}),
+        ("stored", {"AllowEcho", "AllowStore"}, {"AllowEcho"}),
         ("query", {"AllowEcho", "AllowStore", "AllowFind"}, {"AllowEcho"}),
     ],
 )
