@@ -55,7 +55,9 @@ class Offers:
 
     def ask_soon(self) -> None:
         """Ask for everything again that it turned out not to have."""
-        self._lacking = dict.fromkeys(self._lacking, 0.0)
+        for method in METHODS:
+            if method in self._lacking:
+                self._lacking[method] = 0.0
 
     def may(self, method: Method, now: float) -> bool:
         """Whether it may have a service, or may have it by now."""

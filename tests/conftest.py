@@ -11,7 +11,7 @@ from tests.stack.dicom import Study, ct_series, sample_images
 from tests.stack.harness import ROOT, copy_program, need_pulumi
 
 #: Tiers whose tests wait for stacks begin first: the short ones fill in where a process would have nothing to do at the end.
-_WAITING = ("faults", "bench", "stack", "contract", "toolchain")
+_WAITING = ("faults", "devices", "bench", "stack", "contract", "toolchain")
 #: Each needs half of the networks that an engine has addresses for: they run one after the other.
 _MANY_NETWORKS = ("tests/faults", "tests/bench")
 
