@@ -20,7 +20,7 @@ from ops.setup.prepare import prepare
 from ops.stack.terminal import drawn
 
 #: The folders of tests/.
-TIERS: Final = ("unit", "program", "toolchain", "contract", "stack", "faults", "bench")
+TIERS: Final = ("unit", "program", "toolchain", "contract", "stack", "faults", "devices", "bench")
 #: The tiers that deploy nothing.
 _WITHOUT_DOCKER: Final = frozenset({"unit", "program"})
 #: Each command with the tests that it runs: the marker "slow" has a reason, and chooses.

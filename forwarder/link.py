@@ -95,9 +95,12 @@ class Link:
         """An answer that was not expected, the node's about a series or the destination's about a batch: it holds up no other."""
         ledger, entry = self.ledger, batch.entry
         say("series failed", to=self.config.to, series=entry.id, reason=what, next_try_s=_AFTER_SURPRISE)
-        if batch.stored:
-            ledger.keep_stored(batch, works=False)
-        else:
+        try:
+            if batch.stored:
+                ledger.keep_stored(batch, works=False)
+            else:
+                ledger.give_back(batch)
+        except NodeDownError:
             ledger.give_back(batch)
         with ledger.changed:
             entry.not_before = time.monotonic() + _AFTER_SURPRISE
@@ -230,13 +233,13 @@ class Link:
 
     def _overdue(self, batch: Batch) -> None:
         """No report came: ask for another one, or leave the destination alone for a while. Nothing is sent again for that."""
-        if batch.asked == _ASKS:
-            self.ledger.keep_stored(batch, works=False)
-            self.ledger.pause(Failure(Fault.DESTINATION, "no report of storage commitment"))
-            return
-        batch.asked += 1
         try:
-            self._confirm(batch)
+            if batch.asked == _ASKS:
+                self.ledger.keep_stored(batch, works=False)
+                self.ledger.pause(Failure(Fault.DESTINATION, "no report of storage commitment"))
+            else:
+                batch.asked += 1
+                self._confirm(batch)
         except NodeDownError:
             self.ledger.give_back(batch)
             raise

@@ -45,6 +45,7 @@ class Node:
         self.last_change = 0
         self.up = True  # whether its database does; without it, it answers 503
         self.cut = False  # whether it hangs up instead of answering
+        self.unreadable: set[str] = set()  # images whose files it cannot read
         self.broken: set[str] = set()  # series for which it answers 500
         self.finds = 10**6  # how many resources a query finds at the most
         self.extended = True  # whether its index answers queries as a whole, as SQLite does
@@ -241,7 +242,7 @@ class Node:
 
     def _store_at(self, peer: Peer, ids: list[str], *, commitment: bool) -> dict[str, Any]:
         held = {image.id: image for image in self.images()}
-        images = [held[id_] for id_ in ids if id_ in held]  # Orthanc passes over the others, and tells how many
+        images = [held[id_] for id_ in ids if id_ in held.keys() - self.unreadable]  # Orthanc passes over the others, and tells how many
         if len({image.syntax for image in images}) > 1:
             raise RefusedError(500, 9, "several transfer syntaxes")
         time.sleep(peer.slow)
