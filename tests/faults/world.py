@@ -170,7 +170,7 @@ class World:
 
 def undelivered(link: dict[str, Any]) -> int:
     """How many images a link still has to deliver, less those that are set aside."""
-    return int(link["waiting"]) + int(link["inFlight"])
+    return int(link["waiting"]) + int(link["inFlight"]) + int(link["unconfirmed"])
 
 
 def make_world(program: Path, clients: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]] = ()) -> World:
