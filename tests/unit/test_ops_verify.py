@@ -325,3 +325,8 @@ def test_a_cell_is_text_and_stays_in_its_row() -> None:
     assert shown[2] == r"  [red]a[/red] :+1:   \x1b[2J\u2028"
     assert shown[3] == f"  断層{' ' * 16}{'b' * 900}"
     assert shown[4].split() == [r"\udcff", "c"]
+
+
+def test_what_is_not_confirmed_and_what_a_device_lacks_are_told_with_what_waits() -> None:
+    link = {"to": "pacs", "waiting": 0, "inFlight": 0, "setAside": 1, "unconfirmed": 5, "note": "pacs offers none"}
+    assert probes._waiting_on(link) == "to pacs: 0 on their way, 1 set aside, 5 stored and not confirmed (pacs offers none)"
