@@ -110,9 +110,11 @@ def failure_of(error: AnswerError) -> Failure:
         meaning = next((f", {words}" for digits, words in _STATUS_MEANINGS.items() if status.startswith(digits)), "")
         fault = Fault.IMAGE if status.startswith(_REFUSALS) else Fault.UNCLEAR
         return Failure(fault, f"DIMSE status 0x{status}{meaning}", refuses_class=status in _REFUSALS_OF_A_CLASS)
-    if error.code in _IMAGE_CODES:
-        return Failure(Fault.IMAGE, _IMAGE_CODES[error.code], refuses_class=error.code in _CODES_OF_A_CLASS)
     text = error.details.lower()
+    # Of a transfer syntax without a codec, Orthanc 1.12 says this with its code for an internal error (DicomStoreUserConnection::Transcode).
+    code = _NOT_IMPLEMENTED if "cannot transcode" in text else error.code
+    if code in _IMAGE_CODES:
+        return Failure(Fault.IMAGE, _IMAGE_CODES[code], refuses_class=code in _CODES_OF_A_CLASS)
     return Failure(Fault.DESTINATION, next((reason for word, reason in _NETWORK_WORDS if word in text), "network error"))
 
 
