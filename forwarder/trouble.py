@@ -111,7 +111,7 @@ def failure_of(error: AnswerError) -> Failure:
         fault = Fault.IMAGE if status.startswith(_REFUSALS) else Fault.UNCLEAR
         return Failure(fault, f"DIMSE status 0x{status}{meaning}", refuses_class=status in _REFUSALS_OF_A_CLASS)
     text = error.details.lower()
-    # Of a transfer syntax without a codec, Orthanc 1.12 says this with its code for an internal error (DicomStoreUserConnection::Transcode).
+    # Orthanc 1.12 says this of a transfer syntax without a codec, with its code for any internal error (DicomStoreUserConnection).
     code = _NOT_IMPLEMENTED if "cannot transcode" in text else error.code
     if code in _IMAGE_CODES:
         return Failure(Fault.IMAGE, _IMAGE_CODES[code], refuses_class=code in _CODES_OF_A_CLASS)

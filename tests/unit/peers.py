@@ -81,7 +81,7 @@ class Peer:
         if image.sop_class in self.refuses:
             raise RefusedError(500, 2015, f"No valid presentation context was negotiated for {PATIENT}")
         if image.syntax == JPEG and not self.converts:
-            raise RefusedError(500, 2, f"Not implemented yet: {PATIENT}")
+            raise RefusedError(500, -1, f"Cannot transcode instance of SOPClassUID {CT} from {JPEG} to one of [ {LITTLE} ] {PATIENT}")
         if status := self.statuses.get(image.uid) or self.statuses.get("*"):
             raise RefusedError(500, 9, f'C-STORE SCU to AET "X" has failed with DIMSE status 0x{status} ({PATIENT})')
         self.got.append(image.file)

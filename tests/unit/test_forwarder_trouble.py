@@ -25,6 +25,13 @@ IMAGE, DESTINATION, UNCLEAR = Fault.IMAGE, Fault.DESTINATION, Fault.UNCLEAR
         (9, "C-STORE SCU has failed with DIMSE status 0x0213", UNCLEAR, "DIMSE status 0x0213, resource limitation"),
         (9, "C-STORE SCU has failed with DIMSE status 0xFE00", UNCLEAR, "DIMSE status 0xFE00"),
         (2, "Not implemented yet", IMAGE, "the destination does not take its transfer syntax, and this node cannot convert it"),
+        (
+            -1,
+            "Internal error: Cannot transcode instance of SOPClassUID 1.2 from 1.2.840.10008.1.2.4.90 to one of [ 1.2.840.10008.1.2 ]",
+            IMAGE,
+            "the destination does not take its transfer syntax, and this node cannot convert it",
+        ),
+        (-1, "Internal error", DESTINATION, "network error"),
         (2015, "", IMAGE, "no presentation context was accepted for its SOP class and transfer syntax"),
         (15, "", IMAGE, "its file in this node cannot be read"),
         (2014, "", IMAGE, "it has no SOP class or instance UID"),
@@ -42,7 +49,7 @@ def test_what_a_failure_means_and_that_its_reason_repeats_nothing_that_is_not_kn
     code: int, details: str, fault: Fault, reason: str
 ) -> None:
     assert failure_of(AnswerError(500, code, f"{details} {PATIENT}")) == Failure(
-        fault, reason, refuses_class=code in (2, 2015) or "0122" in details
+        fault, reason, refuses_class=code in (2, 2015) or "0122" in details or "transcode" in details
     )
 
 
