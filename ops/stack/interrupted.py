@@ -16,6 +16,7 @@ from docker.models.containers import Container as Handle
 from docker.models.networks import Network
 
 from configs.names import LABEL_OWNER, PROJECT
+from configs.problems import visible
 from ops.setup.console import SetupError, say
 from ops.stack.engine import CONTAINER_TYPE, GRACE_SECONDS, client, engine_errors
 from ops.stack.stack import Stack, deployed
@@ -87,11 +88,11 @@ def unlock(name: str, *, yes: bool) -> int:
     for lock in locks:
         if _lives(lock):
             raise SetupError(
-                f"nothing was touched: process {lock['pid']} of {lock['username']} holds the lock, and is at work on this machine. "
-                f"Let it finish, or stop it (kill -INT {lock['pid']})."
+                f"nothing was touched: process {lock['pid']} of {visible(lock['username'])} holds the lock, and is at work on this "
+                f"machine. Let it finish, or stop it (kill -INT {lock['pid']})."
             )
     for lock in locks:
-        say("Lock", f"of process {lock['pid']} of {lock['username']} on {lock['hostname']}, since {lock['timestamp']}")
+        say("Lock", visible(f"of process {lock['pid']} of {lock['username']} on {lock['hostname']}, since {lock['timestamp']}"))
     if not yes:
         confirm(stack.name, "This takes the stack's lock away. While a run lives, two would change the stack at once.", "unlock")
     stack.ask("cancel", "--yes")
@@ -103,19 +104,22 @@ def holders(folder: Path, short: str) -> list[dict[str, Any]]:
     """The locks of a stack in a backend on this machine's disk: pid, username, hostname, timestamp (Pulumi's backend/diy/lock.go)."""
     found = []
     for file in sorted((folder / "locks" / "organization" / PROJECT / short).glob("*.json")):
-        with suppress(OSError, ValueError):
-            found.append({"pid": 0, "username": "?", "hostname": "?", "timestamp": "?", **json.loads(file.read_text())})
+        lock: dict[str, Any] = {"pid": 0, "username": "?", "hostname": "?", "timestamp": "?"}
+        with suppress(OSError, ValueError, AttributeError):  # a run that died may not have written it to its end
+            said = json.loads(file.read_text())
+            lock |= {key: said[key] for key, unknown in lock.items() if isinstance(said.get(key), type(unknown))}
+        found.append(lock)
     return found
 
 
 def _lives(lock: Mapping[str, Any]) -> bool:
     """Whether a lock's process is one of this machine, and is Pulumi; where the system does not tell its name, any will do."""
-    pid = int(lock["pid"])
-    if lock["hostname"] != socket.gethostname() or not pid:
+    pid = lock["pid"]
+    if lock["hostname"] != socket.gethostname() or pid < 1:
         return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         pass  # another user's

@@ -11,7 +11,7 @@ from typing import Any
 
 from configs.held import VOLUME, Held, held_of
 from configs.names import prefix, short_name
-from ops.setup.console import ROOT, SetupError, say
+from ops.setup.console import ROOT, SetupError, say, without_passwords
 from ops.setup.prepare import Tools, prepare
 from ops.setup.state import SECRETS_PROVIDER
 
@@ -35,7 +35,7 @@ class Stack:
         command = [str(self.tools.pulumi), *arguments, "--stack", self.name, "--color", "never"]
         done = subprocess.run(command, cwd=self.root, input=stdin or "", capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            said = (done.stderr or done.stdout).strip()
+            said = without_passwords((done.stderr or done.stdout).strip())
             raise SetupError(f"`pulumi {' '.join(arguments[:2])}` failed (exit status {done.returncode}):\n{said}")
         return done.stdout
 

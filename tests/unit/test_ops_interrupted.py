@@ -100,6 +100,8 @@ def test_only_a_stack_that_the_backend_does_not_know_is_none(dev: Callable[[str]
     assert not dev("sys.exit(\"error: no stack named 'dev' found\")").exists()
     with pytest.raises(SetupError, match="AccessDenied"):
         dev("sys.exit('error: AccessDenied: status code: 403')").exists()
+    with pytest.raises(SetupError, match=r"postgres://ops:…@db/state: failed"):  # it goes on into the report of a preview
+        dev("sys.exit('error: unable to open bucket postgres://ops:geheim@db/state: failed to ping')").exists()
 
 
 def test_what_was_begun_is_told_by_name(dev: Callable[[str], Stack]) -> None:
@@ -153,6 +155,23 @@ def test_a_lock_is_not_taken_away_where_nobody_is_there_to_ask(locked: Callable[
     with pytest.raises(SetupError, match=r"\./orthanc-stack unlock dev --yes"):
         interrupted.unlock("dev", yes=False)
     assert not (tmp_path / "cancelled").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "null", "7", '{"pid": null}', '{"pid": "x"}', '{"pid": -1, "hostname": HERE}', '{"pid": 1e99, "hostname": HERE}',
+     f'{{"pid": {10**30}, "hostname": HERE}}', '{"username": "\\u001b[2J", "hostname": HERE}'],
+)  # fmt: skip
+def test_a_broken_lock_is_told_and_goes_when_it_is_asked_for(
+    locked: Callable[[int, str], Stack], tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    locked(0, "another")
+    next(tmp_path.rglob("a.json")).write_text(content.replace("HERE", json.dumps(socket.gethostname())))
+    assert interrupted.unlock("dev", yes=True) == 0
+    assert (tmp_path / "cancelled").exists()
+    told = capsys.readouterr().err
+    assert "Lock       of process" in told
+    assert "\x1b" not in told
 
 
 # --- as it was deployed ---
