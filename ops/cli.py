@@ -71,10 +71,17 @@ def _status(work: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted. The same command goes on where this one stopped.", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # The reader of a pipe (`… outputs dev | head`) has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+    except OSError as error:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            # What is left has nowhere to go, and Python would try again when it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # the reader of a pipe (`… outputs dev | head`) has seen enough
+            return 128 + signal.SIGPIPE
+        # A full disk, or a checkout that is not this user's.
+        print(f"\n{error.filename}: {error.strerror}" if error.filename else f"\n{error.strerror or error}", file=sys.stderr)
+        return 1
     return status
 
 
@@ -233,6 +240,8 @@ def rotate(
     from ops.stack.secrets import rotate
     from ops.stack.up import up
 
+    if everything and keys:
+        raise typer.BadParameter("say which secrets, or --all: not both.")
     return rotate(stack, keys or (), everything=everything) or up(stack)
 
 
@@ -268,8 +277,9 @@ def env(stack: StackName) -> int:
     changed = {key: value for key, value in os.environ.items() if before.get(key) != value and key != "PYTHONUTF8"}
     for name, value in sorted({**changed, "PULUMI_STACK": stack}.items()):
         print(f"export {name}={shlex.quote(value)}")
-    if "DOCKER_CONTEXT" in before and "DOCKER_CONTEXT" not in os.environ:
-        print("unset DOCKER_CONTEXT")
+    # A variable that names another engine, or how it is reached.
+    for name in sorted(before.keys() - os.environ.keys()):
+        print(f"unset {name}")
     return 0
 
 
@@ -277,7 +287,10 @@ def env(stack: StackName) -> int:
 def clean() -> int:
     """Delete what can be made again: the virtual environment, caches, artefacts. State, stack files and data stay."""
     for name in (".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis", "artifacts"):
-        shutil.rmtree(ROOT / name, ignore_errors=True)
+        if (ROOT / name).is_symlink():
+            (ROOT / name).unlink()
+        elif (ROOT / name).exists():
+            shutil.rmtree(ROOT / name)
     print("  The virtual environment, caches and artefacts are gone. State, passphrase, stack files, data and built tools stay.")
     return 0
 

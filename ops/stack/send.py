@@ -45,6 +45,8 @@ def send(name: str, node_name: str, folder: Path) -> int:
         SetupError: there is no such node, or no file; or the node does not answer.
     """
     nodes = {node.name: node for node in nodes_of(deployed(name).outputs(show_secrets=True))}
+    if not nodes:
+        raise SetupError(f"nothing of the stack {name} is deployed. `./orthanc-stack up {name}` does that.")
     if node_name not in nodes:
         raise SetupError(f"the stack {name} has no node {node_name}.{nearest(node_name, nodes)} There are: {', '.join(nodes)}.")
     files = sorted(images_in(folder))
