@@ -6,6 +6,7 @@ import os
 import platform
 import runpy
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -82,6 +83,44 @@ def test_the_launcher_makes_the_environment_once_and_hands_the_command_line_on(c
     assert launch(checkout).stderr == ""
     assert "requirements-dev.txt installed" in launch(checkout, "dev", "lint").stderr
     assert launch(checkout, "dev", "lint").stderr == ""
+
+
+def with_command(checkout: Path, program: str, shell: str = '"$@"') -> subprocess.CompletedProcess[str]:
+    """Launch another program in place of ops/cli.py, by a line of the shell's."""
+    told(launch(checkout))
+    command = ["sh", "-c", shell, "sh", str(checkout / ".venv" / "bin" / "python"), str(checkout / "orthanc-stack")]
+    (checkout / "ops" / "cli.py").write_text(program)
+    try:
+        env = {**os.environ, "XDG_CACHE_HOME": str(checkout / "cache")}
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    finally:
+        (checkout / "ops" / "cli.py").write_text(TELLING)
+
+
+def test_a_closed_stream_goes_to_no_file_that_is_opened_later(checkout: Path, tmp_path: Path) -> None:
+    """Of all that is started, too: pulumi may open its state as file 1."""
+    file = tmp_path / "state"
+    writing = f"import os, subprocess\nos.open({str(file)!r}, os.O_CREAT | os.O_WRONLY)\nprint('said')\n"
+    done = with_command(checkout, writing + "subprocess.run(['echo', 'said'], close_fds=False, check=True)", '"$@" <&- >&-')
+    assert (done.returncode, done.stderr) == (0, "")
+    assert file.read_text() == ""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_ends_in_good_order(checkout: Path, tmp_path: Path, sent: signal.Signals) -> None:
+    """Wherever it is: here while modules are loaded. A pipeline's job that is cancelled gets a SIGTERM."""
+    draft = tmp_path / "draft"
+    program = f"import os, pathlib\ntry:\n    pathlib.Path({str(draft)!r}).touch()\n    os.kill(os.getpid(), {int(sent)})\n"
+    done = with_command(checkout, f"{program}finally:\n    os.unlink({str(draft)!r})\n")
+    assert (done.returncode, draft.exists()) == (130, False)
+    assert done.stderr == "\nInterrupted. The same command goes on where this one stopped.\n"
+
+
+def test_a_damaged_environment_is_told(checkout: Path) -> None:
+    done = with_command(checkout, "import a_package_that_somebody_deleted")
+    assert done.returncode == 1
+    assert f"Delete {checkout / '.venv'}: the same command then makes it anew" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_an_upgraded_python_gets_a_new_environment(checkout: Path) -> None:
@@ -384,6 +423,32 @@ def test_a_file_backend_is_looked_into_where_pulumi_keeps_it() -> None:
     assert State("file:///srv/state", "").folder == Path("/srv/state/.pulumi")
     assert State("file://~", "").folder == Path.home() / ".pulumi"
     assert State(CLOUD, "").folder is None
+    # `unlock` looks there for who holds the lock: elsewhere it would find nobody, and take it away.
+    assert State("file:///srv/state?no_tmp_dir=true", "").folder == Path("/srv/state/.pulumi")
+    assert State("file:///srv/a%20b", "").folder == Path("/srv/a b/.pulumi")
+    assert State("file://./state", "").folder == ROOT / "state" / ".pulumi"
+    assert State("file://", "").folder == ROOT / ".pulumi"
+
+
+def test_a_checkout_may_have_any_name(tmp_path: Path) -> None:
+    strange = Place(tmp_path / "50% #1? ü")
+    found = strange.ensure()
+    assert found.url == f"file://{tmp_path}/50%25%20%231%3F%20%C3%BC/checkout/.pulumi-state"
+    assert found.folder == strange.state / ".pulumi"
+
+
+@pytest.mark.parametrize("url", ["postgres://ops:geheim@db/state", "postgres://db/state?user=ops&password=geheim&sslmode=require"])
+def test_the_password_of_a_backend_is_not_shown(place: Place, url: str) -> None:
+    """Its address is in messages and, where a preview is refused, in the comment on the pull request."""
+    found = place.ensure(PULUMI_BACKEND_URL=url, PULUMI_CONFIG_PASSPHRASE="")
+    assert (found.url, found.origin) == (url, f"{url.replace('geheim', '…')} (PULUMI_BACKEND_URL)")
+    (place.home / ".pulumi" / "credentials.json").write_text(json.dumps({"current": url}))
+    assert "geheim" not in place.ensure().origin
+
+
+@pytest.mark.parametrize("text", ["ssh://user@host:22", "tcp://host:2376 of user@host", "file:///a:b@c", "https://host:443/a@b"])
+def test_an_address_without_a_password_is_shown_whole(text: str) -> None:
+    assert console.without_passwords(text) == text
 
 
 # --- The engine: what names one, as the three variables that every client knows ---------------------------------------
@@ -490,7 +555,11 @@ def noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     put(tmp_path, "dockerd", f"env >{tmp_path}/draft; mv {tmp_path}/draft {tmp_path}/noted")
-    put(tmp_path, "docker", f"[ $1 != build ] || env >{tmp_path}/noted\n[ $1 != version ] || cat {tmp_path}/noted; echo 7")
+    put(
+        tmp_path,
+        "docker",
+        f'[ $1 != build ] || {{ env; echo "command=$*"; }} >{tmp_path}/noted\n[ $1 != version ] || cat {tmp_path}/noted; echo 7',
+    )
     return tmp_path / "noted"
 
 
@@ -508,7 +577,12 @@ def test_an_engine_is_started_without_the_users_environment(noted: Path, monkeyp
 
 
 def test_a_build_of_images_gets_no_secrets(noted: Path) -> None:
-    images._build("adminer", "name", "base", {})
+    images._build("adminer", "name", "base", {"http_proxy": "http://ops:geheim@proxy"})
+    # A command line is every user's to read.
+    command = next(line for line in noted.read_text().splitlines() if line.startswith("command="))
+    assert " --build-arg=http_proxy " in command
+    assert "geheim" not in command
+    assert "http_proxy=http://ops:geheim@proxy\n" in noted.read_text()
     assert {"PATH", "https_proxy", "XDG_CACHE_HOME"} <= variables(noted)
     assert not variables(noted) & set(SECRETS)
 
