@@ -201,6 +201,8 @@ def outputs(stack: StackName, show_secrets: Annotated[bool, typer.Option("--show
     from ops.stack.stack import deployed
 
     found = deployed(stack, engine=False).outputs(show_secrets=show_secrets)
+    if "nodes" not in found:
+        raise SetupError(f"the stack {stack} has no outputs: `./orthanc-stack up {stack}` deploys it.")
     print(json.dumps(found, indent=2, sort_keys=True, ensure_ascii=False))
     return 0
 

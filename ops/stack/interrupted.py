@@ -85,6 +85,9 @@ def unlock(name: str, *, yes: bool) -> int:
     stack = deployed(name, engine=False)
     folder = stack.tools.state.folder
     locks = holders(folder, stack.short) if folder else []
+    if folder and not locks:
+        say("Unlock", f"nobody holds a lock on the stack {name}: there is nothing to do")
+        return 0
     for lock in locks:
         if _lives(lock):
             raise SetupError(

@@ -150,6 +150,16 @@ def test_the_lock_of_a_run_that_died_goes_when_it_is_asked_for(locked: Callable[
     assert (tmp_path / "cancelled").exists()
 
 
+def test_without_a_lock_there_is_nothing_to_take_away(
+    dev: Callable[[str], Stack], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    it = dev("open('cancelled', 'w') if sys.argv[1] == 'cancel' else print('{}')")
+    monkeypatch.setattr(interrupted, "deployed", lambda *_, **__: it)
+    assert interrupted.unlock("dev", yes=True) == 0
+    assert "nobody holds a lock" in capsys.readouterr().err
+    assert not (tmp_path / "cancelled").exists()
+
+
 def test_a_lock_is_not_taken_away_where_nobody_is_there_to_ask(locked: Callable[[int, str], Stack], tmp_path: Path) -> None:
     locked(0, "another")
     with pytest.raises(SetupError, match=r"\./orthanc-stack unlock dev --yes"):
