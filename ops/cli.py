@@ -85,9 +85,6 @@ def _status(work: Callable[[], int]) -> int:
     return status
 
 
-# --- Run a stack -----------------------------------------------------------------------------------------------------
-
-
 @_command(_RUN)
 def up(stack: StackName, plan: Plan = None) -> int:
     """Deploy the stack, or what changed of it, and verify it. Installs and builds what is missing."""
@@ -295,9 +292,6 @@ def clean() -> int:
             shutil.rmtree(ROOT / name)
     print("  The virtual environment, caches and artefacts are gone. State, passphrase, stack files, data and built tools stay.")
     return 0
-
-
-# --- Developers ------------------------------------------------------------------------------------------------------
 
 
 @_command("", developers)
