@@ -28,13 +28,14 @@ app.add_typer(developers, name="dev", rich_help_panel="This machine")
 _RUN, _LOOK, _SECRETS, _MACHINE = "Run a stack", "Look at a stack", "Secrets and certificates", "This machine"
 
 
-def stack_names() -> list[str]:
-    """The stacks that have a stack file in this checkout."""
-    return sorted(file.name.removeprefix("Pulumi.").removesuffix(".yaml") for file in ROOT.glob("Pulumi.*.yaml"))
+def _stack_names() -> list[str]:
+    from ops.setup.prepare import stack_names
+
+    return stack_names()
 
 
 StackName = Annotated[
-    str, typer.Argument(metavar="STACK", help="The stack: NAME of Pulumi.NAME.yaml.", autocompletion=stack_names, show_default=False)
+    str, typer.Argument(metavar="STACK", help="The stack: NAME of Pulumi.NAME.yaml.", autocompletion=_stack_names, show_default=False)
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for the stack's name.")]
 Json = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]
@@ -129,9 +130,6 @@ def unlock(stack: StackName, yes: Yes = False) -> int:
     return unlock(stack, yes=yes)
 
 
-# --- Look at a stack -------------------------------------------------------------------------------------------------
-
-
 @_command(_LOOK)
 def check(stack: StackName, as_json: Json = False) -> int:
     """Read the stack file and hold it to every rule, without an engine, a state or a secret."""
@@ -204,9 +202,6 @@ def outputs(stack: StackName, show_secrets: Annotated[bool, typer.Option("--show
     return 0
 
 
-# --- Secrets and certificates ----------------------------------------------------------------------------------------
-
-
 @_command(_SECRETS)
 def secrets(stack: StackName) -> int:
     """Set the secrets that are missing to random values, and never change one."""
@@ -242,9 +237,6 @@ def rotate(
     if everything and keys:
         raise typer.BadParameter("say which secrets, or --all: not both.")
     return rotate(stack, keys or (), everything=everything) or up(stack)
-
-
-# --- This machine ----------------------------------------------------------------------------------------------------
 
 
 @_command(_MACHINE)

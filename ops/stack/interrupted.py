@@ -38,7 +38,9 @@ def put_right(stack: Stack) -> None:
     pending = stack.pending
     say(_LABEL, f"an earlier run ended while it was changing {', '.join(stack.unfinished)}: putting that right first")
     # Takes Pulumi's lock: while another run lives, everything ends here.
-    status = stack.run("refresh", "--yes", "--skip-preview", "--clear-pending-creates", "--suppress-outputs")
+    # On a terminal, Pulumi would ask about each of the operations, whatever the other options say.
+    options = ("--yes", "--skip-preview", "--non-interactive", "--clear-pending-creates", "--suppress-outputs")
+    status = stack.run("refresh", *options)
     if status != 0:
         raise stack.failure(f"what the earlier run on {stack.name} left is still there", status)
     held = stack.held()

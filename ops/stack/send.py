@@ -57,8 +57,7 @@ def send(name: str, node_name: str, folder: Path) -> int:
         sent = upload(nodes[node_name], files)
     except CheckFailedError as error:
         raise SetupError(
-            f"{node_name} does not answer: {error}. `./orthanc-stack verify {name}` tells what is wrong. "
-            "What was sent is there; the same command sends the rest."
+            f"{node_name} does not answer: {error}. `./orthanc-stack verify {name}` tells what is wrong; then the same command goes on."
         ) from error
     counted = Counter(one.outcome for one in sent)
     print(f"  {node_name}: " + ", ".join(f"{counted[outcome]} {outcome}" for outcome in (STORED, THERE, REFUSED)))

@@ -115,7 +115,7 @@ def test_a_fault_of_ours_is_not_told_as_the_users(monkeypatch: pytest.MonkeyPatc
 
 
 def test_shells_complete_the_names_of_stacks() -> None:
-    assert {"dev", "prod"} <= set(cli.stack_names())
+    assert {"dev", "prod"} <= set(cli._stack_names())
 
 
 def test_make_keeps_its_words() -> None:

@@ -56,7 +56,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> Callable[..., list[str]]:
         ),
         ({"waiting": 1000, "inFlight": 100, "more": True, "oldestWaiting": _iso(-200000)}, True, "1000+ 100 0 2 d ago - 0 - sending"),
         ({"inFlight": 1}, True, "0 1 0 - - 0 - sending"),
-        ({}, False, "0 0 0 - - 0 - client does not answer"),
+        ({}, False, "? ? ? ? ? ? ? client does not answer"),
     ],
 )
 def test_a_link_is_a_line(link: dict[str, Any], answers: bool, line: str, lines: Callable[..., list[str]]) -> None:
@@ -87,3 +87,12 @@ def test_json_is_json_alone_also_where_a_forwarder_does_not_answer(
     printed = capsys.readouterr()
     assert json.loads(printed.out) == [said]
     assert "orthanc-stack-dev-dead does not answer" in printed.err
+
+
+def test_a_node_that_does_not_answer_is_not_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Forwarder(Container):
+        def run(self, _: Sequence[str]) -> str:
+            return json.dumps({"node": "client", "nodeAnswers": False, "links": [IDLE]})
+
+    monkeypatch.setattr(forwarding, "_forwarders", lambda _: [Forwarder(**vars(container("f", "forwarder")))])
+    assert forwarding.status("dev", as_json=False) == NOT_WELL

@@ -21,6 +21,7 @@ from ops.setup.console import SetupError
 from ops.setup.prepare import Tools
 from ops.setup.state import State
 from ops.stack import engine, interrupted, lifecycle, up
+from ops.stack import stack as operated
 from ops.stack.engine import Container, amiss
 from ops.stack.interrupted import half_made
 from ops.stack.lifecycle import stop_order
@@ -253,6 +254,40 @@ def test_what_was_stopped_is_started_again_the_database_first_and_the_one_shot_n
     assert start_stopped(found)
     assert started == ["db", "adminer", "server"]
     assert not start_stopped([container("db")])
+
+
+def test_what_a_run_has_half_made_is_stopped_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state does not know it, and it serves: a copy of its volume would be one of a volume in use."""
+    stopped: list[str] = []
+
+    def handle(name: str, owner: str) -> Any:
+        state = {"Status": "running", "ExitCode": 0}
+        labels = {"orthanc-stack.owner": owner, "orthanc-stack.role": "node"}
+        attributes = {"State": state, "Config": {"Hostname": name}}
+        return SimpleNamespace(name=name, id=name, labels=labels, attrs=attributes, stop=lambda timeout: stopped.append(name))
+
+    found = [handle("known", "me"), handle("half-made", "me"), handle("anothers", "another")]
+    listed = SimpleNamespace(containers=SimpleNamespace(list=lambda **_: found))
+    monkeypatch.setattr(engine, "client", lambda: listed)
+    held = Held(owner="me", containers={"known-container": "known"})
+    monkeypatch.setattr(lifecycle, "deployed", lambda _: SimpleNamespace(prefix=PREFIX, held=lambda: held))
+    assert lifecycle.down("dev") == 0
+    assert sorted(stopped) == ["half-made", "known"]
+
+
+def test_pulumi_asks_nothing_of_its_own(dev: Callable[[str], Stack]) -> None:
+    """On a terminal it would ask about each operation that an earlier run has begun."""
+    state = json.dumps({"deployment": {"resources": []}})
+    it = dev(f"print({state!r})\nsys.exit(0 if sys.argv[1] != 'refresh' or '--non-interactive' in sys.argv else 7)")
+    interrupted.put_right(it)
+
+
+def test_a_killed_pulumi_and_a_misspelt_stack_are_told(dev: Callable[[str], Stack], monkeypatch: pytest.MonkeyPatch) -> None:
+    it = dev("sys.exit(\"error: no stack named 'deb' found\")")
+    assert "was killed (signal 9), and may have left its lock" in str(it.failure("`up` of dev did not end well", -9))
+    monkeypatch.setattr(operated, "prepare", lambda *_, **__: it.tools)
+    with pytest.raises(SetupError, match=r"there is no stack deb in .*\. Did you mean 'dev'\?"):
+        operated.deployed("deb")
 
 
 # --- destroy ---
