@@ -225,9 +225,7 @@ def certs(
 @_command(_SECRETS)
 def rotate(
     stack: StackName,
-    keys: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY]...", help="The secrets: dbPassword.archive …", show_default=False)
-    ] = None,
+    keys: Annotated[list[str] | None, typer.Argument(metavar="KEY", help="The secrets: dbPassword.archive …", show_default=False)] = None,
     everything: Annotated[bool, typer.Option("--all", help="All passwords, and the TLS keys of nodes and database.")] = False,
 ) -> int:
     """Give secrets new random values on a running stack."""
@@ -290,7 +288,7 @@ def clean() -> int:
 def test(
     slow: Annotated[bool, typer.Option("--slow", help="All other tests, in twenty minutes.")] = False,
     tier: Annotated[list[str] | None, typer.Option(help="Only this tier: a folder of tests/.", show_default=False)] = None,
-    pytest: Annotated[list[str] | None, typer.Argument(metavar="[-- ARGS]...", help="Arguments of pytest's.", show_default=False)] = None,
+    pytest: Annotated[list[str] | None, typer.Argument(metavar="ARGS", help="Arguments of pytest's.", show_default=False)] = None,
 ) -> int:
     """The tests that matter most, in five minutes."""
     from dev.tiers import TIERS, run_tests
