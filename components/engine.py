@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import re
 import subprocess
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -98,10 +99,14 @@ def host_and_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def inspect(docker: Sequence[str], images: Iterable[str], containers: Iterable[str], volumes: Iterable[str]) -> Engine:
-    """Ask the engine, by the docker command, which of these it holds: locally built images and volumes by name, containers by ID."""
+def inspect(docker: Sequence[str], images: Iterable[str], containers: Iterable[str], volumes: Iterable[str], owner: str = "") -> Engine:
+    """Ask the engine, by the docker command, which of these it holds: locally built images and volumes by name, containers by ID.
+
+    Ports are also those of containers with this owner's label that the state does not know: an interrupted run has made them.
+    """
     # Volumes apart: a volume has the name of its container, and an inspection without a type finds the container alone.
-    commands = ([*docker, "inspect", *images, *containers], [*docker, "volume", "inspect", *volumes])
+    commands = [[*docker, "inspect", *images, *containers], [*docker, "volume", "inspect", *volumes]]
+    commands += [[*docker, "ps", "--filter", f"label={names.LABEL_OWNER}={owner}", "--format", "{{.Ports}}"]] if owner else []
     try:
         asked = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for command in commands]
     except FileNotFoundError:
@@ -116,7 +121,10 @@ def inspect(docker: Sequence[str], images: Iterable[str], containers: Iterable[s
     lines = [line for _, errors in answers for line in errors.splitlines()]
     if errors := [line for line in lines if "no such" not in line.lower() and not line.startswith("WARNING")]:
         return Engine(reachable=False, error=errors[0])
-    return _engine([found for printed, _ in answers for found in json.loads(printed or "[]")], engine_url(docker))
+    found = _engine([one for printed, _ in answers[:2] for one in json.loads(printed or "[]")], engine_url(docker))
+    # "127.0.0.1:4242->4242/tcp, …", a line for each container.
+    half_made = {int(port) for printed, _ in answers[2:] for port in re.findall(r":(\d+)->", printed)}
+    return replace(found, ports=found.ports | half_made)
 
 
 def users_of(volumes: Iterable[str], docker: Sequence[str], besides: Collection[str]) -> list[str]:

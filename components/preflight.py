@@ -169,7 +169,7 @@ def look(loaded: Loaded, config: Mapping[str, str]) -> Situation:
     containers = [identifier for name in logical if (identifier := situation.held.containers.get(name))]
     first = (situation.first_volume_of(part) for part in situation.data_parts if not situation.holds(part))
     volumes = sorted({*map(situation.volume_of, situation.data_parts), *settings.adopt, *first})
-    situation = replace(situation, engine=engines.inspect(docker, candidates(), containers, volumes))
+    situation = replace(situation, engine=engines.inspect(docker, candidates(), containers, volumes, situation.held.owner))
     if problems := check(loaded.parts, situation, docker):
         raise SettingsError(report(problems, stack_file_name(stack)))
     if not pulumi.runtime.is_dry_run() and (refusal := await_starts(start_limits(situation), docker, pulumi.log.info)):

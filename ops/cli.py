@@ -28,13 +28,14 @@ app.add_typer(developers, name="dev", rich_help_panel="This machine")
 _RUN, _LOOK, _SECRETS, _MACHINE = "Run a stack", "Look at a stack", "Secrets and certificates", "This machine"
 
 
-def stack_names() -> list[str]:
-    """The stacks that have a stack file in this checkout."""
-    return sorted(file.name.removeprefix("Pulumi.").removesuffix(".yaml") for file in ROOT.glob("Pulumi.*.yaml"))
+def _stack_names() -> list[str]:
+    from ops.setup.prepare import stack_names
+
+    return stack_names()
 
 
 StackName = Annotated[
-    str, typer.Argument(metavar="STACK", help="The stack: NAME of Pulumi.NAME.yaml.", autocompletion=stack_names, show_default=False)
+    str, typer.Argument(metavar="STACK", help="The stack: NAME of Pulumi.NAME.yaml.", autocompletion=_stack_names, show_default=False)
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for the stack's name.")]
 Json = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]
@@ -71,14 +72,18 @@ def _status(work: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted. The same command goes on where this one stopped.", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # The reader of a pipe (`… outputs dev | head`) has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+    except OSError as error:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            # What is left has nowhere to go, and Python would try again when it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # the reader of a pipe (`… outputs dev | head`) has seen enough
+            return 128 + signal.SIGPIPE
+        # A full disk, or a checkout that is not this user's.
+        print(f"\n{error.filename}: {error.strerror}" if error.filename else f"\n{error.strerror or error}", file=sys.stderr)
+        return 1
     return status
-
-
-# --- Run a stack -----------------------------------------------------------------------------------------------------
 
 
 @_command(_RUN)
@@ -123,9 +128,6 @@ def unlock(stack: StackName, yes: Yes = False) -> int:
     from ops.stack.interrupted import unlock
 
     return unlock(stack, yes=yes)
-
-
-# --- Look at a stack -------------------------------------------------------------------------------------------------
 
 
 @_command(_LOOK)
@@ -194,11 +196,10 @@ def outputs(stack: StackName, show_secrets: Annotated[bool, typer.Option("--show
     from ops.stack.stack import deployed
 
     found = deployed(stack, engine=False).outputs(show_secrets=show_secrets)
+    if "nodes" not in found:
+        raise SetupError(f"the stack {stack} has no outputs: `./orthanc-stack up {stack}` deploys it.")
     print(json.dumps(found, indent=2, sort_keys=True, ensure_ascii=False))
     return 0
-
-
-# --- Secrets and certificates ----------------------------------------------------------------------------------------
 
 
 @_command(_SECRETS)
@@ -224,19 +225,16 @@ def certs(
 @_command(_SECRETS)
 def rotate(
     stack: StackName,
-    keys: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY]...", help="The secrets: dbPassword.archive …", show_default=False)
-    ] = None,
+    keys: Annotated[list[str] | None, typer.Argument(metavar="KEY", help="The secrets: dbPassword.archive …", show_default=False)] = None,
     everything: Annotated[bool, typer.Option("--all", help="All passwords, and the TLS keys of nodes and database.")] = False,
 ) -> int:
     """Give secrets new random values on a running stack."""
     from ops.stack.secrets import rotate
     from ops.stack.up import up
 
+    if everything and keys:
+        raise typer.BadParameter("say which secrets, or --all: not both.")
     return rotate(stack, keys or (), everything=everything) or up(stack)
-
-
-# --- This machine ----------------------------------------------------------------------------------------------------
 
 
 @_command(_MACHINE)
@@ -268,8 +266,9 @@ def env(stack: StackName) -> int:
     changed = {key: value for key, value in os.environ.items() if before.get(key) != value and key != "PYTHONUTF8"}
     for name, value in sorted({**changed, "PULUMI_STACK": stack}.items()):
         print(f"export {name}={shlex.quote(value)}")
-    if "DOCKER_CONTEXT" in before and "DOCKER_CONTEXT" not in os.environ:
-        print("unset DOCKER_CONTEXT")
+    # A variable that names another engine, or how it is reached.
+    for name in sorted(before.keys() - os.environ.keys()):
+        print(f"unset {name}")
     return 0
 
 
@@ -277,19 +276,19 @@ def env(stack: StackName) -> int:
 def clean() -> int:
     """Delete what can be made again: the virtual environment, caches, artefacts. State, stack files and data stay."""
     for name in (".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis", "artifacts"):
-        shutil.rmtree(ROOT / name, ignore_errors=True)
+        if (ROOT / name).is_symlink():
+            (ROOT / name).unlink()
+        elif (ROOT / name).exists():
+            shutil.rmtree(ROOT / name)
     print("  The virtual environment, caches and artefacts are gone. State, passphrase, stack files, data and built tools stay.")
     return 0
-
-
-# --- Developers ------------------------------------------------------------------------------------------------------
 
 
 @_command("", developers)
 def test(
     slow: Annotated[bool, typer.Option("--slow", help="All other tests, in twenty minutes.")] = False,
     tier: Annotated[list[str] | None, typer.Option(help="Only this tier: a folder of tests/.", show_default=False)] = None,
-    pytest: Annotated[list[str] | None, typer.Argument(metavar="[-- ARGS]...", help="Arguments of pytest's.", show_default=False)] = None,
+    pytest: Annotated[list[str] | None, typer.Argument(metavar="ARGS", help="Arguments of pytest's.", show_default=False)] = None,
 ) -> int:
     """The tests that matter most, in five minutes."""
     from dev.tiers import TIERS, run_tests

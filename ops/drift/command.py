@@ -36,7 +36,8 @@ def drift(name: str, *, as_json: bool = False) -> int:
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         stack = deployed_stack(name)
         findings, names = look_for_drift(stack), listed(set(stack.unfinished))
-        note = f"An earlier run is still at work or ended in the middle; it was changing {names}." if names else ""
+        first = f"`./orthanc-stack up {name}` puts that right (after `unlock`, where it died): run it first, and then look again."
+        note = f"An earlier run is still at work or ended in the middle; it was changing {names}. {first}" if names else ""
         text.parent.mkdir(parents=True, exist_ok=True)
         text.write_text(markdown(name, findings, note), encoding="utf-8")
         data.write_text(report_json(name, findings, note), encoding="utf-8")

@@ -75,7 +75,8 @@ def markdown(stack: str, findings: Sequence[Finding], note: str = "") -> str:
         lines += ["## Data", "", *lost, ""]
     for part, group in groupby((finding for finding in findings if not finding.data), key=lambda finding: finding.part):
         lines += [f"## {part.title}", "", *(f"- {finding.said}" for finding in group), ""]
-    if commands := repair(stack, findings):
+    # What a run has half made is no drift: commands for it would be wrong.
+    if commands := [] if note else repair(stack, findings):
         lines += ["## To put it right", "", "```sh", *commands, "```", ""]
     text = "\n".join(lines)
     return text if len(text) <= _MOST else f"{text[:_MOST].rpartition(chr(10))[0]}\n\n… The JSON file beside this has all.\n"
@@ -88,7 +89,7 @@ def report_json(stack: str, findings: Sequence[Finding], note: str = "") -> str:
         for one in findings
     ]
     report = {"stack": stack, "drifted": bool(findings), "verdict": verdict(stack, findings), "note": note, "findings": found}
-    return json.dumps(report | {"repair": repair(stack, findings)}, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(report | {"repair": [] if note else repair(stack, findings)}, indent=1, ensure_ascii=False) + "\n"
 
 
 def repair(stack: str, findings: Sequence[Finding]) -> list[str]:

@@ -80,7 +80,7 @@ def run(stack: Stack, plan: Path | None = None) -> tuple[int, Report]:
     with tempfile.TemporaryDirectory() as folder:  # 0700: the events hold all that is public of the stack
         log = Path(folder) / "events.json"
         save = ["--save-plan", str(plan)] if plan else []
-        status = stack.run("preview", *POLICIES, *save, "--event-log", str(log), env=_EVENTS)
+        status = stack.run("preview", "--suppress-outputs", *POLICIES, *save, "--event-log", str(log), env=_EVENTS)
         told = log.read_text(encoding="utf-8") if log.exists() else ""
     if plan and status != 0:
         plan.unlink(missing_ok=True)

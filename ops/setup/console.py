@@ -48,6 +48,11 @@ def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if not _SECRET.search(name.upper())}
 
 
+def without_passwords(text: str) -> str:
+    """A text less the passwords of the addresses in it: `postgres://user:…@host`, `?password=…`."""
+    return re.sub(r"(://[^\s/:@]*:)[^\s/]+(?=@)|(password=)[^\s&]+", r"\1\2…", text)
+
+
 def say(label: str, text: str) -> None:
     """Print one line: what a step found or made. Standard output is for programs."""
     print(f"  {label:<{_LABEL_WIDTH}} {text}", file=sys.stderr, flush=True)

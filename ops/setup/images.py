@@ -78,13 +78,14 @@ def _registry_answers(image: str) -> bool:
 def _build(role: str, name: str, base: str, proxies: dict[str, str]) -> None:
     """Build one image, and drop what its first stage left."""
     started = time.monotonic()
-    env = without_secrets(os.environ)
+    env = without_secrets(os.environ) | proxies
     # Without the buildx plugin a client of 23 or newer first fails, then falls back; one of 20.10 has no need of it.
     if docker("buildx", "version").returncode != 0:
         env["DOCKER_BUILDKIT"] = "0"
     # Docker keeps the proxies' build arguments, and no others, out of an image's history.
-    arguments = {"BASE": base, "VERSION": f"local-{images_hash()}", **proxies}
-    options = ["--network=host", "--force-rm", f"--tag={name}", *(f"--build-arg={key}={value}" for key, value in arguments.items())]
+    # Only their names are on the command line: a proxy's address may hold a password, and docker takes the values from the environment.
+    arguments = (f"BASE={base}", f"VERSION=local-{images_hash()}", *proxies)
+    options = ["--network=host", "--force-rm", f"--tag={name}", *(f"--build-arg={argument}" for argument in arguments)]
     command = ["docker", "build", *options, f"--file={ROOT / 'images' / role / 'Dockerfile'}", str(ROOT / "images")]
     run_slow(_LABEL, f"building {name}", command, env=env, hint="To try again: the same command. What it had built is used again.")
     # The classic builder keeps the first stage as an unnamed image, as large as the result.

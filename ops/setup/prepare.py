@@ -64,6 +64,11 @@ def stack_file(stack: str, root: Path = ROOT) -> Path:
     return root / stack_file_name(stack)
 
 
+def stack_names() -> list[str]:
+    """The stacks that have a stack file in this checkout."""
+    return sorted(file.name.removeprefix("Pulumi.").removesuffix(".yaml") for file in ROOT.glob("Pulumi.*.yaml"))
+
+
 def stack_config(stack: str, root: Path = ROOT) -> dict[str, Any]:
     """The `config:` block of a stack file as it stands there: secrets encrypted, no setting checked. Empty where there is no file.
 

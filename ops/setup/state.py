@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote, urlsplit
 
 from configs.loader import stack_file_name
 from configs.stack_file import read
-from ops.setup.console import ROOT, SetupError, home
+from ops.setup.console import ROOT, SetupError, home, without_passwords
 
 STATE_FOLDER = ".pulumi-state"
 #: The variable that says what encrypts the secrets of a stack that is made: passphrase, awskms://…, hashivault://… (docs/ci.md).
@@ -30,8 +31,9 @@ class State:
     @property
     def folder(self) -> Path | None:
         """The folder of a backend on this machine's disk; None for any other."""
-        scheme, _, path = self.url.partition("://")
-        return Path(path or "/").expanduser() / ".pulumi" if scheme == "file" else None
+        parts = urlsplit(self.url)
+        # As Pulumi reads it, which is started in the checkout (massageBlobPath in its backend/diy).
+        return ROOT / Path(unquote(parts.netloc + parts.path)).expanduser() / ".pulumi" if parts.scheme == "file" else None
 
 
 def on_runner(environ: Mapping[str, str] = os.environ) -> bool:
@@ -58,7 +60,7 @@ def ensure_state(stack: str, environ: Mapping[str, str] = os.environ, root: Path
     try:
         if not url:
             _private_folder(local)
-            url, origin = f"file://{local}", f"{STATE_FOLDER}/ in this checkout"
+            url, origin = f"file://{quote(str(local))}", f"{STATE_FOLDER}/ in this checkout"
             env["PULUMI_BACKEND_URL"] = url
         if _wants_passphrase(url, environ, content):
             env["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(_passphrase(local, file.name, known="encryptionsalt" in content))
@@ -69,14 +71,14 @@ def ensure_state(stack: str, environ: Mapping[str, str] = os.environ, root: Path
 
 def _login(environ: Mapping[str, str]) -> tuple[str, str]:
     if url := environ.get("PULUMI_BACKEND_URL"):
-        return url, f"{url} (PULUMI_BACKEND_URL)"
+        return url, f"{without_passwords(url)} (PULUMI_BACKEND_URL)"
     folder = Path(environ.get("PULUMI_HOME") or Path(environ.get("HOME") or home()) / ".pulumi")
     try:
         current = json.loads((folder / "credentials.json").read_bytes()).get("current", "")
     except (OSError, ValueError, AttributeError):
         current = ""
     if current:
-        return str(current), f"{current} (pulumi login)"
+        return str(current), f"{without_passwords(str(current))} (pulumi login)"
     if environ.get("PULUMI_ACCESS_TOKEN"):
         return "https://api.pulumi.com", "Pulumi Cloud (PULUMI_ACCESS_TOKEN)"
     return "", ""

@@ -13,7 +13,7 @@ from docker.models.containers import Container as Handle
 from requests.exceptions import RequestException
 
 from components.engine import is_local
-from configs.names import LABEL_ROLE, LABEL_STACK
+from configs.names import LABEL_OWNER, LABEL_ROLE, LABEL_STACK
 from ops.setup.console import SetupError
 
 #: How long one answer of the engine may take.
@@ -94,16 +94,16 @@ class Container:
         return out
 
 
-def list_containers(prefix: str, ids: Collection[str] | None = None) -> list[Container]:
+def list_containers(prefix: str, ids: Collection[str] | None = None, owner: str = "") -> list[Container]:
     """All containers with the label of a stack, stopped ones as well, sorted by name.
 
-    Another checkout may have made some of them: `ids` are the identifiers of those that are meant.
+    Another checkout may have made some of them: `ids` are the identifiers of those that are meant, beside those with this owner's label.
     """
     label = f"{LABEL_STACK}={prefix}" if ids is None else LABEL_STACK
     with engine_errors():
         # ignore_removed: one may go between the list and the look at it.
         found = client().containers.list(all=True, filters={"label": label}, ignore_removed=True)
-        containers = [_container(one) for one in found if ids is None or one.id in ids]
+        containers = [_container(one) for one in found if ids is None or one.id in ids or (owner and one.labels.get(LABEL_OWNER) == owner)]
     return sorted(containers, key=lambda container: container.name)
 
 

@@ -22,7 +22,7 @@ def status(name: str, *, as_json: bool) -> int:
         print(json.dumps(said, indent=1))
     else:
         report(said, time.time())
-    return _silent(answers)
+    return _silent(answers) or (0 if all(node["nodeAnswers"] for node in said) else NOT_WELL)
 
 
 def ask(name: str, what: str) -> int:
@@ -47,7 +47,8 @@ def report(said: Sequence[Mapping[str, Any]], now: float) -> None:
     for node in sorted(said, key=lambda node: str(node["node"])):
         for link in sorted(node["links"], key=lambda link: str(link["to"])):
             title = f"{node['node']} -> {link['to']}"
-            rows.append((title, *_counts(link, now), _state(node, link)))
+            counts = _counts(link, now) if node["nodeAnswers"] else ["?"] * 9  # what it last knew is no answer
+            rows.append((title, *counts, _state(node, link)))
             aside += [(title, one["image"], str(one["tries"]), one["nextTry"], one["reason"]) for one in link["aside"]]
     table(
         (

@@ -16,6 +16,7 @@ from docker.models.containers import Container as Handle
 from docker.models.networks import Network
 
 from configs.names import LABEL_OWNER, PROJECT
+from configs.problems import visible
 from ops.setup.console import SetupError, say
 from ops.stack.engine import CONTAINER_TYPE, GRACE_SECONDS, client, engine_errors
 from ops.stack.stack import Stack, deployed
@@ -37,7 +38,9 @@ def put_right(stack: Stack) -> None:
     pending = stack.pending
     say(_LABEL, f"an earlier run ended while it was changing {', '.join(stack.unfinished)}: putting that right first")
     # Takes Pulumi's lock: while another run lives, everything ends here.
-    status = stack.run("refresh", "--yes", "--skip-preview", "--clear-pending-creates", "--suppress-outputs")
+    # On a terminal, Pulumi would ask about each of the operations, whatever the other options say.
+    options = ("--yes", "--skip-preview", "--non-interactive", "--clear-pending-creates", "--suppress-outputs")
+    status = stack.run("refresh", *options)
     if status != 0:
         raise stack.failure(f"what the earlier run on {stack.name} left is still there", status)
     held = stack.held()
@@ -84,14 +87,17 @@ def unlock(name: str, *, yes: bool) -> int:
     stack = deployed(name, engine=False)
     folder = stack.tools.state.folder
     locks = holders(folder, stack.short) if folder else []
+    if folder and not locks:
+        say("Unlock", f"nobody holds a lock on the stack {name}: there is nothing to do")
+        return 0
     for lock in locks:
         if _lives(lock):
             raise SetupError(
-                f"nothing was touched: process {lock['pid']} of {lock['username']} holds the lock, and is at work on this machine. "
-                f"Let it finish, or stop it (kill -INT {lock['pid']})."
+                f"nothing was touched: process {lock['pid']} of {visible(lock['username'])} holds the lock, and is at work on this "
+                f"machine. Let it finish, or stop it (kill -INT {lock['pid']})."
             )
     for lock in locks:
-        say("Lock", f"of process {lock['pid']} of {lock['username']} on {lock['hostname']}, since {lock['timestamp']}")
+        say("Lock", visible(f"of process {lock['pid']} of {lock['username']} on {lock['hostname']}, since {lock['timestamp']}"))
     if not yes:
         confirm(stack.name, "This takes the stack's lock away. While a run lives, two would change the stack at once.", "unlock")
     stack.ask("cancel", "--yes")
@@ -103,19 +109,22 @@ def holders(folder: Path, short: str) -> list[dict[str, Any]]:
     """The locks of a stack in a backend on this machine's disk: pid, username, hostname, timestamp (Pulumi's backend/diy/lock.go)."""
     found = []
     for file in sorted((folder / "locks" / "organization" / PROJECT / short).glob("*.json")):
-        with suppress(OSError, ValueError):
-            found.append({"pid": 0, "username": "?", "hostname": "?", "timestamp": "?", **json.loads(file.read_text())})
+        lock: dict[str, Any] = {"pid": 0, "username": "?", "hostname": "?", "timestamp": "?"}
+        with suppress(OSError, ValueError, AttributeError):  # a run that died may not have written it to its end
+            said = json.loads(file.read_text())
+            lock |= {key: said[key] for key, unknown in lock.items() if isinstance(said.get(key), type(unknown))}
+        found.append(lock)
     return found
 
 
 def _lives(lock: Mapping[str, Any]) -> bool:
     """Whether a lock's process is one of this machine, and is Pulumi; where the system does not tell its name, any will do."""
-    pid = int(lock["pid"])
-    if lock["hostname"] != socket.gethostname() or not pid:
+    pid = lock["pid"]
+    if lock["hostname"] != socket.gethostname() or pid < 1:
         return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         pass  # another user's

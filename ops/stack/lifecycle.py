@@ -13,7 +13,8 @@ from ops.stack.terminal import confirm
 def down(name: str) -> int:
     """Stop a stack's containers and keep everything; the exit status."""
     stack = deployed(name)
-    found = list_containers(stack.prefix, stack.held().containers.values())
+    # Those as well that an interrupted run has made, which the state does not know.
+    found = list_containers(stack.prefix, stack.held().containers.values(), stack.held().owner)
     running = [container for container in found if container.state in ("running", "restarting", "paused")]
     if not running:
         say("Down", f"nothing of the stack {name} is running")
@@ -53,7 +54,8 @@ def destroy(name: str, *, yes: bool) -> int:
         confirm(stack.name, f"This removes the stack {stack.name}.\n  Data volumes that go with it: {lost}\n  that stay: {kept}", "destroy")
     if stack.pending:
         put_right(stack)
-    status = stack.run("destroy", "--yes", "--skip-preview", *(["--exclude-protected"] if held.keeps_data or any(volumes.values()) else []))
+    options = ["--yes", "--skip-preview", "--non-interactive"]
+    status = stack.run("destroy", *options, *(["--exclude-protected"] if held.keeps_data or any(volumes.values()) else []))
     if status != 0:
         raise stack.failure(f"the stack {name} is not gone", status)
     print()

@@ -157,6 +157,7 @@ def _writing(stack: Stack) -> contextlib.AbstractContextManager[None]:
 
 def set_secrets(stack: Stack, values: Mapping[str, str], file: Path, plain: Mapping[str, str] | None = None) -> None:
     """Set secrets, and other values in clear, all of them or none: on a copy of the stack file, which then takes its place."""
+    file = file.resolve()  # it may be a link to where stack files are kept
     draft = file.with_name(f".{file.stem}.draft.yaml")  # Pulumi goes by the suffix
     shutil.copy(file, draft)
     try:

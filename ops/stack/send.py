@@ -45,6 +45,8 @@ def send(name: str, node_name: str, folder: Path) -> int:
         SetupError: there is no such node, or no file; or the node does not answer.
     """
     nodes = {node.name: node for node in nodes_of(deployed(name).outputs(show_secrets=True))}
+    if not nodes:
+        raise SetupError(f"nothing of the stack {name} is deployed. `./orthanc-stack up {name}` does that.")
     if node_name not in nodes:
         raise SetupError(f"the stack {name} has no node {node_name}.{nearest(node_name, nodes)} There are: {', '.join(nodes)}.")
     files = sorted(images_in(folder))
@@ -55,8 +57,7 @@ def send(name: str, node_name: str, folder: Path) -> int:
         sent = upload(nodes[node_name], files)
     except CheckFailedError as error:
         raise SetupError(
-            f"{node_name} does not answer: {error}. `./orthanc-stack verify {name}` tells what is wrong. "
-            "What was sent is there; the same command sends the rest."
+            f"{node_name} does not answer: {error}. `./orthanc-stack verify {name}` tells what is wrong; then the same command goes on."
         ) from error
     counted = Counter(one.outcome for one in sent)
     print(f"  {node_name}: " + ", ".join(f"{counted[outcome]} {outcome}" for outcome in (STORED, THERE, REFUSED)))

@@ -11,8 +11,9 @@ from typing import Any
 
 from configs.held import VOLUME, Held, held_of
 from configs.names import prefix, short_name
-from ops.setup.console import ROOT, SetupError, say
-from ops.setup.prepare import Tools, prepare
+from configs.problems import nearest
+from ops.setup.console import ROOT, SetupError, say, without_passwords
+from ops.setup.prepare import Tools, prepare, stack_names
 from ops.setup.state import SECRETS_PROVIDER
 
 #: What Pulumi is told to hold the program to: the project's own policy pack. It costs half a second of a core, most of it Python's start.
@@ -35,7 +36,7 @@ class Stack:
         command = [str(self.tools.pulumi), *arguments, "--stack", self.name, "--color", "never"]
         done = subprocess.run(command, cwd=self.root, input=stdin or "", capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            said = (done.stderr or done.stdout).strip()
+            said = without_passwords((done.stderr or done.stdout).strip())
             raise SetupError(f"`pulumi {' '.join(arguments[:2])}` failed (exit status {done.returncode}):\n{said}")
         return done.stdout
 
@@ -51,8 +52,9 @@ class Stack:
 
     def failure(self, what: str, status: int) -> SetupError:
         """What to raise where run() ended with another status than 0."""
+        ended = f"was killed (signal {-status}), and may have left its lock" if status < 0 else f"ended with exit status {status}"
         return SetupError(
-            f"{what}: pulumi ended with exit status {status}; what it says is above.\n"
+            f"{what}: pulumi {ended}; what it says is above.\n"
             f"If it says that the stack is locked: wait for that run, or, where it has died, `./orthanc-stack unlock {self.name}`."
         )
 
@@ -117,7 +119,9 @@ def deployed(name: str, *, engine: bool = True) -> Stack:
     """A stack that was deployed before, with its tools; a SetupError where the backend does not know it."""
     stack = Stack(name, prepare(name, engine=engine))
     if not stack.exists():
-        raise SetupError(f"there is no stack {name} in {stack.tools.state.origin}. `./orthanc-stack up {name}` deploys it.")
+        known = stack_names()
+        way = f" `./orthanc-stack up {name}` deploys it." if stack.short in known else nearest(stack.short, known)
+        raise SetupError(f"there is no stack {name} in {stack.tools.state.origin}.{way}")
     return stack
 
 

@@ -52,5 +52,6 @@ def confirm(name: str, what: str, command: str) -> None:
     print(f"\n  {what}", flush=True)
     if not (sys.stdin and sys.stdin.isatty()):  # `<&-` leaves none
         raise SetupError(f"nothing was touched: nobody is there to ask. In a pipeline: ./orthanc-stack {command} {name} --yes")
-    if input("  Its name, to go on: ").strip() != name:
+    print("  Its name, to go on: ", end="", flush=True)
+    if sys.stdin.readline().strip() != name:
         raise SetupError("nothing was touched: that is not the stack's name.")

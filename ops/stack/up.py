@@ -57,7 +57,7 @@ def up(name: str, plan: Path | None = None) -> int:
         status = stack.run("up", "--yes", "--skip-preview", "--non-interactive", "--suppress-outputs", *POLICIES, *options)
     if status != 0:
         hint = f" (not as planned? It has changed since: `./orthanc-stack preview {name} --save-plan`)" if plan else ""
-        raise stack.failure(f"the stack {name} is not up{hint}", status)
+        raise stack.failure(f"`up` of {name} did not end well{hint}", status)
     outputs = stack.outputs(show_secrets=True)
     status = report(verify(stack, outputs))
     print()

@@ -92,7 +92,9 @@ def verify(stack: Stack, outputs: Mapping[str, Any], wait_seconds: float = WAIT_
     checks = service_checks(outputs, {container.name: container for container in found}, stack.prefix)
     with ThreadPoolExecutor(_THREADS) as threads:
         made = list(threads.map(lambda check: _make(check, min(wait_seconds, _AGAIN_SECONDS)), checks))
-    return container_results(found, amiss(stack.resources, found)) + made
+    earlier = f"ended, or is at work, while it changes {', '.join(stack.unfinished)}: `./orthanc-stack up {stack.name}` puts that right"
+    run = [Result("stack", "earlier run", "FAILED", earlier)] if stack.unfinished else []
+    return run + container_results(found, amiss(stack.resources, found)) + made
 
 
 def container_results(found: Sequence[Container], lost: Mapping[str, str]) -> list[Result]:

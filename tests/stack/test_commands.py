@@ -55,10 +55,14 @@ def containers(stack: str) -> list[str]:
 
 def test_a_run_is_killed_and_another_puts_right_what_it_left(checkout: Path, stack: str, tmp_path: Path) -> None:
     it, said = commands(checkout, stack, tmp_path / "state"), tmp_path / "said"
-    kill_pulumi(begin(it, "up", said, "archive-container creating"))
-    eventually("the container was made", lambda: containers(stack))
-    # A preview changes nothing, and is not blocked.
+    run = begin(it, "up", said, "archive-container creating")
+    eventually("the container runs", lambda: docker("ps", "--quiet", "--filter", f"name={names.prefix(stack)}-archive"))
+    kill_pulumi(run)
+    # A preview changes nothing, and is not blocked: neither by the lock, nor by the ports of what the run has half made.
     assert "while it changes archive-container" in it.run("preview")
+    # Nor is drift; and what is half made is stopped with the stack.
+    assert "run it first, and then look again" in it.run("drift", status=3)
+    assert f"stopped {names.prefix(stack)}-archive" in it.run("down")
     assert "locked by 1 lock" in it.run("up", status=1)
     assert containers(stack)  # nothing was removed without the lock
     assert "nobody is there to ask" in it.run("unlock", status=1)

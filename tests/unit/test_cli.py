@@ -1,8 +1,10 @@
 """The command line: what it lists, what it refuses, and how it ends."""
 
+import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +19,10 @@ from typer.testing import CliRunner
 
 from configs.problems import SettingsError
 from ops import cli
+from ops.setup import prepare
 from ops.setup.console import ROOT, SetupError
 from ops.stack import forwarding, lifecycle, secrets, send, up
+from ops.stack.terminal import confirm
 from ops.stack.up import summarize
 from ops.stack.verify import check
 
@@ -93,6 +97,8 @@ def _raising(error: BaseException) -> Callable[..., int]:
         (_raising(SetupError("no engine")), 1, "no engine"),
         (_raising(SettingsError("aet is missing")), 1, "aet is missing"),
         (_raising(KeyboardInterrupt()), 130, "Interrupted"),
+        (_raising(PermissionError(13, "Permission denied", "/srv/artifacts")), 1, "\n/srv/artifacts: Permission denied\n"),
+        (_raising(OSError("Cannot call rmtree on a symbolic link")), 1, "Cannot call rmtree"),
     ],
 )
 def test_how_a_command_ends_is_its_exit_status(work: Any, status: int, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +115,7 @@ def test_a_fault_of_ours_is_not_told_as_the_users(monkeypatch: pytest.MonkeyPatc
 
 
 def test_shells_complete_the_names_of_stacks() -> None:
-    assert {"dev", "prod"} <= set(cli.stack_names())
+    assert {"dev", "prod"} <= set(cli._stack_names())
 
 
 def test_make_keeps_its_words() -> None:
@@ -174,6 +180,51 @@ def test_a_reader_that_has_seen_enough_is_no_fault() -> None:
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
+def test_a_full_disk_is_told_without_a_traceback() -> None:
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-m", "ops.cli", "check", "dev"]
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "\nNo space left on device\n")
+
+
+def test_clean_says_what_it_could_not_delete(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(cli, "ROOT", tmp_path)
+    (tmp_path / "kept").mkdir()
+    (tmp_path / ".venv").symlink_to("kept")
+    (tmp_path / "artifacts").mkdir()
+    assert run("clean")[0] == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["kept"]
+    (tmp_path / "artifacts").mkdir()
+    monkeypatch.setattr(shutil, "rmtree", _raising(PermissionError(13, "Permission denied", "artifacts")))
+    assert run("clean") == (1, "\nartifacts: Permission denied\n")
+
+
+def test_env_takes_back_what_names_another_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DOCKER_CONTEXT", "DOCKER_TLS_VERIFY"):
+        monkeypatch.setenv(name, "1")
+
+    def choosing(_: str) -> None:
+        for name in ("DOCKER_CONTEXT", "DOCKER_TLS_VERIFY"):
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("DOCKER_HOST", "unix:///it's mine")
+
+    monkeypatch.setattr(prepare, "prepare", choosing)
+    status, text = run("env", "dev")
+    assert status == 0
+    shell = ["sh", "-c", f'{text}\necho "$DOCKER_HOST,$PULUMI_STACK,$DOCKER_CONTEXT,$DOCKER_TLS_VERIFY"']
+    done = subprocess.run(shell, env={"DOCKER_CONTEXT": "1", "DOCKER_TLS_VERIFY": "1"}, capture_output=True, text=True, check=True)
+    assert done.stdout == "unix:///it's mine,dev,,\n"
+
+
+def test_no_answer_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-D, where the name is asked for: nothing is done, and it says so."""
+    terminal = io.StringIO("")
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", terminal)
+    with pytest.raises(SetupError, match="nothing was touched: that is not the stack's name"):
+        confirm("dev", "It goes.", "destroy")
+
+
 def test_modules_are_started_in_the_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """`python -m` looks for them in the current folder, which is the user's own."""
     monkeypatch.chdir(tmp_path)
@@ -197,4 +248,7 @@ def test_new_secrets_are_deployed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(up, "up", deploy)
     assert run("rotate", "dev", "dbPassword")[0] == 3
     assert rotate.called
+    # All of them are not what was named.
+    assert run("rotate", "dev", "dbPassword", "--all")[0] == 2
+    assert rotate.call_count == 1
     deploy.assert_called_once_with("dev")

@@ -358,8 +358,12 @@ class TestReport:
         world.step("client-data", "delete")
         world.step("client-container", "delete")
         assert world.findings()[0].data
-        text = markdown("recorded", world.findings(), "A note.")
-        assert "**data is gone or at risk**.\n\nA note.\n" in text
+        noted = markdown("recorded", world.findings(), "A note.")
+        assert "**data is gone or at risk**.\n\nA note.\n" in noted
+        # What a run has half made is no drift: no command is told.
+        assert "## To put it right" not in noted
+        assert json.loads(report_json("recorded", world.findings(), "A note."))["repair"] == []
+        text = markdown("recorded", world.findings())
         assert text.index("was removed, with all that was in it") < text.index("## Node `client`")
         assert text.index("# Restore a backup first, into: docker volume create --label") < text.index("\npulumi refresh\n")
 

@@ -72,7 +72,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> Callable[..., list[str]]:
         ),
         ({"setAside": 1}, True, "commitment 0 0 1 0 - - 0 - 1 set aside"),
         ({"unconfirmed": 1, "tries": 1, "reason": "timeout"}, True, "commitment 0 0 0 1 - - 1 - timeout"),
-        ({}, False, "commitment 0 0 0 0 - - 0 - client does not answer"),
+        ({}, False, "? ? ? ? ? ? ? ? ? client does not answer"),
     ],
 )
 def test_a_link_is_a_line(link: dict[str, Any], answers: bool, line: str, lines: Callable[..., list[str]]) -> None:
@@ -103,3 +103,12 @@ def test_json_is_json_alone_also_where_a_forwarder_does_not_answer(
     printed = capsys.readouterr()
     assert json.loads(printed.out) == [said]
     assert "orthanc-stack-dev-dead does not answer" in printed.err
+
+
+def test_a_node_that_does_not_answer_is_not_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Forwarder(Container):
+        def run(self, _: Sequence[str]) -> str:
+            return json.dumps({"node": "client", "nodeAnswers": False, "links": [IDLE]})
+
+    monkeypatch.setattr(forwarding, "_forwarders", lambda _: [Forwarder(**vars(container("f", "forwarder")))])
+    assert forwarding.status("dev", as_json=False) == NOT_WELL

@@ -21,6 +21,7 @@ from ops.setup.console import SetupError
 from ops.setup.prepare import Tools
 from ops.setup.state import State
 from ops.stack import engine, interrupted, lifecycle, up
+from ops.stack import stack as operated
 from ops.stack.engine import Container, amiss
 from ops.stack.interrupted import half_made
 from ops.stack.lifecycle import stop_order
@@ -100,6 +101,8 @@ def test_only_a_stack_that_the_backend_does_not_know_is_none(dev: Callable[[str]
     assert not dev("sys.exit(\"error: no stack named 'dev' found\")").exists()
     with pytest.raises(SetupError, match="AccessDenied"):
         dev("sys.exit('error: AccessDenied: status code: 403')").exists()
+    with pytest.raises(SetupError, match=r"postgres://ops:…@db/state: failed"):  # it goes on into the report of a preview
+        dev("sys.exit('error: unable to open bucket postgres://ops:geheim@db/state: failed to ping')").exists()
 
 
 def test_what_was_begun_is_told_by_name(dev: Callable[[str], Stack]) -> None:
@@ -148,11 +151,38 @@ def test_the_lock_of_a_run_that_died_goes_when_it_is_asked_for(locked: Callable[
     assert (tmp_path / "cancelled").exists()
 
 
+def test_without_a_lock_there_is_nothing_to_take_away(
+    dev: Callable[[str], Stack], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    it = dev("open('cancelled', 'w') if sys.argv[1] == 'cancel' else print('{}')")
+    monkeypatch.setattr(interrupted, "deployed", lambda *_, **__: it)
+    assert interrupted.unlock("dev", yes=True) == 0
+    assert "nobody holds a lock" in capsys.readouterr().err
+    assert not (tmp_path / "cancelled").exists()
+
+
 def test_a_lock_is_not_taken_away_where_nobody_is_there_to_ask(locked: Callable[[int, str], Stack], tmp_path: Path) -> None:
     locked(0, "another")
     with pytest.raises(SetupError, match=r"\./orthanc-stack unlock dev --yes"):
         interrupted.unlock("dev", yes=False)
     assert not (tmp_path / "cancelled").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "null", "7", '{"pid": null}', '{"pid": "x"}', '{"pid": -1, "hostname": HERE}', '{"pid": 1e99, "hostname": HERE}',
+     f'{{"pid": {10**30}, "hostname": HERE}}', '{"username": "\\u001b[2J", "hostname": HERE}'],
+)  # fmt: skip
+def test_a_broken_lock_is_told_and_goes_when_it_is_asked_for(
+    locked: Callable[[int, str], Stack], tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    locked(0, "another")
+    next(tmp_path.rglob("a.json")).write_text(content.replace("HERE", json.dumps(socket.gethostname())))
+    assert interrupted.unlock("dev", yes=True) == 0
+    assert (tmp_path / "cancelled").exists()
+    told = capsys.readouterr().err
+    assert "Lock       of process" in told
+    assert "\x1b" not in told
 
 
 # --- as it was deployed ---
@@ -224,6 +254,40 @@ def test_what_was_stopped_is_started_again_the_database_first_and_the_one_shot_n
     assert start_stopped(found)
     assert started == ["db", "adminer", "server"]
     assert not start_stopped([container("db")])
+
+
+def test_what_a_run_has_half_made_is_stopped_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state does not know it, and it serves: a copy of its volume would be one of a volume in use."""
+    stopped: list[str] = []
+
+    def handle(name: str, owner: str) -> Any:
+        state = {"Status": "running", "ExitCode": 0}
+        labels = {"orthanc-stack.owner": owner, "orthanc-stack.role": "node"}
+        attributes = {"State": state, "Config": {"Hostname": name}}
+        return SimpleNamespace(name=name, id=name, labels=labels, attrs=attributes, stop=lambda timeout: stopped.append(name))
+
+    found = [handle("known", "me"), handle("half-made", "me"), handle("anothers", "another")]
+    listed = SimpleNamespace(containers=SimpleNamespace(list=lambda **_: found))
+    monkeypatch.setattr(engine, "client", lambda: listed)
+    held = Held(owner="me", containers={"known-container": "known"})
+    monkeypatch.setattr(lifecycle, "deployed", lambda _: SimpleNamespace(prefix=PREFIX, held=lambda: held))
+    assert lifecycle.down("dev") == 0
+    assert sorted(stopped) == ["half-made", "known"]
+
+
+def test_pulumi_asks_nothing_of_its_own(dev: Callable[[str], Stack]) -> None:
+    """On a terminal it would ask about each operation that an earlier run has begun."""
+    state = json.dumps({"deployment": {"resources": []}})
+    it = dev(f"print({state!r})\nsys.exit(0 if sys.argv[1] != 'refresh' or '--non-interactive' in sys.argv else 7)")
+    interrupted.put_right(it)
+
+
+def test_a_killed_pulumi_and_a_misspelt_stack_are_told(dev: Callable[[str], Stack], monkeypatch: pytest.MonkeyPatch) -> None:
+    it = dev("sys.exit(\"error: no stack named 'deb' found\")")
+    assert "was killed (signal 9), and may have left its lock" in str(it.failure("`up` of dev did not end well", -9))
+    monkeypatch.setattr(operated, "prepare", lambda *_, **__: it.tools)
+    with pytest.raises(SetupError, match=r"there is no stack deb in .*\. Did you mean 'dev'\?"):
+        operated.deployed("deb")
 
 
 # --- destroy ---

@@ -74,7 +74,7 @@ def test_one_run_shows_the_preview_and_tells_the_report(tmp_path: Path) -> None:
     stack = Recorded(tmp_path, recorded("option-changed.jsonl"))
     status, report = run(stack)
     assert (status, report.restarted) == (0, {"client"})
-    assert stack.arguments[:3] == ("preview", "--policy-pack", "policy")
+    assert stack.arguments[:4] == ("preview", "--suppress-outputs", "--policy-pack", "policy")
     assert not {"--json", "--save-plan"} & set(stack.arguments)
     assert stack.env == {"PULUMI_DEBUG_COMMANDS": "true"}
     # The events are nobody else's to read, and do not stay.

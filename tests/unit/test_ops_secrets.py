@@ -75,6 +75,17 @@ def test_when_one_cannot_be_set_the_stack_file_is_as_before(dev: Stack) -> None:
     assert not list(dev.root.glob(".Pulumi*"))
 
 
+def test_a_stack_file_that_is_a_link_stays_one(dev: Stack) -> None:
+    """A site may keep its stack files in a repository of their own."""
+    (dev.root / "ours").mkdir()
+    link, file = dev.root / "Pulumi.dev.yaml", dev.root / "ours" / "Pulumi.dev.yaml"
+    link.rename(file)
+    link.symlink_to(file)
+    set_secrets(dev, {"dbPassword": "first"}, link)
+    assert link.is_symlink()
+    assert file.read_text().count("secure:") == 1
+
+
 KNOWN = ("dbPassword", "dbPassword.server", "userPassword.server.orthanc")
 
 

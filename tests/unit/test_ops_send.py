@@ -135,3 +135,9 @@ def test_after_a_file_that_a_node_did_not_take_for_long_no_pause_is_made(
     archive[0].busy = 100
     assert upload(archive[1], [image, folder / "IM1", image])[1].outcome == THERE
     assert archive[0].busy == 100 - 4 - 4
+
+
+def test_a_stack_that_was_never_deployed_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sending, "deployed", lambda *_, **__: Mock(**{"outputs.return_value": {"adminerUrl": None}}))
+    with pytest.raises(SetupError, match=r"nothing of the stack dev is deployed\. `\./orthanc-stack up dev`"):
+        send("dev", "archive", tmp_path)

@@ -1,26 +1,21 @@
-"""The launcher and its virtual environment; where state and passphrase are kept, which engine is meant, where packages come from."""
+"""Where state and passphrase are kept, which engine is meant, where packages come from; what is missing is told without a traceback."""
 
-import ast
 import json
 import os
 import platform
-import runpy
 import shutil
 import stat
 import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import docker
 import pytest
 
 from configs.problems import SettingsError
-from ops.setup import console, engine, images, venv
+from ops.setup import console, engine, images
 from ops.setup.console import ROOT, SetupError
 from ops.setup.debian_base import _sources
 from ops.setup.engine import choose_engine
@@ -28,173 +23,6 @@ from ops.setup.prepare import stack_config
 from ops.setup.state import State, ensure_state, on_runner
 from tests.unit import pki
 from tests.unit.servers import Answer, Request, serving
-
-# --- The launcher, with commands that only tell how they were started -------------------------------------------------
-
-TELLING = """
-import json, os, sys
-seen = {"arguments": sys.argv[1:], "name": os.path.basename(sys.argv[0]), "folder": os.getcwd(), "utf8": sys.flags.utf8_mode, "é": "é"}
-print(json.dumps({**seen, "prefix": sys.prefix, "children": os.environ["PYTHONUTF8"]}, ensure_ascii=False))
-"""
-
-
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout with the launcher and what it needs; its requirement files ask for nothing."""
-    folder = tmp_path_factory.mktemp("checkout")
-    shutil.copytree(ROOT / "ops" / "setup", folder / "ops" / "setup")
-    shutil.copy(ROOT / "orthanc-stack", folder)
-    (folder / "ops" / "cli.py").write_text(TELLING)
-    for name in venv._FILES:
-        (folder / name).write_text("# nothing\n")
-    (folder / "elsewhere").mkdir()
-    (folder / "elsewhere" / "orthanc-stack").symlink_to(folder / "orthanc-stack")
-    return folder
-
-
-def launch(checkout: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run the launcher through a symlink in another folder. It has a cache of its own."""
-    env = {**os.environ, "XDG_CACHE_HOME": str(checkout / "cache"), **environ}
-    command = [sys.executable, "orthanc-stack", *arguments]
-    return subprocess.run(command, cwd=checkout / "elsewhere", env=env, capture_output=True, encoding="utf-8", check=False)
-
-
-def told(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    assert done.returncode == 0, done.stderr
-    return dict(json.loads(done.stdout))
-
-
-def test_the_launcher_makes_the_environment_once_and_hands_the_command_line_on(checkout: Path) -> None:
-    completing = launch(checkout, _ORTHANC_STACK_COMPLETE="complete_bash")
-    assert (completing.returncode, completing.stdout, completing.stderr) == (0, "", ""), (
-        "a shell that completes waits, and shows all output"
-    )
-    both: list[subprocess.CompletedProcess[str]] = []
-    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    runs = [threading.Thread(target=lambda: both.append(launch(checkout, "send", "Ä", **locale))) for _ in range(2)]
-    for run in runs:
-        run.start()
-    for run in runs:
-        run.join()
-    wanted = {"arguments": ["send", "Ä"], "name": "orthanc-stack", "folder": str(checkout / "elsewhere"), "utf8": 1, "é": "é"}
-    assert [told(run) for run in both] == [wanted | {"prefix": str(checkout / ".venv"), "children": "1"}] * 2
-    assert sum("requirements-ops.txt installed" in run.stderr for run in both) == 1
-    assert launch(checkout).stderr == ""
-    assert "requirements-dev.txt installed" in launch(checkout, "dev", "lint").stderr
-    assert launch(checkout, "dev", "lint").stderr == ""
-
-
-def test_an_upgraded_python_gets_a_new_environment(checkout: Path) -> None:
-    told(launch(checkout))
-    stamp = checkout / ".venv" / venv._STAMP
-    stamp.write_text(stamp.read_text().replace(f'"{venv._VERSION}"', '"3.0"'))
-    shutil.rmtree(next((checkout / ".venv" / "lib").glob("python*")))  # its packages are below a folder with the old version
-    assert launch(checkout, _ORTHANC_STACK_COMPLETE="complete_bash").stderr == ""
-    again = launch(checkout)
-    assert told(again)["prefix"] == str(checkout / ".venv")
-    assert "of a Python that was upgraded or removed: making it anew" in again.stderr
-
-
-def test_a_checkout_that_cannot_be_written_to_is_told(checkout: Path) -> None:
-    shutil.rmtree(checkout / ".venv", ignore_errors=True)
-    (checkout / ".venv").symlink_to("/proc/nothing")
-    try:
-        done = launch(checkout)
-    finally:
-        (checkout / ".venv").unlink()
-    assert done.returncode == 1
-    assert "/.venv cannot be written to" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_an_old_python_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    ast.parse((ROOT / "orthanc-stack").read_text(), feature_version=(3, 6))
-    refuse = runpy.run_path(str(ROOT / "orthanc-stack"))["refuse_old_python"]
-    monkeypatch.setattr(sys, "version_info", (3, 9, 2))
-    monkeypatch.setattr(sys, "argv", ["./orthanc-stack", "up", "dev"])
-    with pytest.raises(
-        SystemExit, match=r"(?s)3\.11 or newer, and .* is 3\.9\..*apt-get install python3\.11.*: python3\.11 \./orthanc-stack up"
-    ):
-        refuse()
-
-
-# --- The virtual environment ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout whose environment notes that it was made, and its pip that it was called."""
-    (tmp_path / "requirements.txt").write_text("a\n")
-    (tmp_path / "requirements-ops.txt").write_text("-r requirements.txt\nb\n")
-    (tmp_path / "requirements-dev.txt").write_text("-r requirements-ops.txt\nc\n")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-    def create(folder: Path) -> None:
-        (folder / "bin").mkdir(parents=True, exist_ok=True)
-        (folder / venv._UNFINISHED).touch()
-        with (folder / "made").open("a") as made:
-            made.write("once more\n")
-        python = folder / "bin" / "python"
-        python.unlink(missing_ok=True)
-        python.write_text('#!/bin/sh\n[ "$1" = -c ] && echo 3.11 || echo "$@" >>"${0%/*/*}/installed"\ntest ! -e "${0%/*}/broken"\n')
-        python.chmod(0o755)
-
-    monkeypatch.setattr(venv, "_create", create)
-    return tmp_path
-
-
-def lines_in(checkout: Path, what: str) -> int:
-    return len((checkout / ".venv" / what).read_text().splitlines())
-
-
-def test_what_is_installed_is_not_installed_again_until_it_changes(quick: Path) -> None:
-    for _ in range(2):
-        venv.ensure_venv("requirements-ops.txt", quick)
-    assert lines_in(quick, "installed") == 1
-    (quick / "requirements.txt").write_text("a==2\n")
-    assert not venv.is_complete("requirements-ops.txt", quick)
-    venv.ensure_venv("requirements-ops.txt", quick)
-    assert (lines_in(quick, "installed"), lines_in(quick, "made")) == (2, 1)
-
-
-def test_the_development_set_holds_the_other(quick: Path) -> None:
-    venv.ensure_venv("requirements-ops.txt", quick)
-    assert not venv.is_complete("requirements-dev.txt", quick)
-    (quick / "requirements.txt").write_text("a==2\n")
-    venv.ensure_venv("requirements-dev.txt", quick)
-    assert venv.is_complete("requirements-ops.txt", quick)
-    assert lines_in(quick, "installed") == 2
-    (quick / "requirements-ops.txt").write_text("b==3\n")
-    assert not venv.is_complete("requirements-dev.txt", quick)
-
-
-def test_a_removed_python_gets_a_new_environment(quick: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    venv.ensure_venv("requirements-ops.txt", quick)
-    python = venv.venv_python(quick)
-    python.rename(python.with_name("old"))
-    python.symlink_to("/nowhere/python3.0")
-    assert not venv.is_complete("requirements-ops.txt", quick)
-    venv.ensure_venv("requirements-ops.txt", quick)
-    assert lines_in(quick, "made") == 2
-    assert "making it anew" in capsys.readouterr().err
-
-
-def test_an_interrupted_installation_begins_anew(quick: Path) -> None:
-    venv.ensure_venv("requirements-ops.txt", quick)
-    (quick / ".venv" / venv._UNFINISHED).touch()
-    assert not venv.is_complete("requirements-ops.txt", quick)
-    venv.ensure_venv("requirements-ops.txt", quick)
-    assert lines_in(quick, "made") == 2
-    assert venv.is_complete("requirements-ops.txt", quick)
-
-
-def test_a_failed_installation_is_not_taken_for_a_complete_one(quick: Path) -> None:
-    venv._create(quick / ".venv")
-    (quick / ".venv" / "bin" / "broken").touch()
-    with pytest.raises(SetupError, match=r"installing requirements-ops\.txt"):
-        venv.ensure_venv("requirements-ops.txt", quick)
-    assert not venv.is_complete("requirements-ops.txt", quick)
-
 
 # --- What may be missing: a message, and no traceback -----------------------------------------------------------------
 
@@ -384,6 +212,32 @@ def test_a_file_backend_is_looked_into_where_pulumi_keeps_it() -> None:
     assert State("file:///srv/state", "").folder == Path("/srv/state/.pulumi")
     assert State("file://~", "").folder == Path.home() / ".pulumi"
     assert State(CLOUD, "").folder is None
+    # `unlock` looks there for who holds the lock: elsewhere it would find nobody, and take it away.
+    assert State("file:///srv/state?no_tmp_dir=true", "").folder == Path("/srv/state/.pulumi")
+    assert State("file:///srv/a%20b", "").folder == Path("/srv/a b/.pulumi")
+    assert State("file://./state", "").folder == ROOT / "state" / ".pulumi"
+    assert State("file://", "").folder == ROOT / ".pulumi"
+
+
+def test_a_checkout_may_have_any_name(tmp_path: Path) -> None:
+    strange = Place(tmp_path / "50% #1? ü")
+    found = strange.ensure()
+    assert found.url == f"file://{tmp_path}/50%25%20%231%3F%20%C3%BC/checkout/.pulumi-state"
+    assert found.folder == strange.state / ".pulumi"
+
+
+@pytest.mark.parametrize("url", ["postgres://ops:geheim@db/state", "postgres://db/state?user=ops&password=geheim&sslmode=require"])
+def test_the_password_of_a_backend_is_not_shown(place: Place, url: str) -> None:
+    """Its address is in messages and, where a preview is refused, in the comment on the pull request."""
+    found = place.ensure(PULUMI_BACKEND_URL=url, PULUMI_CONFIG_PASSPHRASE="")
+    assert (found.url, found.origin) == (url, f"{url.replace('geheim', '…')} (PULUMI_BACKEND_URL)")
+    (place.home / ".pulumi" / "credentials.json").write_text(json.dumps({"current": url}))
+    assert "geheim" not in place.ensure().origin
+
+
+@pytest.mark.parametrize("text", ["ssh://user@host:22", "tcp://host:2376 of user@host", "file:///a:b@c", "https://host:443/a@b"])
+def test_an_address_without_a_password_is_shown_whole(text: str) -> None:
+    assert console.without_passwords(text) == text
 
 
 # --- The engine: what names one, as the three variables that every client knows ---------------------------------------
@@ -490,7 +344,11 @@ def noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     put(tmp_path, "dockerd", f"env >{tmp_path}/draft; mv {tmp_path}/draft {tmp_path}/noted")
-    put(tmp_path, "docker", f"[ $1 != build ] || env >{tmp_path}/noted\n[ $1 != version ] || cat {tmp_path}/noted; echo 7")
+    put(
+        tmp_path,
+        "docker",
+        f'[ $1 != build ] || {{ env; echo "command=$*"; }} >{tmp_path}/noted\n[ $1 != version ] || cat {tmp_path}/noted; echo 7',
+    )
     return tmp_path / "noted"
 
 
@@ -508,7 +366,12 @@ def test_an_engine_is_started_without_the_users_environment(noted: Path, monkeyp
 
 
 def test_a_build_of_images_gets_no_secrets(noted: Path) -> None:
-    images._build("adminer", "name", "base", {})
+    images._build("adminer", "name", "base", {"http_proxy": "http://ops:geheim@proxy"})
+    # A command line is every user's to read.
+    command = next(line for line in noted.read_text().splitlines() if line.startswith("command="))
+    assert " --build-arg=http_proxy " in command
+    assert "geheim" not in command
+    assert "http_proxy=http://ops:geheim@proxy\n" in noted.read_text()
     assert {"PATH", "https_proxy", "XDG_CACHE_HOME"} <= variables(noted)
     assert not variables(noted) & set(SECRETS)
 

@@ -82,7 +82,8 @@ class Canned:
         """What the state holds of the stack."""
         return [in_state(part, ROLES.get(part, part)) for part in self.deployed]
 
-    prefix = PREFIX
+    prefix, name = PREFIX, "dev"
+    unfinished: list[str] = field(default_factory=list)
 
     def held(self) -> Held:
         """What the state holds, as far as it is asked for here."""
@@ -221,6 +222,12 @@ def test_what_is_wrong_fails_its_check_with_a_reason(canned: Canned, wrong: dict
 def test_images_that_arrive_and_go_meanwhile_are_no_failure(canned: Canned) -> None:
     canned.changes, canned.in_database = [1000, 1400], "1250\n"
     assert canned.failed() == {}
+
+
+def test_what_an_earlier_run_left_is_the_first_line(canned: Canned) -> None:
+    canned.unfinished = ["server-container"]
+    assert canned.results()[0].detail == "ended, or is at work, while it changes server-container: `./orthanc-stack up dev` puts that right"
+    assert canned.results()[0].outcome == "FAILED"
 
 
 def test_a_node_that_does_not_answer_is_a_failed_check(canned: Canned) -> None:

@@ -245,7 +245,7 @@ def test_the_command_runs_the_pack(command: str, monkeypatch: pytest.MonkeyPatch
     if command == "preview":
         assert preview.preview("dev", save_plan=False, as_json=False) == 1
     else:
-        with pytest.raises(SetupError, match="is not up"):
+        with pytest.raises(SetupError, match="`up` of dev did not end well"):
             up.up("dev")
     (arguments,) = runs
     assert arguments[0] == command

@@ -206,6 +206,14 @@ def test_what_makes_the_roles_runs_again_until_it_has_ended_well(tmp_path: Path,
     assert inspect(docker_that(tmp_path, prints=[roles]), [], [], []).again == again
 
 
+def test_the_ports_of_what_an_interrupted_run_has_made_are_the_stacks_own(tmp_path: Path) -> None:
+    ports = "127.0.0.1:4242->4242/tcp, [::1]:8042->8042/tcp\\n\\n127.0.0.1:8080->8080/tcp"
+    asks = f'[ "$3" = label={names.LABEL_OWNER}=me ] && printf "{ports}"'
+    docker = command(tmp_path, f"if [ $1 = ps ]; then {asks}; else echo '[]'; fi")
+    assert inspect(docker, [], [], [], "me").ports == {4242, 8042, 8080}
+    assert inspect(docker, [], [], []).ports == set()
+
+
 def test_what_the_engine_holds_is_read(tmp_path: Path) -> None:
     labels = {names.LABEL_FORMAT: "postgresql-17", names.LABEL_OWNER: "o", names.LABEL_STACK: "p"}
     volumes = [{"Name": "p-db", "Mountpoint": "/m", "Labels": labels}, {"Name": "p-a", "Mountpoint": "/m", "Labels": None}]
