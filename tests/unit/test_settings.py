@@ -476,3 +476,10 @@ def test_weak_secrets_are_refused_outside_dev(value: str) -> None:
 @given(st.text(st.sampled_from("ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnpqrtuvwxyz23456789"), min_size=32, max_size=32))
 def test_what_make_secrets_sets_is_never_misread(value: str) -> None:
     assert check_secret("dbPassword", f"x{value[1:]}", encrypted=True, strict=False) is None
+
+
+def test_a_mistake_in_a_node_does_not_make_adminer_one() -> None:
+    """The node may be the one whose index Adminer shows: advice to leave Adminer out would come first, and be wrong."""
+    long = stack(node("a", aet="TOO_LONG_FOR_AN_AE_TITLE"), adminer={"port": 8080})
+    assert list(problems_of(long)) == ["nodes[0].aet"]
+    assert list(problems_of(stack(node("a", index="sqlite"), adminer={"port": 8080}))) == ["adminer"]
