@@ -213,7 +213,7 @@ def test_a_stack_is_as_it_was_deployed_or_it_is_said_what_is_not(part: str, how:
 
 def test_a_plan_is_refused_where_something_else_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refused(found: list[Container], pending: list[Any]) -> str:
-        monkeypatch.setattr(up, "list_containers", lambda *_: found)
+        monkeypatch.setattr(up, "containers_of", lambda *_: found)
         names = [one["resource"]["inputs"]["name"] for one in pending]
         it: Any = SimpleNamespace(name="dev", prefix=PREFIX, resources=RESOURCES, unfinished=names, held=Held)
         try:
