@@ -5,7 +5,6 @@ import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Final
 
 from configs.names import short_name
 from ops.drift.containers import ReadFile, check_container, read_file
@@ -17,15 +16,13 @@ from ops.setup.console import ROOT, SetupError, say
 from ops.stack.engine import client, engine_errors
 from ops.stack.stack import Stack
 from ops.stack.stack import deployed as deployed_stack
-
-#: The exit status for drift.
-DRIFTED: Final = 3
+from ops.stack.terminal import NOT_WELL
 
 
 def drift(name: str, *, as_json: bool = False) -> int:
     """Report what of a stack was changed by hand, in artifacts/drift/<stack>.md and .json; after an error there is neither.
 
-    It prints one of them to standard output. Returns 0 for nothing, DRIFTED for something.
+    It prints one of them to standard output. Returns 0 for nothing, NOT_WELL for something.
 
     Raises:
         SetupError: it could not be found out.
@@ -43,7 +40,7 @@ def drift(name: str, *, as_json: bool = False) -> int:
         data.write_text(report_json(name, findings, note), encoding="utf-8")
         say("Drift", f"this report is in {text.relative_to(ROOT)}, for programs in {data.relative_to(ROOT)}")
     print((data if as_json else text).read_text(encoding="utf-8"))
-    return DRIFTED if findings else 0
+    return NOT_WELL if findings else 0
 
 
 def look_for_drift(stack: Stack) -> list[Finding]:

@@ -12,7 +12,7 @@ from docker.errors import NotFound
 from configs.held import VOLUME, held_of
 from configs.names import ADMINER, DB_HOST, DB_ROLES, LABEL_OWNER, LABEL_ROLE, LABEL_STACK, forwarder_of
 from ops.drift.findings import Part
-from ops.stack.engine import CONTAINER_TYPE, engine_errors
+from ops.stack.engine import CONTAINER_TYPE, engine_errors, labels_of
 
 #: What marks a secret in an exported state; its value is beside it.
 _SECRET_MARK: Final = "4dabf18193072939515e22adb298388d"
@@ -67,7 +67,7 @@ def _deployed(resource: Mapping[str, Any], prefix: str) -> Deployed:
     short, said = name.removeprefix(f"{prefix}-"), "It"
     # A volume has the name of its container. No node has the name of the database or of Adminer.
     part = Part(kind, short) if kind in ("network", "image") else Part(_PARTS[short]) if short in _PARTS else Part("node", short)
-    labels = {str(label["label"]): str(label["value"]) for label in inputs.get("labels") or ()}
+    labels = labels_of(inputs)
     if labels.get(LABEL_ROLE) == "forwarder":
         part, said = Part("node", short.removesuffix(forwarder_of(""))), "Its forwarder"
     elif short == DB_ROLES:

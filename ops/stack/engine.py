@@ -15,6 +15,7 @@ from requests.exceptions import RequestException
 from components.engine import is_local
 from configs.names import LABEL_OWNER, LABEL_ROLE, LABEL_STACK
 from ops.setup.console import SetupError
+from ops.stack.stack import Stack
 
 #: How long one answer of the engine may take.
 _SECONDS: Final = 300
@@ -107,6 +108,11 @@ def list_containers(prefix: str, ids: Collection[str] | None = None, owner: str 
     return sorted(containers, key=lambda container: container.name)
 
 
+def containers_of(stack: Stack) -> list[Container]:
+    """The containers that the stack's state knows, sorted by name."""
+    return list_containers(stack.prefix, stack.held().containers.values())
+
+
 def _container(handle: Handle) -> Container:
     state = handle.attrs["State"]
     return Container(
@@ -139,7 +145,6 @@ def amiss(resources: Sequence[Mapping[str, Any]], found: Sequence[Container]) ->
     return dict(sorted(lost.items()))
 
 
-def role_of(resource: Mapping[str, Any]) -> str:
-    """What a container of the state is, by its label."""
-    labels = {label["label"]: label["value"] for label in (resource.get("inputs") or {}).get("labels") or ()}
-    return str(labels.get(LABEL_ROLE, ""))
+def labels_of(inputs: Mapping[str, Any]) -> dict[str, str]:
+    """The labels of a resource of the engine, as the inputs in the state have them."""
+    return {str(label["label"]): str(label["value"]) for label in inputs.get("labels") or ()}

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ops.setup.console import SetupError, say
-from ops.stack.engine import FORWARDER_ASK, Container, list_containers
+from ops.stack.engine import FORWARDER_ASK, Container, containers_of
 from ops.stack.stack import deployed
 from ops.stack.terminal import NOT_WELL, table
 
@@ -113,7 +113,7 @@ def _seconds(moment: str) -> float:
 
 def _forwarders(name: str) -> list[Container]:
     stack = deployed(name)
-    found = list_containers(stack.prefix, stack.held().containers.values())
+    found = containers_of(stack)
     if forwarders := [one for one in found if one.role == "forwarder"]:
         return forwarders
     raise SetupError(f"no forwarder of the stack {name} is on the engine: no node has forwardTo, or `./orthanc-stack up {name}` is due.")

@@ -14,7 +14,8 @@ def down(name: str) -> int:
     """Stop a stack's containers and keep everything; the exit status."""
     stack = deployed(name)
     # Those as well that an interrupted run has made, which the state does not know.
-    found = list_containers(stack.prefix, stack.held().containers.values(), stack.held().owner)
+    held = stack.held()
+    found = list_containers(stack.prefix, held.containers.values(), held.owner)
     running = [container for container in found if container.state in ("running", "restarting", "paused")]
     if not running:
         say("Down", f"nothing of the stack {name} is running")

@@ -9,7 +9,7 @@ from typing import Any, Final
 from components.engine import host_and_port
 from configs.held import VOLUME
 from configs.loader import load_stack_file
-from configs.names import DB_HOST
+from configs.names import DB_HOST, LABEL_ROLE
 from configs.problems import visible
 from configs.secrets import DB_PASSWORD
 from configs.settings import StackSettings
@@ -17,7 +17,7 @@ from ops.setup.console import SetupError, say
 from ops.setup.images import ensure_images
 from ops.setup.prepare import prepare, stack_config, stack_file
 from ops.setup.state import on_runner
-from ops.stack.engine import ROLE_ONE_SHOT, Container, amiss, client, engine_errors, list_containers, role_of
+from ops.stack.engine import ROLE_ONE_SHOT, Container, amiss, client, containers_of, engine_errors, labels_of, list_containers
 from ops.stack.interrupted import put_right
 from ops.stack.secrets import ensure_certificates, ensure_secrets, missing_keys, require_certificates, require_secrets
 from ops.stack.stack import POLICIES, Stack
@@ -87,8 +87,8 @@ def _needs_refresh(stack: Stack) -> bool:
     if stack.pending:
         put_right(stack)
         return False  # that was a refresh
-    start_stopped(list_containers(stack.prefix, stack.held().containers.values()))
-    lost = amiss(stack.resources, list_containers(stack.prefix, stack.held().containers.values()))
+    start_stopped(containers_of(stack))
+    lost = amiss(stack.resources, containers_of(stack))
     if lost:
         say("Refresh", f"{_listed(lost)}: Pulumi looks at each container before it changes any")
     return bool(lost)
@@ -100,9 +100,9 @@ def _listed(lost: Mapping[str, str]) -> str:
 
 def refuse_unplanned(stack: Stack, plan: Path) -> None:
     """Refuse a plan where something has to be put right first that it does not say: an earlier run did not end, or a container is amiss."""
-    lost = amiss(stack.resources, list_containers(stack.prefix, stack.held().containers.values()))
+    lost = amiss(stack.resources, containers_of(stack))
     # A one-shot that has ended and was pruned since: nothing runs otherwise than planned without it.
-    pruned = {str(one["inputs"]["name"]) for one in stack.resources if role_of(one) == ROLE_ONE_SHOT}
+    pruned = {str(one["inputs"]["name"]) for one in stack.resources if labels_of(one.get("inputs") or {}).get(LABEL_ROLE) == ROLE_ONE_SHOT}
     lost = {name: what for name, what in lost.items() if not (name in pruned and what == "missing")}
     unfinished = ", ".join(stack.unfinished)
     why = f"an earlier run ended while it was changing {unfinished}" if unfinished else _listed(lost)

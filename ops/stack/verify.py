@@ -15,7 +15,7 @@ from configs.plan import plan_of
 from configs.problems import SettingsError
 from configs.secrets import secret_keys
 from ops.setup.console import SetupError
-from ops.stack.engine import Container, amiss, is_here, list_containers
+from ops.stack.engine import Container, amiss, containers_of, is_here
 from ops.stack.probes import CheckFailedError, check_adminer, check_echo, check_forwarder, check_index, check_login, nodes_of
 from ops.stack.stack import Stack, deployed
 from ops.stack.terminal import NOT_WELL, table
@@ -85,7 +85,7 @@ def verify(stack: Stack, outputs: Mapping[str, Any], wait_seconds: float = WAIT_
     """
     end = time.monotonic() + wait_seconds
     while True:
-        found = list_containers(stack.prefix, stack.held().containers.values())
+        found = containers_of(stack)
         if not any(container.starting for container in found) or time.monotonic() > end:
             break
         time.sleep(0.5)

@@ -19,7 +19,7 @@ from images import ROLES, candidates, choose
 from ops.drift import command
 from ops.setup.console import ROOT
 from ops.stack.stack import Stack as Operated
-from ops.stack.terminal import drawn
+from ops.stack.terminal import NOT_WELL, drawn
 from tests.stack.engine import docker, free_ports
 from tests.stack.harness import Stack
 from tests.stack.sending import operated_on
@@ -104,7 +104,7 @@ class Hands:
         status = command.drift(self.stack.name)
         file = ROOT / "artifacts" / "drift" / f"{self.stack.name}.json"
         report = json.loads(file.read_text())
-        assert report["drifted"] == (status == command.DRIFTED)
+        assert report["drifted"] == (status == NOT_WELL)
         return status, report, file.with_suffix(".md").read_text()
 
     def repair(self, report: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a run leaves that ended in the middle, and what `up`, `down` and `destroy` start, stop and refuse."""
+"""What a run leaves that ended in the middle, and what `up` and `down` start, stop and refuse."""
 
 import json
 import os
@@ -26,9 +26,8 @@ from ops.stack.engine import Container, amiss
 from ops.stack.interrupted import half_made
 from ops.stack.lifecycle import stop_order
 from ops.stack.stack import Stack
-from ops.stack.up import refuse_removed, refuse_unplanned, start_stopped
+from ops.stack.up import refuse_unplanned, start_stopped
 from tests.unit.containers import HEALTHY, PREFIX, STOPPED, container, in_state
-from tests.unit.stacks import node, settings_of, stack
 
 CONTAINER, NETWORK, VOLUME = ("docker:index/container:Container", "docker:index/network:Network", "docker:index/volume:Volume")
 
@@ -213,7 +212,7 @@ def test_a_stack_is_as_it_was_deployed_or_it_is_said_what_is_not(part: str, how:
 
 def test_a_plan_is_refused_where_something_else_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refused(found: list[Container], pending: list[Any]) -> str:
-        monkeypatch.setattr(up, "list_containers", lambda *_: found)
+        monkeypatch.setattr(up, "containers_of", lambda *_: found)
         names = [one["resource"]["inputs"]["name"] for one in pending]
         it: Any = SimpleNamespace(name="dev", prefix=PREFIX, resources=RESOURCES, unfinished=names, held=Held)
         try:
@@ -288,63 +287,6 @@ def test_a_killed_pulumi_and_a_misspelt_stack_are_told(dev: Callable[[str], Stac
     monkeypatch.setattr(operated, "prepare", lambda *_, **__: it.tools)
     with pytest.raises(SetupError, match=r"there is no stack deb in .*\. Did you mean 'dev'\?"):
         operated.deployed("deb")
-
-
-# --- destroy ---
-
-PART = "urn:pulumi:dev::orthanc-stack::orthanc-stack:index:OrthancNode$docker:index/volume:Volume::"
-PROTECTING = Held(keeps_data=True)
-
-
-def volume(part: str, *, protect: bool) -> dict[str, Any]:
-    """A data volume as a state holds it."""
-    return {"type": VOLUME, "urn": f"{PART}{part}-data", "protect": protect, "outputs": {"name": f"s-{part}"}}
-
-
-def destroy(
-    monkeypatch: pytest.MonkeyPatch, held: Held, volumes: dict[str, bool], *, yes: bool = True, others: tuple[Container, ...] = ()
-) -> list[str]:
-    """What Pulumi is asked to do about a stack with that state."""
-    asked: list[str] = []
-
-    def run(*arguments: str) -> int:
-        asked.extend(arguments)
-        return 0
-
-    recorded = SimpleNamespace(name="dev", short="dev", prefix=PREFIX, pending=[], held=lambda: held, volumes=lambda: volumes, run=run)
-    monkeypatch.setattr(lifecycle, "deployed", lambda _: recorded)
-    monkeypatch.setattr(lifecycle, "list_containers", lambda _: list(others))
-    lifecycle.destroy("dev", yes=yes)
-    return asked
-
-
-def test_what_is_protected_stays_whatever_the_stack_file_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "--exclude-protected" in destroy(monkeypatch, PROTECTING, {"s-a": True})
-    assert "--exclude-protected" not in destroy(monkeypatch, Held(), {"s-a": False})
-
-
-def test_a_run_that_was_to_protect_the_data_and_did_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SetupError, match=r"was to protect the data volumes, and did not end. `./orthanc-stack up dev`"):
-        destroy(monkeypatch, PROTECTING, {"s-a": True, "s-b": False})
-
-
-def test_nobody_is_there_to_ask(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: False))
-    with pytest.raises(SetupError, match=r"\./orthanc-stack destroy dev --yes"):
-        destroy(monkeypatch, Held(), {"s-a": False, "s-b": True}, yes=False)
-    assert "that go with it: s-a\n  that stay: s-b" in capsys.readouterr().out
-
-
-def test_a_second_states_destroy_says_that_the_first_ones_stack_stays(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
-    destroy(monkeypatch, Held(), {}, others=(container("server", "node"),))
-    assert f"made a stack of the same name, which was not touched: {PREFIX}-server" in capsys.readouterr().err
-
-
-def test_a_protected_node_that_the_stack_file_no_longer_has() -> None:
-    recorded: Any = SimpleNamespace(name="dev", resources=[volume("kept", protect=True), volume("free", protect=False)])
-    refuse_removed(recorded, settings_of(stack(node("kept"))))
-    with pytest.raises(SetupError, match=rf"s-kept is protected[\s\S]*pulumi state unprotect '{PART.replace('$', '.')}kept-data'"):
-        refuse_removed(recorded, settings_of(stack(node("free"))))
 
 
 def test_what_the_engine_refuses_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:

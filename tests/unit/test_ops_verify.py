@@ -137,7 +137,7 @@ def canned(monkeypatch: pytest.MonkeyPatch) -> Iterator[Canned]:
     monkeypatch.setattr(verification, "_AGAIN_SECONDS", 0)
     monkeypatch.setattr(time, "sleep", lambda _: None)
     stack = Canned()
-    monkeypatch.setattr(verification, "list_containers", stack.containers)
+    monkeypatch.setattr(verification, "containers_of", stack.containers)
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     with serving(stack.answer) as stack.url:
         yield stack
@@ -291,7 +291,7 @@ def test_a_stack_that_is_not_deployed_is_not_well(monkeypatch: pytest.MonkeyPatc
 
 def test_a_container_without_a_role_is_checked_as_any_other(canned: Canned, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = [dataclasses.replace(one, role="") for one in canned.containers() if not one.name.endswith("db-roles")]
-    monkeypatch.setattr(verification, "list_containers", lambda *_: plain)
+    monkeypatch.setattr(verification, "containers_of", lambda *_: plain)
     canned.deployed = tuple(part for part in canned.deployed if part != "db-roles")
     assert canned.failed() == {}
 

@@ -239,7 +239,7 @@ def test_the_command_runs_the_pack(command: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(up, "Stack", lambda *_: stack)
     for name in ("prepare", "ensure_secrets", "ensure_images", "refuse_lost_password"):
         monkeypatch.setattr(up, name, Mock())
-    monkeypatch.setattr(up, "list_containers", lambda *_: [])
+    monkeypatch.setattr(up, "containers_of", lambda *_: [])
     monkeypatch.setattr(up, "watching", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(preview, "FOLDER", str(tmp_path))
     if command == "preview":
