@@ -86,7 +86,7 @@ class Waiting:
         self.tries += 1
         self.reason = failure.reason
         self.refused = failure.fault is Fault.IMAGE
-        self.due = now + (rest_after(self.tries, refused=self.refused) if self.aside else pause_after(self.tries - 1))
+        self.due = now + (rest_after(self.tries, self.reason, refused=self.refused) if self.aside else pause_after(self.tries - 1))
 
     def cut(self, taken: int) -> bool:
         """Note that the association broke at it.
@@ -127,6 +127,7 @@ class Entry:
         opened: when it was first touched.
         confirmed_at: when an image of it was last confirmed.
         rests: while it rests, how many images are set aside, by reason; under no reason, those that are stored and not confirmed.
+        asked: how often the destination was asked in vain for those.
     """
 
     id: str
@@ -152,6 +153,7 @@ class Entry:
     opened: float = 0.0
     confirmed_at: float = 0.0
     rests: Counter[str] = field(default_factory=Counter)
+    asked: int = 0
 
     @property
     def stale(self) -> bool:
@@ -170,9 +172,7 @@ class Entry:
         """How many images are set aside, by reason; under no reason, those that are stored and not confirmed."""
         if self.waiting is None:
             return self.rests
-        return Counter(
-            "" if one.stored else one.reason for mark, one in self.waiting.items() if one.resting and mark not in self.in_flight
-        )
+        return Counter("" if one.stored else one.reason for mark, one in self.waiting.items() if one.resting and mark not in self.in_flight)
 
     @property
     def oldest(self) -> str:
@@ -202,7 +202,7 @@ class Entry:
         first = min(to_send, key=lambda one: (one.cuts, one.tries))
         if careful or first.cuts or first.tries:
             return [first]
-        batch, size = [], 0
+        batch, size = list[Waiting](), 0
         for one in to_send:
             if not (one.cuts or one.tries) and one.image.syntax == first.image.syntax:
                 size += one.image.size

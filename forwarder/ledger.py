@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from forwarder.backlog import Backlog, Batch, Entry, Picked, Waiting
 from forwarder.config import LinkConfig
@@ -129,6 +129,11 @@ class Ledger:
                 self.backlog.rest(series.id, series.last_update, rests, until - time.time() + time.monotonic())
         return False
 
+    def sweep(self, *, begins: bool) -> None:
+        """A sweep begins, or has considered every series."""
+        with self.changed:
+            (self.backlog.begin_sweep if begins else self.backlog.end_sweep)()
+
     def _rests_of(self, record: Record) -> tuple[Counter[str], float]:
         """What of a record rests, as in ``Entry.rests``, and until when, in seconds since 1970."""
         rests = Counter(one.reason for one in record.aside.values())
@@ -148,26 +153,21 @@ class Ledger:
         config = self.config
         return config.rules.allow_image(image, tags) and not (config.outside and config.aet and image.calling_aet == config.aet)
 
-    def waiting(self, image: Image, mark: str, record: Record, asked: int) -> Waiting:
-        """An image that waits, as the record has it: stored, set aside by this deployment of the destination, or new.
-
-        Args:
-            image: the image.
-            mark: its mark.
-            record: its series' record.
-            asked: how often the destination was asked in vain for what it has stored of the series.
-        """
-        now = time.monotonic()
+    def waiting(self, entry: Entry, image: Image, mark: str) -> Waiting:
+        """An image that waits, as the record has it: stored, set aside by this deployment of the destination, or new. With the lock held."""
+        now, record = time.monotonic(), entry.record
         if mark in record.stored:
-            return Waiting(image, mark, stored=True, asked=asked)
-        loops = self._resent.get(image.id, -LOOP_SECONDS) + LOOP_SECONDS - now
-        if loops > 0:
-            reason = "sent twice within the hour: it comes back each time"
-            return Waiting(image, mark, TRIES_UNCLEAR, now + loops, reason)
+            return Waiting(image, mark, stored=True, asked=entry.asked)
+        one = Waiting(image, mark)
         aside = record.aside.get(mark)
-        if aside is None or not (until := self.rests_until(aside)):
-            return Waiting(image, mark)
-        return Waiting(image, mark, aside.tries, now + max(0.0, until - time.time()), aside.reason, aside.refused)
+        if aside and (until := self.rests_until(aside)):
+            one.tries, one.reason, one.refused = aside.tries, aside.reason, aside.refused
+            one.due = now + max(0.0, until - time.time())
+        elif (pause := self._resent.get(image.id, -LOOP_SECONDS) + LOOP_SECONDS - now) > 0:
+            one.tries, one.reason, one.due = TRIES_UNCLEAR, "sent twice within the hour: it comes back each time", now + pause
+            record.aside[mark] = replace(self._aside(one), at=int(time.time() + pause - rest_after(one.tries, one.reason, refused=False)))
+            entry.unwritten = True
+        return one
 
     def retry(self) -> None:
         """Try everything at once that waits for its time: the destination, and what is set aside. What is not held, the next sweep finds."""
@@ -254,7 +254,7 @@ class Ledger:
             self.pause(failure)
             if blamed:
                 first.tries = max(first.tries, TRIES_REFUSED - 1)
-                failure = Failure(Fault.IMAGE, f"the association broke {first.cuts} times at this image, and not at others ({failure.reason})")
+                failure = Failure(Fault.IMAGE, f"the connection broke at this image, and not at others: {failure.reason}")
         elif failure.fault is Fault.DESTINATION:
             self.pause(failure)
         network = failure.fault in (Fault.BROKEN, Fault.DESTINATION)
@@ -288,7 +288,6 @@ class Ledger:
             self.silent += 1
             self.late.append(Batch(batch.entry, list(batch.images), batch.transaction, ends=time.monotonic() + LATE_SECONDS))
             del self.late[:-LATE]
-        self.keep_stored(batch, in_vain=True)
 
     def give_back(self, batch: Batch) -> None:
         """It waits as before: to be sent, or to be asked for where the destination has taken it."""
@@ -373,15 +372,17 @@ class Ledger:
             self.probing = False
             self.changed.notify_all()
 
-    def settle_late(self, batch: Batch, report: Mapping[str, str]) -> None:
-        """A late report: of what still waits for it."""
+    def settle_late(self, batch: Batch, report: Mapping[str, str]) -> bool:
+        """A late report counts for what still waits for it; whether that is done: what is just asked for again has to wait."""
         with self.changed:
-            held = batch.entry.waiting or {}
-            batch.images = [one for one in batch.images if held.get(one.mark) is one and one.stored and one.mark not in batch.entry.in_flight]
-            batch.entry.in_flight.update(one.mark for one in batch.images)
-            batch.entry.touched += 1
-        if batch.images:
-            self.settle(batch, report)
+            entry, held = batch.entry, batch.entry.waiting or {}
+            left = [one for one in batch.images if held.get(one.mark) is one and one.stored]
+            free = [one for one in left if one.mark not in entry.in_flight]
+            batch.images = [one for one in left if one.mark in entry.in_flight]
+            entry.in_flight.update(one.mark for one in free)
+        if free:
+            self.settle(Batch(entry, free), report)
+        return not batch.images
 
     def _alike(self, entry: Entry, refused: Waiting) -> list[Waiting]:
         """The other images of a series that a destination refuses together with one: those of its SOP class and transfer syntax."""

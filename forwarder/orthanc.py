@@ -187,7 +187,7 @@ class Orthanc:
             for said in self.post("/tools/find", asked):
                 if said["ID"] in left:
                     del left[said["ID"]]
-                    file = next((one for one in said["Attachments"] if one["ContentType"] == _DICOM_FILE), {})
+                    file: Mapping[str, Any] = next((one for one in said["Attachments"] if one["ContentType"] == _DICOM_FILE), {})
                     yield _image(said, file.get("Uuid", ""), file.get("UncompressedSize", 0), file.get("UncompressedMD5", ""))
         # Also what the query left out: LimitFindInstances may be set.
         yield from self.images(list(left))
@@ -199,10 +199,19 @@ class Orthanc:
             for said in found:
                 yield _image(said, said.get("FileUuid", ""), said.get("FileSize", 0))
 
-    def series_with(self, sop_instance: str) -> set[str]:
-        """The series that hold an instance with this SOP instance UID: several where, against the standard, it was given twice."""
-        asked = {"Level": "Instance", "Query": {"SOPInstanceUID": sop_instance}, "ResponseContent": ["Parent"]}
-        return {str(said["ParentSeries"]) for said in self.post("/tools/find", asked)}
+    def series_with(self, sop_instances: Sequence[str]) -> dict[str, set[str]]:
+        """By SOP instance UID the series that hold such an instance: several where, against the standard, a UID was given twice."""
+        query = {"SOPInstanceUID": "\\".join(sop_instances)}
+        found: dict[str, set[str]] = {uid: set() for uid in sop_instances}
+        for said in self.post("/tools/find", {"Level": "Instance", "Query": query, "ResponseContent": ["MainDicomTags", "Parent"]}):
+            found.setdefault(said["MainDicomTags"]["SOPInstanceUID"], set()).add(said["ParentSeries"])
+        return found
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Its version; (0,) of one that was built from the source's main line."""
+        parts = str(self.get("/system")["Version"]).split(".")
+        return tuple(int(part) for part in parts) if all(map(str.isdigit, parts)) else (0,)
 
     def md5(self, image: str) -> str:
         """The MD5 of an instance's content, as it was when it was stored."""
@@ -221,10 +230,10 @@ class Orthanc:
         said = self.get(f"/studies/{study}")
         return dict(said["MainDicomTags"]), bool(said["IsStable"])
 
-    def tag_of_images(self, series: str, tag: str) -> set[str]:
-        """The values that a tag has in the instances of a series; reads their files."""
+    def tag_of_images(self, series: str, tag: str) -> dict[str, str]:
+        """The values that a tag has in the instances of a series, by their identifiers; reads their files."""
         asked = {"Level": "Instance", "Query": {}, "ParentSeries": series, "RequestedTags": [tag], "ResponseContent": ["RequestedTags"]}
-        return {str(said["RequestedTags"].get(tag, "")) for said in self.post("/tools/find", asked)}
+        return {str(said["ID"]): str(said["RequestedTags"].get(tag, "")) for said in self.post("/tools/find", asked)}
 
     def _connection(self) -> http.client.HTTPConnection:
         if self._tls is None:

@@ -109,6 +109,11 @@ class Record:
         """Whether nothing was stored in the series, and no rule changed, since nothing was left to send in it."""
         return self.closed == (last_update, count, rules)
 
+    @property
+    def images(self) -> int:
+        """How many images it speaks of."""
+        return len(self.confirmed) + len(self.aside) + len(self.stored)
+
     def confirm(self, marks: Iterable[str]) -> None:
         """The destination has confirmed images."""
         for mark in marks:

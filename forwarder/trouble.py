@@ -18,7 +18,7 @@ LONGEST_ASK = 3600.0
 TRIES_REFUSED = 3
 TRIES_UNCLEAR = 5
 #: How the reason begins for an image that the destination took, and of which it then says that it has it not.
-NOT_THERE = "stored, but not confirmed"
+NOT_THERE = "the destination took it, and says that it has it not"
 #: Associations that broke at an image, while others got through, after which it is set aside.
 CUTS = 3
 #: How often a destination is asked, at growing intervals, for an image that it took and of which it says nothing, until it is sent again.
