@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from forwarder.config import Confirm, Method
@@ -146,6 +147,7 @@ class Destination:
 
         Raises:
             NodeDownError: the node has forgotten the job, or ``stopping``.
+            LookupError: one of the images is gone.
         """
         job, patience = self._begin(images)
         try:
@@ -153,13 +155,14 @@ class Destination:
         finally:
             self._jobs.discard(job)
         if said["State"] == "Success":
-            # Orthanc passes over images that are gone, or whose files it cannot read, and does not fail the job.
-            unread = bool(said["Content"].get("FailedInstancesCount"))
-            return Sent(0, failure_of(AnswerError(500, FILE_NOT_READABLE, ""))) if unread else Sent(len(images))
+            return Sent(len(images))
         # Before the failed one, Orthanc has counted what the destination took (SetOfCommandsJob::Step).
         taken = min(len(images) - 1, round(int(said["Progress"]) * len(images) / 100))
         if said.get("stalled"):
             return Sent(taken, Failure(Fault.BROKEN, f"no answer for {patience:.0f} s"))
+        if said["Content"].get("FailedInstancesCount"):
+            # Counted of a file that cannot be read, and of nothing else (DicomModalityStoreJob::HandleInstance).
+            return Sent(taken, failure_of(AnswerError(500, FILE_NOT_READABLE, "")))
         details = f"{said.get('ErrorDescription', '')}: {said.get('ErrorDetails') or ''}"
         return Sent(taken, failure_of(AnswerError(500, int(said["ErrorCode"]), details)))
 
@@ -172,7 +175,11 @@ class Destination:
             if self._strays:
                 self._cancel_strays()
             self._strays = True
-            job = str(self._orthanc.post(f"{self._path}/store", wanted)["ID"])
+            try:
+                job = str(self._orthanc.post(f"{self._path}/store", wanted)["ID"])
+            except AnswerError as error:
+                self._strays = False
+                raise LookupError if error.status == HTTPStatus.NOT_FOUND else error from None
             self._strays = False
             self._jobs.add(job)
         return job, patience

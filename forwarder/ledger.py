@@ -14,7 +14,7 @@ from forwarder.config import LinkConfig
 from forwarder.dicom import Offers
 from forwarder.log import say
 from forwarder.orthanc import AnswerError, Image, Orthanc, Series
-from forwarder.record import Aside, Record, mark_of
+from forwarder.record import Aside, Record
 from forwarder.times import timestamp
 from forwarder.trouble import NOT_THERE, TRIES_REFUSED, TRIES_UNCLEAR, Backoff, Failure, Fault, pause_after, rest_after
 
@@ -154,7 +154,7 @@ class Ledger:
         return config.rules.allow_image(image, tags) and not (config.outside and config.aet and image.calling_aet == config.aet)
 
     def waiting(self, entry: Entry, image: Image, mark: str) -> Waiting:
-        """An image that waits, as the record has it: stored, set aside by this deployment of the destination, or new. With the lock held."""
+        """An image that waits, as its series' record has it: stored, set aside, or new. With the lock held."""
         now, record = time.monotonic(), entry.record
         if mark in record.stored:
             return Waiting(image, mark, stored=True, asked=entry.asked)
@@ -170,7 +170,7 @@ class Ledger:
         return one
 
     def retry(self) -> None:
-        """Try everything at once that waits for its time: the destination, and what is set aside. What is not held, the next sweep finds."""
+        """Try everything at once that waits for its time. What is not held, the next sweep finds."""
         with self.changed:
             self.backoff.until = 0.0
             self.offers.ask_soon()
@@ -451,7 +451,7 @@ class Ledger:
             if entry is None:
                 return  # no room: the record stays as it is, and this is found again
             stored = [self.record_of(found) for found in self._orthanc.series([series])]
-            with self.recording(entry) as record:
+            with self.recording(entry):
                 if entry.waiting is None and stored:
-                    entry.record = record = stored[0]
-                record.take_back(images)
+                    entry.record = stored[0]
+                entry.record.take_back(images)

@@ -132,6 +132,10 @@ class Link:
                 ledger.stored(batch)
             if batch.images:
                 self._confirm(batch)
+        except LookupError:
+            with ledger.changed:
+                batch.entry.touched += 1  # an image is gone: look what is left
+            ledger.give_back(batch)
         except NodeDownError:
             ledger.give_back(batch)
             raise

@@ -233,7 +233,7 @@ class Orthanc:
     def tag_of_images(self, series: str, tag: str) -> dict[str, str]:
         """The values that a tag has in the instances of a series, by their identifiers; reads their files."""
         asked = {"Level": "Instance", "Query": {}, "ParentSeries": series, "RequestedTags": [tag], "ResponseContent": ["RequestedTags"]}
-        return {str(said["ID"]): str(said["RequestedTags"].get(tag, "")) for said in self.post("/tools/find", asked)}
+        return {str(said["ID"]): str(said["RequestedTags"].get(tag) or "") for said in self.post("/tools/find", asked)}
 
     def _connection(self) -> http.client.HTTPConnection:
         if self._tls is None:

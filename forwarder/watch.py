@@ -107,7 +107,7 @@ class Watch:
         if new:
             self._last_new = time.monotonic()
         for series in self._series(new):
-            if all([link.ledger.consider(series) for link in self._links]):
+            if self._delivered(series, new=True):
                 self._unmatched_since[series.id] = self._unmatched_in(series)
 
     def _series(self, ids: Sequence[str]) -> Iterator[Series]:
@@ -155,7 +155,7 @@ class Watch:
         for ids in pages(self._orthanc, self.stopping):
             began = time.monotonic()
             for series in self._series(ids):
-                if not all([link.ledger.consider(series, new=False) for link in self._links]):
+                if not self._delivered(series, new=False):
                     open_ += 1
                     continue
                 unmatched += self._unmatched_in(series)
@@ -173,6 +173,11 @@ class Watch:
     def unmatched(self) -> int:
         """How many images go to no destination, as far as the last sweep and what came since tell."""
         return self._unmatched + sum(list(self._unmatched_since.values()))
+
+    def _delivered(self, series: Series, *, new: bool) -> bool:
+        """Whether no destination wants anything of a series; each is asked."""
+        delivered = [link.ledger.consider(series, new=new) for link in self._links]
+        return all(delivered)
 
     def _unmatched_in(self, series: Series) -> int:
         """How many images of a series go to no destination, where nothing of it waits."""
