@@ -78,7 +78,8 @@ class Job:
 
     def info(self) -> dict[str, Any]:
         """What GET /jobs/<id> says (JobInfo::Format)."""
-        state, error = self.state, self.error
+        state = self.state
+        error = self.error if state == "Failure" else None
         code = error.code if error else 0
         content = {"Description": "REST API", "InstancesCount": len(self.ids), "FailedInstancesCount": self.failed}
         return {
