@@ -96,6 +96,10 @@ class Offers:
         return ""
 
 
+class GoneError(Exception):
+    """The node does not have it: images that were to be sent, or a transaction of storage commitment."""
+
+
 @dataclass(frozen=True)
 class Sent:
     """What came of a transfer.
@@ -147,7 +151,7 @@ class Destination:
 
         Raises:
             NodeDownError: the node has forgotten the job, or ``stopping``.
-            LookupError: one of the images is gone.
+            GoneError: one of the images is gone.
         """
         job, patience = self._begin(images)
         try:
@@ -179,7 +183,7 @@ class Destination:
                 job = str(self._orthanc.post(f"{self._path}/store", wanted)["ID"])
             except AnswerError as error:
                 self._strays = False
-                raise LookupError if error.status == HTTPStatus.NOT_FOUND else error from None
+                raise GoneError if error.status == HTTPStatus.NOT_FOUND else error from None
             self._strays = False
             self._jobs.add(job)
         return job, patience
@@ -241,12 +245,12 @@ class Destination:
             None while there is none.
 
         Raises:
-            LookupError: the node knows no such transaction: it was started anew, or never asked.
+            GoneError: the node knows no such transaction: it was started anew, or never asked.
         """
         try:
             report = self._orthanc.get(f"/storage-commitment/{transaction}")
         except AnswerError:
-            raise LookupError(transaction) from None
+            raise GoneError from None
         if report["Status"] == "Pending":
             return None
         failures = {one["SOPInstanceUID"]: _reason(int(one["FailureReason"])) for one in report["Failures"]}
