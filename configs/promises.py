@@ -79,7 +79,6 @@ RULES = (
         "less than 200 for each destination (0 is without end)",
         "Orthanc forgets a report that its forwarder waits for",
     ),
-    _rule("DicomEchoChecksFind", FORWARDS, (True,), "C-ECHO then also asks for C-FIND, which a destination does not allow: it seems away"),
     _rule("CheckRevisions", FORWARDS, (True,), "its forwarder writes metadata without revisions"),
 )
 

@@ -114,8 +114,7 @@ class IndexDbSettings(Settings):
 
 
 class RuleSettings(Settings):
-    """Which images a link is for. Images match if they match each key that is here, and of a list any pattern. In a pattern, `*` is any
-    text, `?` any character, and case does not count."""
+    """The images that match every key here, and of a list any pattern. `*` is any text, `?` any character; case does not count."""
 
     modality: Patterns = ()
     """patterns for Modality (0008,0060): `[CT, "M*"]`."""
