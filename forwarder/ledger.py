@@ -9,13 +9,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from forwarder import say
 from forwarder.backlog import Backlog, Batch, Entry, Picked, Waiting
 from forwarder.config import LinkConfig
 from forwarder.dicom import Offers
-from forwarder.log import say
-from forwarder.orthanc import AnswerError, Image, Orthanc, Series
+from forwarder.orthanc import AnswerError, Image, Orthanc, Series, timestamp
 from forwarder.record import Aside, Record
-from forwarder.times import timestamp
 from forwarder.trouble import NOT_THERE, TRIES_REFUSED, TRIES_UNCLEAR, Backoff, Failure, Fault, pause_after, rest_after
 
 #: Batches that may wait for their confirmation besides those that are being sent: sending goes on meanwhile.

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
+from forwarder import say
 from forwarder.backlog import Batch, Picked
 from forwarder.config import LinkConfig, Method
 from forwarder.dicom import Destination, GoneError
 from forwarder.ledger import Ledger
-from forwarder.log import say
 from forwarder.look import Looker, OnClosed
 from forwarder.orthanc import AnswerError, Image, NodeDownError, Orthanc, Series
 from forwarder.trouble import Failure, Fault, failure_of

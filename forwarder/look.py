@@ -7,12 +7,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+from forwarder import say
 from forwarder.backlog import Entry, Waiting
 from forwarder.ledger import Ledger
-from forwarder.log import say
-from forwarder.orthanc import Image, Orthanc, Series
+from forwarder.orthanc import Image, Orthanc, Series, epoch
 from forwarder.record import Record, mark_of
-from forwarder.times import epoch
 
 #: Seconds without a new image before a series counts as delivered: Orthanc writes its last update in whole seconds, so that within
 #: one of them nothing tells an image that came later.

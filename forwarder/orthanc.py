@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import calendar
 import contextlib
 import http.client
 import json
 import ssl
 import threading
+import time
 from base64 import b64encode
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +31,15 @@ _FOUND = ["MainDicomTags", "Metadata", "Attachments"]
 _DICOM_FILE = 1
 #: Metadata of an instance that was made from another one of the same node (ResourceModificationJob.cpp).
 _MADE_HERE = frozenset({"AnonymizedFrom", "ModifiedFrom"})
+
+#: Series of a page of all of them.
+_PAGE = 100
+#: By how much a page goes back into the one before it.
+_OVERLAP = 10
+#: How many identifiers are remembered to tell that a page follows on what was seen.
+_REMEMBERED = 1000
+#: How Orthanc writes times.
+_TIME = "%Y%m%dT%H%M%S"
 
 
 class NodeDownError(Exception):
@@ -133,6 +145,27 @@ class Orthanc:
         self._ask("PUT", f"/series/{series}/metadata/{number}", text.encode(), _TIMEOUT)
 
     # --- what it holds ---
+
+    def pages(self, stopping: threading.Event) -> Iterator[list[str]]:
+        """The identifiers of all series that are there from the beginning to the end; some of them more than once.
+
+        Orthanc counts pages by position: a series that is deleted meanwhile moves all that follow it, in PostgreSQL's order also one that is
+        new. A page follows without a gap when it holds something that was seen; where it does not, this goes back a page.
+        """
+        start = 0
+        seen: deque[str] = deque(maxlen=_REMEMBERED)
+        while not stopping.is_set():
+            ids: list[str] = self.get(f"/series?since={start}&limit={_PAGE}")
+            known = set(seen)
+            if start and known.isdisjoint(ids):
+                start = max(0, start - _PAGE)
+                continue
+            if new := [one for one in ids if one not in known]:
+                yield new
+                seen.extend(new)
+            if len(ids) < _PAGE:
+                return
+            start += _PAGE - _OVERLAP
 
     def series(self, ids: Sequence[str]) -> list[Series]:
         """Series with all that they hold; those that are gone are left out.
@@ -300,3 +333,16 @@ def _error(status: int, content: bytes) -> AnswerError:
         return AnswerError(status, int(said.get("OrthancStatus", 0)), f"{said.get('OrthancError', '')}: {said.get('Details', '')}")
     except (ValueError, AttributeError):
         return AnswerError(status, 0, "")
+
+
+def timestamp() -> str:
+    """Now, as Orthanc writes times: ``20260131T120000``, in UTC, of whole seconds."""
+    return time.strftime(_TIME, time.gmtime())
+
+
+def epoch(text: str) -> float:
+    """A time that Orthanc wrote, in seconds since 1970; now where it wrote none."""
+    try:
+        return float(calendar.timegm(time.strptime(text, _TIME)))
+    except ValueError:
+        return time.time()

@@ -12,13 +12,11 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
+from forwarder import say
 from forwarder.config import Method
 from forwarder.link import Link
-from forwarder.log import say
-from forwarder.orthanc import AnswerError, Image, NodeDownError, Orthanc, Series
-from forwarder.pages import pages
+from forwarder.orthanc import AnswerError, Image, NodeDownError, Orthanc, Series, epoch
 from forwarder.record import mark_of
-from forwarder.times import epoch
 from forwarder.trouble import Backoff
 
 _CHUNK = 200
@@ -209,7 +207,7 @@ class Retention:
     def _recheck_all(self) -> None:
         """Ask each destination for all that it has confirmed; one that does not answer is left out."""
         seen, lost, silent = 0, 0, set[str]()
-        for ids in pages(self._orthanc, self.stopping):
+        for ids in self._orthanc.pages(self.stopping):
             for series in self._orthanc.series(ids):
                 held = list(self._orthanc.images_of(series, series.images))
                 for link in self._links:
