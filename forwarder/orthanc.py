@@ -149,8 +149,8 @@ class Orthanc:
     def pages(self, stopping: threading.Event) -> Iterator[list[str]]:
         """The identifiers of all series that are there from the beginning to the end; some of them more than once.
 
-        Orthanc counts pages by position: a series that is deleted meanwhile moves all that follow it, in PostgreSQL's order also one that is
-        new. A page follows without a gap when it holds something that was seen; where it does not, this goes back a page.
+        Orthanc counts pages by position: a series that is deleted meanwhile moves all that follow it, also, in PostgreSQL's order, one
+        that is new. A page follows without a gap when it holds something that was seen; where it does not, this goes back a page.
         """
         start = 0
         seen: deque[str] = deque(maxlen=_REMEMBERED)
