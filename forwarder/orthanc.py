@@ -64,50 +64,29 @@ class AnswerError(Exception):
 
 @dataclass(frozen=True)
 class Image:
-    """One instance that the node holds.
+    """One instance that the node holds."""
 
-    Attributes:
-        id: its identifier in Orthanc.
-        file: the UUID of its file: another one after it was stored again.
-        sop_class: its SOP class UID.
-        sop_instance: its SOP instance UID.
-        syntax: its transfer syntax UID.
-        calling_aet: who sent it; empty when it came by HTTP.
-        received: when it was stored, as Orthanc writes it: ``20260131T120000``, UTC.
-        size: of its file, in bytes.
-        md5: of its content; empty where Orthanc was not asked for it (``Orthanc.md5``).
-        origin: ``created`` where it was made in this node from another one, else ``received``.
-    """
-
-    id: str
-    file: str
-    sop_class: str
-    sop_instance: str
-    syntax: str
-    calling_aet: str
-    received: str
-    size: int = 0
-    md5: str = ""
-    origin: str = "received"
+    id: str  #: its identifier in Orthanc
+    file: str  #: the UUID of its file: another one after it was stored again
+    sop_class: str  #: its SOP class UID
+    sop_instance: str  #: its SOP instance UID
+    syntax: str  #: its transfer syntax UID
+    calling_aet: str  #: who sent it; empty when it came by HTTP
+    received: str  #: when it was stored, as Orthanc writes it: ``20260131T120000``, UTC
+    size: int = 0  #: of its file, in bytes
+    md5: str = ""  #: of its content; empty where Orthanc was not asked for it (``Orthanc.md5``)
+    origin: str = "received"  #: ``created`` where it was made in this node from another one, else ``received``
 
 
 @dataclass(frozen=True)
 class Series:
-    """One series that the node holds.
+    """One series that the node holds."""
 
-    Attributes:
-        id: its identifier in Orthanc.
-        study: that of its study.
-        images: the identifiers of its instances.
-        tags: its main DICOM tags, by name.
-        metadata: its metadata, by name, or by number for those that have none.
-    """
-
-    id: str
-    study: str
-    images: tuple[str, ...]
-    tags: Mapping[str, str]
-    metadata: Mapping[str, str]
+    id: str  #: its identifier in Orthanc
+    study: str  #: that of its study
+    images: tuple[str, ...]  #: the identifiers of its instances
+    tags: Mapping[str, str]  #: its main DICOM tags, by name
+    metadata: Mapping[str, str]  #: its metadata, by name, or by number for those that have none
 
     @property
     def last_update(self) -> str:
@@ -149,8 +128,8 @@ class Orthanc:
     def pages(self, stopping: threading.Event) -> Iterator[list[str]]:
         """The identifiers of all series that are there from the beginning to the end; some of them more than once.
 
-        Orthanc counts pages by position: a series that is deleted meanwhile moves all that follow it, in PostgreSQL's order also one that is
-        new. A page follows without a gap when it holds something that was seen; where it does not, this goes back a page.
+        Orthanc counts pages by position: a series that is deleted meanwhile moves all that follow it, also, in PostgreSQL's order, one
+        that is new. A page follows without a gap when it holds something that was seen; where it does not, this goes back a page.
         """
         start = 0
         seen: deque[str] = deque(maxlen=_REMEMBERED)

@@ -134,7 +134,7 @@ class Retention:
                 (link, record)
                 for link, tags, undecided, record in of_links
                 # Where the study's tags do not decide, the link decided image by image: what it left out is not in its record.
-                if (not _left_out(link, series, mark) if undecided else link.ledger.goes(image, tags))
+                if (not _left_out(link, series, mark) if undecided else link.goes(image, tags))
             ]
             if not all(mark in record.confirmed for _, record in wants):
                 return []
@@ -201,7 +201,7 @@ class Retention:
         self._silent.pop(link.config.to, None)
         if lost := [image for image in images if image.sop_instance not in there]:
             say("no longer there", to=link.config.to, series=series.id, images=len(lost))
-            link.ledger.take_back(series.id, lost)
+            link.take_back(series.id, lost)
         return there
 
     def _recheck_all(self) -> None:

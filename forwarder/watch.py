@@ -175,7 +175,7 @@ class Watch:
 
     def _delivered(self, series: Series, *, new: bool) -> bool:
         """Whether no destination wants anything of a series; each is asked."""
-        delivered = [link.ledger.consider(series, new=new) for link in self._links]
+        delivered = [link.consider(series, new=new) for link in self._links]
         return all(delivered)
 
     def _unmatched_in(self, series: Series) -> int:

@@ -125,7 +125,7 @@ def test_what_was_taken_back_is_not_written_again_by_what_was_under_way(world: W
     settles.start()
     assert writing.wait(2)
     del world.peer.stored[images[0].uid]
-    takes = threading.Thread(target=world.ledger.take_back, args=("a", list(world.orthanc.images([images[0].id]))))
+    takes = threading.Thread(target=world.links[0].take_back, args=("a", list(world.orthanc.images([images[0].id]))))
     takes.start()
     takes.join(0.3)
     # Whatever is written from here on is written by the one that is under way.
