@@ -224,10 +224,10 @@ def test_images_of_which_a_device_may_keep_an_older_version_are_counted(world: W
     world.until(lambda: not len(world.ledger.backlog))
     world.start()
     assert world.status()["older"] == 1
-    world.node.again(image, same=False)
-    world.until(lambda: len(world.peer.got) == 5)
+    world.node.again(image)
+    world.until(lambda: len(world.peer.got) == 5 and not len(world.ledger.backlog))
     world.sweep()
-    world.until(lambda: world.status()["older"] == 1)
+    assert world.status()["older"] == 1, "of two newer versions, the node has one"
 
 
 def test_images_that_no_link_is_for_are_counted_as_they_come_and_by_a_sweep(world: World) -> None:
