@@ -250,8 +250,6 @@ class Node(Jobs):
 
     def _at_destination(self, peer: Peer, what: str, body: Any) -> Any:
         match what:
-            case "echo":
-                return {}
             case "query" | "storage-commitment" if peer.nonsense:
                 return {}
             case "storage-commitment":
