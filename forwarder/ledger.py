@@ -327,7 +327,7 @@ class Ledger:
                 one
                 for mark, one in (entry.waiting or {}).items()
                 if mark not in entry.in_flight
-                and not one.stored
+                and not one.resting
                 and (one.image.sop_class, one.image.syntax) == (refused.image.sop_class, refused.image.syntax)
             ]
 

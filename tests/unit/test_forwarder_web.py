@@ -82,7 +82,7 @@ def _parsed(text: str) -> dict[tuple[str, str], float]:
 def test_metrics_are_what_prometheus_reads() -> None:
     samples = _parsed(metrics(STATUS))
     assert samples.pop(("oldest_waiting_seconds", "archive")) == pytest.approx(time.time() - 1769860800, abs=5)
-    assert samples.pop(("node_up", "")) == 1
+    assert [samples.pop((name, "")) for name in ("node_up", "unmatched", "kept")] == [1, 3, 2]
     assert {name: value for (name, _), value in samples.items()} == {
         "waiting": 7,
         "in_flight": 2,
@@ -106,8 +106,8 @@ def test_metrics_tell_how_a_destination_confirms(used: str | None, told: str) ->
 
 def test_metrics_of_many_links_and_of_none() -> None:
     links = [{**STATUS["links"][0], "to": to} for to in ("archive", "second")]
-    assert len(_parsed(metrics({**STATUS, "links": links}))) == 2 * 12 + 1
-    assert _parsed(metrics({"node": "room", "nodeAnswers": False, "links": []})) == {("node_up", ""): 0}
+    assert len(_parsed(metrics({**STATUS, "links": links}))) == 2 * 12 + 3
+    assert _parsed(metrics({**STATUS, "nodeAnswers": False, "links": []}))["node_up", ""] == 0
 
 
 @dataclass
