@@ -111,8 +111,9 @@ def write(outcome: Outcome, folder: Path = FOLDER) -> None:
 _INTRODUCTION = """# Soak: faults under load
 
 Written by `make soak`. {clients} clients with an archive on PostgreSQL, and a device outside the stack (no C-ECHO, no storage commitment, a
-C-FIND that knows one UID at a time); scanners send CT series without a break, and keep what they were told has arrived. One fault after another, by chance; often the next begins before the last has been recovered from. At the end the archive
-is started anew, and the data set of each acknowledged image is compared, by MD5, with its file there and with what the REST API gives.
+C-FIND that knows one UID at a time). Scanners send CT series without a break, and keep what they were told has arrived. One fault after
+another, by chance; often the next begins before the last has been recovered from. At the end the archive is started anew, and the data set
+of each acknowledged image is compared, by MD5, with its file there and with what the REST API gives.
 
 - **images meanwhile**: acknowledged from the beginning of a fault until recovery, summed over its times.
 - **recovery**: from the end of a fault (what failed answers again) until the archive has everything that was acknowledged by then and no
