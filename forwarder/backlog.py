@@ -283,17 +283,17 @@ class Backlog:
             since: when it was last changed.
             estimate: how many of its images may wait.
             now: the time.
-            new: an image has just come: it is taken in, for another series if need be, which the next sweep finds again.
+            new: an image has just come: without room, it is taken in for a series that waits, too, which the next sweep finds again;
+                otherwise only for one that rests.
 
         Returns:
             False where there is no room for it.
         """
         entry = self._entries.get(series)
         if entry is None:
-            if len(self._entries) >= self._capacity:
+            if len(self._entries) >= self._capacity and not self._evict(new=new):
                 self.overflowed = True
-                if not (new and self._evict()):
-                    return False
+                return False
             entry = self._entries[series] = Entry(series, since, touched=0, opened=now)
             bisect.insort(self._order, (since, series))
         self._wake(entry)
@@ -344,17 +344,18 @@ class Backlog:
         if self._resting.pop(entry.id, None) is not None:
             bisect.insort(self._order, (entry.since, entry.id))
 
-    def _evict(self) -> bool:
-        """Forget a series that rests, or else the newest that nobody has looked at; whether there was one."""
+    def _evict(self, *, new: bool) -> bool:
+        """Forget a series that rests; where there is none, for a new image the newest that nobody has looked at; whether there was one."""
         if self._resting:
             entry = self._entries.pop(next(reversed(self._resting)))
             del self._resting[entry.id]
             self.note_elsewhere(entry.rests)
             return True
-        for _, series in reversed(self._order):
+        for _, series in reversed(self._order) if new else ():
             entry = self._entries[series]
-            if entry.waiting is None and not entry.busy:
+            if entry.waiting is None and not (entry.busy or entry.in_flight):
                 self.drop(entry)
+                self.overflowed = True
                 return True
         return False
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from forwarder.config import Confirm, Method
 from forwarder.orthanc import AnswerError, Image, NodeDownError, Orthanc
-from forwarder.trouble import FILE_NOT_READABLE, Failure, Fault, failure_of
+from forwarder.trouble import UNREADABLE, Failure, Fault, failure_of
 
 #: Seconds that a destination may take at least to answer a message, whatever the node's DicomScuTimeout is: some archives take 40 s.
 _SECONDS_TO_ANSWER = 60
@@ -166,7 +166,7 @@ class Destination:
             return Sent(taken, Failure(Fault.BROKEN, f"no answer for {patience:.0f} s"))
         if said["Content"].get("FailedInstancesCount"):
             # Counted of a file that cannot be read, and of nothing else (DicomModalityStoreJob::HandleInstance).
-            return Sent(taken, failure_of(AnswerError(500, FILE_NOT_READABLE, "")))
+            return Sent(taken, UNREADABLE)
         details = f"{said.get('ErrorDescription', '')}: {said.get('ErrorDetails') or ''}"
         return Sent(taken, failure_of(AnswerError(500, int(said["ErrorCode"]), details)))
 
