@@ -22,8 +22,9 @@ from forwarder.trouble import NOT_THERE, TRIES_REFUSED, TRIES_UNCLEAR, Backoff, 
 UNCONFIRMED = 3
 #: Requests for storage commitment without a report whose reports still count, and for how many seconds.
 LATE, LATE_SECONDS = 100, 24 * 3600.0
-#: Seconds in which an image is sent twice at most, where a device outside has confirmed it before: it may send it back each time.
+#: Seconds in which an image is sent twice at most, where a device outside has taken it before: it may send it back each time.
 LOOP_SECONDS = 3600.0
+_LOOP = "sent twice within the hour: it comes back each time"
 #: What counts images, in ``Backlog.elsewhere``, of which the device may keep an older version.
 OLDER = "older"
 
@@ -68,7 +69,7 @@ class Ledger:
         self._sending = 0
         self._streak: set[str] = set()
         self._retried_at = 0.0
-        #: When images were last sent again that a device outside had confirmed before, by identifier.
+        #: When images were last sent again that a device outside had taken before, by identifier.
         self._resent: dict[str, float] = {}
 
     @property
@@ -146,7 +147,7 @@ class Ledger:
         """When an image that is set aside is tried again, in seconds since 1970; 0 for at once."""
         if one.revision != self.config.revision or one.at <= self._retried_at:
             return 0.0
-        return one.at + rest_after(one.tries, one.reason, refused=one.refused)
+        return one.at + (LOOP_SECONDS if one.reason == _LOOP else rest_after(one.tries, one.reason, refused=one.refused))
 
     def goes(self, image: Image, tags: Mapping[str, str]) -> bool:
         """Whether an image of a series with these tags is for the destination: not what a device outside has sent itself."""
@@ -163,9 +164,9 @@ class Ledger:
         if aside and aside.revision == self.config.revision:
             one.tries, one.reason, one.refused = aside.tries, aside.reason, aside.refused
             one.due = now + max(0.0, self.rests_until(aside) - time.time())
-        elif (pause := self._resent.get(image.id, -LOOP_SECONDS) + LOOP_SECONDS - now) > 0:
-            one.tries, one.reason, one.due = TRIES_UNCLEAR, "sent twice within the hour: it comes back each time", now + pause
-            record.aside[mark] = replace(self._aside(one), at=int(time.time() + pause - rest_after(one.tries, one.reason, refused=False)))
+        elif (ago := now - self._resent.get(image.id, -LOOP_SECONDS)) < LOOP_SECONDS:
+            one.tries, one.reason, one.due = TRIES_UNCLEAR, _LOOP, now + LOOP_SECONDS - ago
+            record.aside[mark] = replace(self._aside(one), at=int(time.time() - ago))
             entry.unwritten = True
         return one
 
@@ -233,7 +234,7 @@ class Ledger:
             self.counts.taken += len(batch.images)
             for one in batch.images:
                 one.taken()
-                if batch.entry.record.confirmed_before(one.image):
+                if batch.entry.record.taken_before(one.image):
                     self._resent[one.image.id] = now
             if len(self._resent) > 10_000:
                 self._resent = {image: at for image, at in self._resent.items() if at + LOOP_SECONDS > now}
@@ -270,11 +271,14 @@ class Ledger:
             in_vain: it was asked, or cannot be asked: the next time comes later.
             works: the destination does all that it is able to.
         """
+        contents = self._contents(batch.images)
         with self.recording(batch.entry) as record:
             for one in batch.images:
                 if in_vain:
                     one.asked_in_vain(time.monotonic(), answered=False)
                 record.stored.add(one.mark)
+                if one.mark in contents:
+                    record.note_content(one.image, contents[one.mark])
         with self.changed:
             batch.entry.touched += 1  # a look, to say that nothing is left to send
             if works:
@@ -331,14 +335,15 @@ class Ledger:
         entry = batch.entry
         confirmed = [one for one in batch.images if report.get(one.image.sop_instance) == ""]
         suspects = [one for one in batch.images if report.get(one.image.sop_instance) != ""]
-        contents = {one.mark: one.image.md5 or self._orthanc.md5(one.image.id) for one in confirmed} if self.config.outside else {}
+        contents = self._contents(confirmed)
         if failure and failure.refuses_class:
             suspects += self._alike(entry, suspects[0])
-        older = 0
         with self.recording(entry) as record:
             now = time.monotonic()
             record.confirm(one.mark for one in confirmed)
-            older = sum(record.note_content(one.image, contents[one.mark]) for one in confirmed if one.mark in contents)
+            changed = {one.mark for one in confirmed if one.mark in contents and record.note_content(one.image, contents[one.mark])}
+            record.older |= changed
+            older = len(changed)
             waiting = [
                 one for one in suspects if not failure and one.image.sop_instance not in report and (patient or not one.asked_enough)
             ]
@@ -383,6 +388,10 @@ class Ledger:
         if free:
             self.settle(Batch(entry, free), report)
         return not batch.images
+
+    def _contents(self, images: Sequence[Waiting]) -> dict[str, str]:
+        """By mark, what tells the content of images that a device outside has taken; where it is not known, no other has the same."""
+        return {one.mark: one.image.md5 or self._orthanc.md5(one.image) or one.image.file for one in images if self.config.outside}
 
     def _alike(self, entry: Entry, refused: Waiting) -> list[Waiting]:
         """The other images of a series that a destination refuses together with one: those of its SOP class and transfer syntax."""

@@ -144,7 +144,8 @@ def test_what_cannot_be_converted_is_set_aside_after_three_tries_and_a_ct_passes
     world.until(lambda: ct.file in world.peer.got)
     world.until(lambda: world.status()["setAside"] == 8 and world.status()["waiting"] == 0)
     said = world.status()
-    assert said["reasons"] == [{"reason": "the destination does not take its transfer syntax, and this node cannot convert it", "images": 8}]
+    reason = "the destination does not take its transfer syntax, and this node cannot convert it"
+    assert said["reasons"] == [{"reason": reason, "images": 8}]
     assert (said["tries"], said["delivered"], len(world.lost())) == (0, 5, 8)
     assert {one["tries"] for one in world.aside()} == {TRIES_REFUSED}
     assert len(world.peer.calls("store")) == TRIES_REFUSED + 2, "three tries for all eight, and the two batches that passed"
@@ -303,7 +304,6 @@ def test_a_job_that_makes_progress_is_not_given_up_and_each_image_is_sent_once(w
     """D11."""
     world.patch(backlog, BATCH=20)
     world.patch(dicom, _SECONDS_TO_ANSWER=0.3)
-    world.patch(link.Destination, _patience=property(lambda _: 0.3, lambda *_: None))
     world.peer.slow_image = 0.05
     world.node.add("a", 20, size=100)
     world.start().delivered()
