@@ -13,7 +13,7 @@ from forwarder.backlog import Backlog, Batch, Entry, Picked, Waiting
 from forwarder.config import LinkConfig
 from forwarder.dicom import Offers
 from forwarder.log import say
-from forwarder.orthanc import AnswerError, Image, Orthanc, Series
+from forwarder.orthanc import AnswerError, Image, NodeDownError, Orthanc, Series
 from forwarder.record import Aside, Record
 from forwarder.times import timestamp
 from forwarder.trouble import NOT_THERE, TRIES_REFUSED, TRIES_UNCLEAR, Backoff, Failure, Fault, pause_after, rest_after
@@ -31,9 +31,9 @@ OLDER = "older"
 
 @dataclass
 class Counts:
-    """What was done since the forwarder was started; ``taken``: images that the destination took."""
+    """What was done since the forwarder was started; ``transfers``: those of which the destination took everything."""
 
-    taken: int = 0
+    transfers: int = 0
     delivered: int = 0
     failures: int = 0
     last_delivered: float | None = None
@@ -227,11 +227,11 @@ class Ledger:
             self._sending -= 1
             self.changed.notify_all()
 
-    def stored(self, batch: Batch) -> None:
-        """The destination has taken all images of a batch."""
+    def stored(self, batch: Batch, *, whole: bool) -> None:
+        """The destination has taken all images of a batch; ``whole``: and the transfer did not end early."""
         with self.changed:
             now = time.monotonic()
-            self.counts.taken += len(batch.images)
+            self.counts.transfers += whole
             for one in batch.images:
                 one.taken()
                 if batch.entry.record.taken_before(one.image):
@@ -250,18 +250,22 @@ class Ledger:
         first, entry = images[0], batch.entry
         if failure.fault is Fault.BROKEN:
             with self.changed:
-                blamed = first.cut(self.counts.taken)
+                blamed = first.cut(self.counts.transfers)
                 first.due = time.monotonic() + pause_after(first.cuts - 1)
-            self.pause(failure)
-            if blamed:
-                first.tries = max(first.tries, TRIES_REFUSED - 1)
-                failure = Failure(Fault.IMAGE, f"the connection broke at this image, and not at others: {failure.reason}")
-        elif failure.fault is Fault.DESTINATION:
-            self.pause(failure)
+                if blamed:
+                    self._note_works()
+                    first.tries = max(first.tries, TRIES_REFUSED - 1)
+                    failure = Failure(Fault.IMAGE, f"the connection broke at this image, and not at others: {failure.reason}")
         network = failure.fault in (Fault.BROKEN, Fault.DESTINATION)
         self.give_back(Batch(entry, list(images if network else images[1:])))
-        if not network:
+        if network:
+            self.pause(failure)
+            return
+        try:
             self.settle(Batch(entry, [first]), {first.image.sop_instance: failure.reason}, failure)
+        except NodeDownError:
+            self.give_back(Batch(entry, [first]))
+            raise
 
     def keep_stored(self, batch: Batch, *, in_vain: bool, works: bool = False) -> None:
         """The destination has taken a batch, and has not said whether it keeps it: that is asked again later; nothing is sent again.
@@ -459,8 +463,11 @@ class Ledger:
         with self.alone_with(series) as entry:
             if entry is None:
                 return  # no room: the record stays as it is, and this is found again
+            gone = list(images)
+            for image in gone:
+                self._resent.pop(image.id, None)  # it is sent again because it is gone
             stored = [self.record_of(found) for found in self._orthanc.series([series])]
             with self.recording(entry):
                 if entry.waiting is None and stored:
                     entry.record = stored[0]
-                entry.record.take_back(images)
+                entry.record.take_back(gone)
