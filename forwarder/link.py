@@ -128,9 +128,9 @@ class Link:
                 images = batch.images
                 sent = self._destination.send([one.image for one in images], lambda: ledger.stopping)
                 batch.images = images[: sent.taken]
+                ledger.stored(batch, whole=not sent.failure)
                 if sent.failure:
                     ledger.not_taken(batch, images[sent.taken :], sent.failure)
-                ledger.stored(batch)
             if batch.images:
                 self._confirm(batch)
         except GoneError:
