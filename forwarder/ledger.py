@@ -199,6 +199,8 @@ class Ledger:
         try:
             self.settle(Batch(entry, [first]), {first.image.sop_instance: failure.reason}, failure)
         except NodeDownError:
+            with self.changed:
+                entry.touched += 1  # a look, to write the record
             self.give_back(Batch(entry, [first]))
             raise
 

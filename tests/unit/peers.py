@@ -118,6 +118,7 @@ class Peer:
     tried: list[tuple[float, str]] = field(default_factory=list)  # when it was called, and for what
 
     _back: float = 0.0  # when it is there again after a crash
+    _series: dict[str, str] = field(default_factory=dict)  # in which series it has what it has
 
     @property
     def _gone(self) -> bool:
@@ -163,6 +164,7 @@ class Peer:
             self.loses -= 1
         elif not (self.first_wins and uid in self.stored):
             self.stored[uid] = image.file
+            self._series[uid] = f"3.{image.series}"
         time.sleep(min(self.answers_after, timeout or self.answers_after))
         if 0 < timeout < self.answers_after:
             raise self._broken("C-STORE", "DIMSE No data available (timeout in non-blocking mode)")
@@ -170,6 +172,10 @@ class Peer:
     def lists(self, series: set[str]) -> list[str]:
         """The UIDs under which it has images of a series, of which the node has these UIDs."""
         return sorted(uid for uid in self.stored if not series.isdisjoint({uid, uid.rpartition(".")[0]}))
+
+    def has(self, uid: str, series: str) -> bool:
+        """Whether it has an image in a series, by the UIDs of both; another image with the same UID has taken its place."""
+        return uid in self.stored and self._series.get(uid, series) == series
 
     def report(self, asked: list[tuple[str, str]]) -> dict[str, Any]:
         """What it says of images, by class and UID."""
