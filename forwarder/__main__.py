@@ -1,4 +1,4 @@
-"""`python3 -m forwarder`: runs until it is stopped. With `status`, `retry` or `recheck`: asks the one that runs."""
+"""`python3 -m forwarder`: runs until it is stopped. With `status`, `aside`, `retry` or `recheck`: asks the one that runs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from forwarder.config import Config, load
-from forwarder.keeper import Keeper
 from forwarder.link import Link
 from forwarder.log import say
 from forwarder.orthanc import Orthanc
+from forwarder.retention import Retention
 from forwarder.watch import Watch
-from forwarder.web import server, statuses
+from forwarder.web import asides, server, statuses
 
 #: Touched while all is well; the container's health check looks at its age.
 ALIVE = Path("/tmp/forwarder-alive")
@@ -31,16 +31,17 @@ def run(config: Config) -> int:
     """Forward until SIGTERM; 1 where a thread has died, for the engine to start everything anew."""
     orthanc = Orthanc(config.host, config.port, config.user, config.password, config.trust)
     links: list[Link] = []
-    keeper = Keeper(orthanc, links, config.delete_after)
+    retention = Retention(orthanc, links, config.delete_after)
     deletes = config.delete_after is not None
-    links += [Link(link, orthanc, on_closed=keeper.offer_id, deletes=deletes) for link in config.links]
-    watch = Watch(orthanc, links, on_delivered=keeper.offer)
+    links += [Link(link, orthanc, on_closed=retention.offer_id, deletes=deletes, scu_timeout=config.scu_timeout) for link in config.links]
+    watch = Watch(orthanc, links, on_delivered=retention.offer)
     web = server(
         config.port_status,
-        status=lambda: statuses(config.node, bool(watch.node_up), links),
-        actions={"/retry": lambda: retry(links), "/recheck": keeper.recheck_soon},
+        status=lambda: statuses(config.node, watch, links, retention),
+        actions={"/retry": lambda: retry(links), "/recheck": retention.recheck_soon},
+        aside=lambda: asides(orthanc, links),
     )
-    work: list[Callable[[], object]] = [watch.follow_for_ever, watch.sweep_for_ever, keeper.keep_for_ever, web.serve_forever]
+    work: list[Callable[[], object]] = [watch.follow_for_ever, watch.sweep_for_ever, retention.keep_for_ever, web.serve_forever]
     for link in links:
         work += link.threads()
     threads = [threading.Thread(target=one, daemon=True) for one in work]
@@ -57,7 +58,7 @@ def run(config: Config) -> int:
             return 1
         ALIVE.touch()
         stop.wait(_BEAT_SECONDS)
-    for part in (watch, keeper):
+    for part in (watch, retention):
         part.stopping.set()
     for link in links:
         link.stop()
@@ -77,8 +78,8 @@ def retry(links: Sequence[Link]) -> None:
 def ask(config: Config, what: str) -> int:
     """Ask the forwarder that runs in this container, and print its answer."""
     address = f"http://127.0.0.1:{config.port_status}/{what}"
-    request = urllib.request.Request(address, method="GET" if what == "status" else "POST")
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
+    request = urllib.request.Request(address, method="GET" if what in ("status", "aside") else "POST")
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=600) as answer:
         print(answer.read().decode())
     return 0
 

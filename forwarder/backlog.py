@@ -1,23 +1,29 @@
 """What may still have to go to one destination: series, oldest first, and the images of those that are being worked on.
 
-Memory only, and never more of it than a bounded number of series: what is forgotten here is found again by a sweep of the database.
+Memory only. A series in which nothing is to be sent now rests: of it, only counts are kept, and the time when it is looked at again. What
+does not fit is found again by a sweep of the database.
 """
 
 from __future__ import annotations
 
 import bisect
+import heapq
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from forwarder.orthanc import Image
 from forwarder.record import Record
-from forwarder.trouble import ASIDE_SECONDS, LONGEST_PAUSE, PATIENCE, TRIES_REFUSED, TRIES_UNCLEAR, Failure, Fault, pause_after
+from forwarder.trouble import CUTS, PATIENCE, TRIES_REFUSED, TRIES_UNCLEAR, Failure, Fault, ask_again_after, pause_after, rest_after
 
 #: Series that are held at once; more are left to the next sweep.
 CAPACITY = 10_000
 #: One in so many batches is of the newest series, so that a new study does not wait for a long backlog.
 _NEWEST_EVERY = 4
+#: Images and bytes that go in one association: long enough that setting it up costs little, short enough that a confirmation comes soon.
+#: Orthanc tells the progress of a job in whole percent: with more images, it would not tell which one failed.
+BATCH, BATCH_BYTES = 100, 64 << 20
 
 
 @dataclass(eq=False)
@@ -31,8 +37,7 @@ class Waiting:
         due: when it may be sent; on time.monotonic()'s clock, as every time here.
         reason: why it failed last.
         refused: the destination said that it does not want it.
-        company: how many images at most may be sent with it, itself included: fewer after each batch that it was in and that ended
-            early, until the one that ends it is found.
+        cuts: how often the association broke at it, and ``cut_at`` how much the destination had taken in all when that began.
         stored: the destination has taken it, and has not confirmed it yet.
         asked: how often the destination was asked for it in vain since then.
         unnamed: how often of those it answered, and said nothing of this image.
@@ -44,7 +49,8 @@ class Waiting:
     due: float = 0.0
     reason: str = ""
     refused: bool = False
-    company: int = 1 << 30
+    cuts: int = 0
+    cut_at: int = 0
     stored: bool = False
     asked: int = 0
     unnamed: int = 0
@@ -70,9 +76,9 @@ class Waiting:
 
     def asked_in_vain(self, now: float, *, answered: bool) -> None:
         """Note that the destination did not say whether it has it, and when it is asked again."""
+        self.due = now + ask_again_after(self.tries + self.asked)
         self.asked += 1
         self.unnamed += answered
-        self.due = now + pause_after(self.tries + self.asked - 1)
 
     def failed(self, failure: Failure, now: float) -> None:
         """Note that it failed, and when it is due again."""
@@ -80,10 +86,20 @@ class Waiting:
         self.tries += 1
         self.reason = failure.reason
         self.refused = failure.fault is Fault.IMAGE
-        if not self.aside:
-            self.due = now + pause_after(self.tries - 1)
-        else:
-            self.due = now + (ASIDE_SECONDS if self.refused else LONGEST_PAUSE)
+        self.due = now + (rest_after(self.tries, self.reason, refused=self.refused) if self.aside else pause_after(self.tries - 1))
+
+    def cut(self, taken: int) -> bool:
+        """Note that the association broke at it.
+
+        Args:
+            taken: how many images the destination has taken in all.
+
+        Returns:
+            whether it is to blame: this happens again and again, and the destination takes others meanwhile.
+        """
+        self.cut_at = self.cut_at if self.cuts else taken
+        self.cuts += 1
+        return self.cuts >= CUTS and taken > self.cut_at
 
 
 @dataclass(eq=False)
@@ -99,7 +115,7 @@ class Entry:
         not_before: when it may be looked at.
         close_at: when it may be closed, if nothing comes until then.
         known: its images that were looked at, by identifier; complete where ``whole``.
-        waiting: those not confirmed, by mark: in flight, due or set aside. None before it was looked at.
+        waiting: those not confirmed, by mark: in flight, due or set aside. None before it was looked at, and while it rests.
         in_flight: the marks of those that are being sent or confirmed.
         record: what the destination has confirmed.
         unwritten: the record changed and could not be written.
@@ -110,6 +126,8 @@ class Entry:
         delivered: images confirmed since it was last closed.
         opened: when it was first touched.
         confirmed_at: when an image of it was last confirmed.
+        rests: while it rests, how many images are set aside, by reason; under no reason, those that are stored and not confirmed.
+        asked: how often the destination was asked in vain for those.
     """
 
     id: str
@@ -134,6 +152,8 @@ class Entry:
     delivered: int = 0
     opened: float = 0.0
     confirmed_at: float = 0.0
+    rests: Counter[str] = field(default_factory=Counter)
+    asked: int = 0
 
     @property
     def stale(self) -> bool:
@@ -143,42 +163,53 @@ class Entry:
     @property
     def count(self) -> int:
         """How many images wait that are neither in flight, nor set aside, nor stored at the destination."""
-        if self.waiting is None or self.seen != self.touched:
+        if self.stale:
             return max(0, self.estimate - len(self.in_flight))
-        return sum(mark not in self.in_flight and not one.resting for mark, one in self.waiting.items())
+        return sum(mark not in self.in_flight and not one.resting for mark, one in (self.waiting or {}).items())
+
+    @property
+    def resting(self) -> Counter[str]:
+        """How many images are set aside, by reason; under no reason, those that are stored and not confirmed."""
+        if self.waiting is None:
+            return self.rests
+        return Counter("" if one.stored else one.reason for mark, one in self.waiting.items() if one.resting and mark not in self.in_flight)
 
     @property
     def oldest(self) -> str:
         """When the oldest image was stored that the destination has not confirmed; empty where there is none, or all are set aside."""
         if self.waiting is None:
-            return self.since
+            return self.since if not self.rests or self.rests[""] else ""
         return min((one.image.received for one in self.waiting.values() if not one.aside), default="")
 
     def to_look_at(self, now: float) -> bool:
         """Whether it has to be looked at, and may be."""
         return (self.stale or self.close_at <= now) and self.not_before <= now
 
-    def due(self, now: float, most: int, *, careful: bool, asking: bool = True) -> list[Waiting]:
-        """What may be sent together now: images of one transfer syntax; those that may be to blame for a failure in small company.
+    def due(self, now: float, *, careful: bool, asking: bool = True) -> list[Waiting]:
+        """What may be sent together now: images of one transfer syntax; alone those that failed before.
 
         Or what is asked for together, where nothing is to be sent: images that the destination has taken and not confirmed.
 
         Args:
             now: the time.
-            most: how many.
             careful: one alone, whatever it is.
             asking: whether it is of use to ask for images.
         """
         free = [one for mark, one in (self.waiting or {}).items() if mark not in self.in_flight and one.due <= now]
-        if not free:
-            return []
         to_send = [one for one in free if not one.stored]
         if not to_send:
-            return free[:most] if asking else []
-        first = min(to_send, key=lambda one: (one.tries, one.company))
-        kind = first.tries, first.company, first.image.syntax
-        alike = [one for one in to_send if (one.tries, one.company, one.image.syntax) == kind]
-        return alike[: 1 if careful else min(most, first.company)]
+            return free[:BATCH] if asking else []
+        first = min(to_send, key=lambda one: (one.cuts, one.tries))
+        if careful or first.cuts or first.tries:
+            return [first]
+        batch, size = list[Waiting](), 0
+        for one in to_send:
+            if not (one.cuts or one.tries) and one.image.syntax == first.image.syntax:
+                size += one.image.size
+                if batch and (size > BATCH_BYTES or len(batch) == BATCH):
+                    break
+                batch.append(one)
+        return batch
 
 
 #: What to do next: images to send, or none where their series has to be looked at.
@@ -193,15 +224,15 @@ class Batch:
         entry: their series.
         images: the images.
         transaction: the UID of the storage commitment transaction.
-        asked: how often a report was asked for.
-        deadline: when it is asked for again.
+        deadline: when its report is late.
+        ends: when it is looked for no more.
     """
 
     entry: Entry
     images: list[Waiting]
     transaction: str = ""
-    asked: int = 1
     deadline: float = 0.0
+    ends: float = math.inf
 
     @property
     def stored(self) -> bool:
@@ -210,15 +241,24 @@ class Batch:
 
 
 class Backlog:
-    """The entries of one destination. Not safe for threads: the link's lock is held around each call."""
+    """The entries of one destination. Not safe for threads: the link's lock is held around each call.
+
+    Attributes:
+        overflowed: something was not taken in for want of room: a sweep has to look again.
+        elsewhere: what was found of series that are not held, or no longer: what rests, counted as in ``Entry.rests``.
+    """
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._entries: dict[str, Entry] = {}
+        #: Those that do not rest, by age; those that do, by the time when they are looked at again.
         self._order: list[tuple[str, str]] = []
+        self._resting: dict[str, float] = {}
+        self._wakes: list[tuple[float, str]] = []
         self._capacity = capacity
         self._picks = 0
-        #: Something was not taken in for want of room: a sweep has to look again.
         self.overflowed = False
+        self.elsewhere = Counter[str]()
+        self._swept: Counter[str] | None = None
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -229,39 +269,111 @@ class Backlog:
     @property
     def has_room(self) -> bool:
         """Whether a sweep that was ended for want of room may go on."""
-        return len(self._entries) < self._capacity // 2
+        return len(self._order) < self._capacity // 2
 
     def get(self, series: str) -> Entry | None:
         """The entry of a series, if there is one."""
         return self._entries.get(series)
 
-    def touch(self, series: str, since: str, estimate: int, now: float) -> bool:
+    def touch(self, series: str, since: str, estimate: int, now: float, *, new: bool = True) -> bool:
         """Something may wait in a series.
+
+        Args:
+            series: its identifier.
+            since: when it was last changed.
+            estimate: how many of its images may wait.
+            now: the time.
+            new: an image has just come: it is taken in, for another series if need be, which the next sweep finds again.
 
         Returns:
             False where there is no room for it.
         """
         entry = self._entries.get(series)
-        if entry is not None:
-            entry.touched += 1
-            entry.estimate = estimate
-            return True
-        if len(self._entries) >= self._capacity:
-            self.overflowed = True
-            return False
-        self._entries[series] = Entry(series, since, estimate, opened=now)
-        bisect.insort(self._order, (since, series))
+        if entry is None:
+            if len(self._entries) >= self._capacity:
+                self.overflowed = True
+                if not (new and self._evict()):
+                    return False
+            entry = self._entries[series] = Entry(series, since, touched=0, opened=now)
+            bisect.insort(self._order, (since, series))
+        self._wake(entry)
+        entry.touched += 1
+        entry.estimate = estimate
         return True
+
+    def rest(self, series: str, since: str, rests: Mapping[str, int], until: float) -> None:
+        """Nothing is to be sent in a series until then; while its images were looked at they are forgotten."""
+        entry = self._entries.get(series)
+        if entry is None:
+            if len(self._entries) >= self._capacity:
+                self.note_elsewhere(rests)
+                return
+            entry = self._entries[series] = Entry(series, since)
+        elif series not in self._resting:
+            self._remove(entry)
+        entry.waiting, entry.known, entry.record, entry.rests, entry.estimate = None, {}, Record(), Counter(rests), 0
+        self._resting[series] = until
+        heapq.heappush(self._wakes, (until, series))
+
+    def begin_sweep(self) -> None:
+        """Every series will be looked at: count anew what is not held."""
+        self.overflowed, self._swept = False, Counter()
+
+    def end_sweep(self) -> None:
+        """The count is complete."""
+        self.elsewhere, self._swept = self.elsewhere if self._swept is None else self._swept, None
+
+    def note_elsewhere(self, counts: Mapping[str, int]) -> None:
+        """Count what is not held: in a sweep, for its end."""
+        (self.elsewhere if self._swept is None else self._swept).update(counts)
+
+    def wake_all(self) -> None:
+        """Look at everything that rests."""
+        for series in list(self._resting):
+            self._wake(self._entries[series])
 
     def drop(self, entry: Entry) -> None:
         """Nothing waits in a series any more."""
-        if self._entries.pop(entry.id, None) is not None:
-            del self._order[bisect.bisect_left(self._order, (entry.since, entry.id))]
+        if self._entries.pop(entry.id, None) is not None and self._resting.pop(entry.id, None) is None:
+            self._remove(entry)
 
-    def pick(self, now: float, most: int, *, careful: bool, asking: bool = True) -> Picked | None:
-        """What to do next: of the oldest series that is ready, and each fourth time of the newest."""
-        self._picks += 1
-        newest_first = self._picks % _NEWEST_EVERY == 0
+    def _remove(self, entry: Entry) -> None:
+        del self._order[bisect.bisect_left(self._order, (entry.since, entry.id))]
+
+    def _wake(self, entry: Entry) -> None:
+        if self._resting.pop(entry.id, None) is not None:
+            bisect.insort(self._order, (entry.since, entry.id))
+
+    def _evict(self) -> bool:
+        """Forget a series that rests, or else the newest that nobody has looked at; whether there was one."""
+        if self._resting:
+            entry = self._entries.pop(next(reversed(self._resting)))
+            del self._resting[entry.id]
+            self.note_elsewhere(entry.rests)
+            return True
+        for _, series in reversed(self._order):
+            entry = self._entries[series]
+            if entry.waiting is None and not entry.busy:
+                self.drop(entry)
+                return True
+        return False
+
+    def pick(self, now: float, *, careful: bool = False, asking: bool = True, ahead: int = 0) -> Picked | None:
+        """What to do next: of the oldest series that is ready, and each fourth time of the newest.
+
+        Args:
+            now: the time.
+            careful: send one image alone.
+            asking: whether it is of use to ask for images that were taken and not confirmed.
+            ahead: only look at a series, before a sender comes to it, while fewer than so many of those before it have something to send.
+        """
+        while self._wakes and self._wakes[0][0] <= now:
+            until, series = heapq.heappop(self._wakes)
+            if self._resting.get(series) == until:
+                self._wake(self._entries[series])
+        self._picks += not ahead
+        newest_first = not ahead and self._picks % _NEWEST_EVERY == 0
+        left = ahead
         for _, series in reversed(self._order) if newest_first else self._order:
             entry = self._entries[series]
             if entry.busy:
@@ -270,19 +382,10 @@ class Backlog:
                 return entry, []
             if not entry.waiting or len(entry.in_flight) == len(entry.waiting):
                 continue
-            if batch := entry.due(now, most, careful=careful, asking=asking):
+            batch = entry.due(now, careful=careful, asking=asking and not ahead)
+            if batch and not ahead:
                 return entry, batch
-        return None
-
-    def pick_ahead(self, now: float, ready: int) -> Entry | None:
-        """The oldest series to be looked at before a sender comes to it, as long as fewer than so many of those before it are ready."""
-        for _, series in self._order:
-            entry = self._entries[series]
-            if entry.busy:
-                continue
-            if entry.to_look_at(now):
-                return entry
-            ready -= bool(entry.due(now, 1, careful=False, asking=False))
-            if ready <= 0:
+            left -= bool(batch)
+            if ahead and left <= 0:
                 break
         return None

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, Self
 
 PUBLIC_FILE = Path("/etc/forwarder.json")
 SECRET_FILE = Path("/run/secrets/forwarder.json")
@@ -18,9 +18,25 @@ Method = Literal["commitment", "query", "stored"]
 Confirm = Literal["auto", Method]
 
 
+class JudgedImage(Protocol):
+    """What rules ask of an image besides the tags of its series and its study."""
+
+    @property
+    def calling_aet(self) -> str:
+        """The AE title that sent it to the node; empty when it came by HTTP, or was created here."""
+
+    @property
+    def sop_class(self) -> str:
+        """Its SOP class UID."""
+
+    @property
+    def origin(self) -> str:
+        """``created`` when the node made it from another image (its metadata has AnonymizedFrom or ModifiedFrom), else ``received``."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Rules:
-    """Which images a link is for. An empty list allows anything; each list that is not empty must have a pattern that matches.
+class Lists:
+    """Lists of patterns. An empty one matches anything; of another one, a pattern has to match.
 
     Patterns are compared without regard to case; ``*`` is any text, ``?`` any character.
 
@@ -29,45 +45,95 @@ class Rules:
         station: patterns for StationName (0008,1010).
         study_description: patterns for StudyDescription (0008,1030).
         calling_aet: patterns for the AE title that sent the image to the node; images that came by HTTP have none.
+        sop_class: patterns for the SOP class UID.
+        origin: ``received``, ``created``, or empty for both.
     """
 
     modality: tuple[str, ...] = ()
     station: tuple[str, ...] = ()
     study_description: tuple[str, ...] = ()
     calling_aet: tuple[str, ...] = ()
+    sop_class: tuple[str, ...] = ()
+    origin: str = ""
 
     @classmethod
-    def of(cls, said: Mapping[str, Sequence[str]]) -> Rules:
-        """Rules as the configuration has them."""
+    def of(cls, said: Mapping[str, Any]) -> Self:
+        """The lists as the configuration has them."""
         return cls(
             modality=tuple(said.get("modality", ())),
             station=tuple(said.get("station", ())),
             study_description=tuple(said.get("studyDescription", ())),
             calling_aet=tuple(said.get("callingAet", ())),
+            sop_class=tuple(said.get("sopClass", ())),
+            origin=said.get("origin") or "",
         )
 
+    @property
+    def of_images(self) -> bool:
+        """Whether a list tells the images of a series apart."""
+        return bool(self.calling_aet or self.sop_class or self.origin)
+
+    def match_series(self, tags: Mapping[str, str]) -> bool:
+        """Whether the lists of series match. ``tags``: the series' main DICOM tags and those of its study, by name."""
+        asked = ((self.modality, "Modality"), (self.station, "StationName"), (self.study_description, "StudyDescription"))
+        return all(_matches(patterns, tags.get(tag, "")) for patterns, tag in asked)
+
+    def match(self, image: JudgedImage, tags: Mapping[str, str]) -> bool:
+        """Whether all lists match an image."""
+        by_image = _matches(self.calling_aet, image.calling_aet) and _matches(self.sop_class, image.sop_class)
+        return by_image and self.origin in ("", image.origin) and self.match_series(tags)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules(Lists):
+    """Which images a link is for: those that all of its own lists match, and that ``but_not`` does not match.
+
+    Attributes:
+        but_not: an image that all of these lists match is left out; None leaves out none.
+    """
+
+    but_not: Lists | None = None
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any], but_not: Mapping[str, Any] | None = None) -> Self:
+        """The rules as the configuration has them."""
+        left_out = Lists.of(but_not or {})
+        return replace(super().of(said), but_not=left_out if left_out != Lists() else None)
+
     def allow_series(self, tags: Mapping[str, str]) -> bool:
-        """Whether any image of a series is for the link.
+        """Whether an image of a series can be for the link.
 
         Args:
             tags: its main DICOM tags and those of its study, by name.
         """
-        asked = ((self.modality, "Modality"), (self.station, "StationName"), (self.study_description, "StudyDescription"))
-        return all(_matches(patterns, tags.get(tag, "")) for patterns, tag in asked)
+        out = self.but_not
+        return self.match_series(tags) and (out is None or out.of_images or not out.match_series(tags))
 
-    def allow_image(self, calling_aet: str) -> bool:
-        """Whether an image of an allowed series is for the link."""
-        return _matches(self.calling_aet, calling_aet)
+    def allow_image(self, image: JudgedImage, tags: Mapping[str, str]) -> bool:
+        """Whether an image is for the link. ``tags`` are those of its series and its study, or its own."""
+        return self.match(image, tags) and (self.but_not is None or not self.but_not.match(image, tags))
 
     @property
     def needs_study(self) -> bool:
         """Whether a tag of the study is asked for, which costs a request for each series."""
-        return bool(self.study_description)
+        return bool(self.study_description or (self.but_not and self.but_not.study_description))
+
+    def undecided(self, study_tags: Mapping[str, str]) -> bool:
+        """Whether a tag of the study is asked for that the study does not have: Orthanc keeps those of its first image alone."""
+        return self.needs_study and not study_tags.get("StudyDescription", "").strip()
 
     @property
     def digest(self) -> str:
-        """Changes when the rules do."""
-        return hashlib.blake2b(repr(self).encode(), digest_size=6).hexdigest() if self != Rules() else ""
+        """Changes when the rules do, and not with a version of this program: another digest makes the forwarder look at every series."""
+        if self == Rules():
+            return ""
+        said = {one.name: (getattr(self, one.name), one.default) for one in fields(self)}
+        parts = [f"{name}={value!r}" for name, (value, default) in said.items() if name in _DIGESTED or value != default]
+        return hashlib.blake2b(f"Rules({', '.join(parts)})".encode(), digest_size=6).hexdigest()
+
+
+#: What the digest of all rules has: the lists that the first version knew.
+_DIGESTED = ("modality", "station", "study_description", "calling_aet")
 
 
 def _matches(patterns: Sequence[str], value: str) -> bool:
@@ -82,6 +148,8 @@ class LinkConfig:
     Attributes:
         to: its name: the entry of the Orthanc's DicomModalities.
         record: the number of the metadata of each series that holds what it has confirmed.
+        aet: its AE title.
+        outside: whether it is a device, and no node of the stack.
         associations: how many associations may send to it at once.
         confirm: what counts as arrived: storage commitment, an answer to a query, the success of the transfer, or what it has of these.
         rules: which images it gets.
@@ -90,6 +158,8 @@ class LinkConfig:
 
     to: str
     record: int
+    aet: str = ""
+    outside: bool = False
     associations: int = 2
     confirm: Confirm = "commitment"
     rules: Rules = field(default_factory=Rules)
@@ -109,6 +179,7 @@ class Config:
         trust: a file with the certificate by which the Orthanc is known; None for one without TLS.
         links: its destinations.
         delete_after: seconds after which a series that every destination has confirmed is deleted; None keeps it for ever.
+        scu_timeout: seconds that its Orthanc waits for a destination's answer (DicomScuTimeout); 0 is without end.
         port_status: where status and metrics are served.
     """
 
@@ -120,6 +191,7 @@ class Config:
     links: tuple[LinkConfig, ...]
     trust: str | None = None
     delete_after: int | None = None
+    scu_timeout: int = 10
     port_status: int = 9042
 
 
@@ -133,9 +205,11 @@ def parse(public: Mapping[str, Any], secret: Mapping[str, Any]) -> Config:
         LinkConfig(
             to=link["to"],
             record=int(link["record"]),
+            aet=link.get("aet", ""),
+            outside=link.get("outside", False),
             associations=int(link["associations"]),
             confirm=link["confirm"],
-            rules=Rules.of(link.get("only", {})),
+            rules=Rules.of(link.get("only", {}), link.get("not", {})),
             revision=link.get("revision", ""),
         )
         for link in public["links"]
@@ -149,6 +223,7 @@ def parse(public: Mapping[str, Any], secret: Mapping[str, Any]) -> Config:
         trust=public.get("trust"),
         links=links,
         delete_after=public.get("deleteAfterSeconds"),
+        scu_timeout=int(public.get("scuTimeout", 10)),
         port_status=int(public["statusPort"]),
     )
 

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
 
 from forwarder.config import Confirm, Method
-from forwarder.orthanc import AnswerError, Image, Orthanc
+from forwarder.orthanc import AnswerError, Image, NodeDownError, Orthanc
 from forwarder.trouble import FILE_NOT_READABLE, Failure, Fault, failure_of
 
-#: Seconds that a destination may take to accept an association or to answer a message.
-_SECONDS_TO_ANSWER = 30
-_SECONDS_TO_ECHO = 5
-#: Seconds that a batch may take in all: some large images over a slow line.
-_SECONDS_TO_SEND = 1800.0
+#: Seconds that a destination may take at least to answer a message, whatever the node's DicomScuTimeout is: some archives take 40 s.
+_SECONDS_TO_ANSWER = 60
+#: The same where the node's DicomScuTimeout is 0, which is without an end.
+_SECONDS_WITHOUT_END = 600
+#: Bytes a second of a slow line: an answer may take the time that the image takes on it.
+_SLOW_LINE = 16_000
+#: Seconds between two looks at a job: at first, and at most.
+_LOOK_FIRST, _LOOK_LAST = 0.005, 0.1
+#: The priority of the forwarder's jobs in Orthanc: before its users' jobs (0), and the mark by which it knows its own.
+_PRIORITY = 17
+_ENDED = ("Success", "Failure")
 #: Seconds until a destination is asked again for what it turned out not to have: devices change without telling anybody.
 _ASK_AGAIN_SECONDS = 900.0
 #: How a destination can confirm, the strongest first.
@@ -85,40 +96,131 @@ class Offers:
         return ""
 
 
-class Destination:
-    """One entry of the node's DicomModalities."""
+@dataclass(frozen=True)
+class Sent:
+    """What came of a transfer.
 
-    def __init__(self, orthanc: Orthanc, name: str) -> None:
+    Attributes:
+        taken: how many of the images the destination has taken, from the first one on.
+        failure: why it ended at the image after those; None where it has taken all.
+    """
+
+    taken: int
+    failure: Failure | None = None
+
+
+class Destination:
+    """One entry of the node's DicomModalities.
+
+    Args:
+        orthanc: the node.
+        name: the entry's name.
+        aet: its AE title.
+        scu_timeout: the node's DicomScuTimeout, in seconds.
+    """
+
+    def __init__(self, orthanc: Orthanc, name: str, aet: str, scu_timeout: int) -> None:
         self._orthanc = orthanc
         self._path = f"/modalities/{name}"
+        self._aet = aet
+        self._patience = max(_SECONDS_TO_ANSWER, scu_timeout) if scu_timeout else _SECONDS_WITHOUT_END
         self._way = "list"
         #: Whether a query has ever found an image there.
         self.lists_images = False
+        self._jobs = set[str]()
+        self._posting = threading.Lock()
+        #: A job may run that is not among ``_jobs``: one of a forwarder before this one, or one whose identifier got lost.
+        self._strays = True
 
-    def echo(self) -> Failure | None:
-        """C-ECHO: None when it answers, or is there and has no C-ECHO: then only a transfer can tell how it does."""
-        try:
-            self._orthanc.post(f"{self._path}/echo", {"Timeout": _SECONDS_TO_ECHO}, timeout=_SECONDS_TO_ECHO * 6)
-        except AnswerError as error:
-            failure = failure_of(error)
-            return None if failure.fault is Fault.IMAGE else Failure(Fault.DESTINATION, failure.reason)
-        return None
+    # --- sending ---
 
-    def store(self, images: Sequence[Image]) -> None:
-        """C-STORE over one association; ends at the first image that fails.
+    def send(self, images: Sequence[Image], stopping: Callable[[], bool]) -> Sent:
+        """C-STORE over one association, as a job of Orthanc; it ends at the first image that fails.
 
         Orthanc 1.12.7 fails a job that mixes transfer syntaxes of one SOP class: the images have one. Orthanc could ask for storage
         commitment in the same job (``StorageCommitment``). But a destination without it then fails the job after it has taken all
         images, with the error of a destination that accepts no presentation context for them (DicomAssociation::Open).
 
+        Args:
+            images: at most 100 of them: the job's progress, in whole percent, then tells which one failed.
+            stopping: whether to give up.
+
         Raises:
-            AnswerError: an image failed, which one is not told.
+            NodeDownError: the node has forgotten the job, or ``stopping``.
+            LookupError: one of the images is gone.
         """
-        wanted = {"Resources": [image.id for image in images], "Synchronous": True, "Timeout": _SECONDS_TO_ANSWER}
-        job = self._orthanc.post(f"{self._path}/store", wanted, timeout=_SECONDS_TO_SEND)
-        if job.get("FailedInstancesCount"):
-            # Orthanc passes over images that are gone, or whose files it cannot read, and does not fail the job.
-            raise AnswerError(500, FILE_NOT_READABLE, "")
+        job, patience = self._begin(images)
+        try:
+            said = self._follow(job, patience, stopping)
+        finally:
+            self._jobs.discard(job)
+        if said["State"] == "Success":
+            return Sent(len(images))
+        # Before the failed one, Orthanc has counted what the destination took (SetOfCommandsJob::Step).
+        taken = min(len(images) - 1, round(int(said["Progress"]) * len(images) / 100))
+        if said.get("stalled"):
+            return Sent(taken, Failure(Fault.BROKEN, f"no answer for {patience:.0f} s"))
+        if said["Content"].get("FailedInstancesCount"):
+            # Counted of a file that cannot be read, and of nothing else (DicomModalityStoreJob::HandleInstance).
+            return Sent(taken, failure_of(AnswerError(500, FILE_NOT_READABLE, "")))
+        details = f"{said.get('ErrorDescription', '')}: {said.get('ErrorDetails') or ''}"
+        return Sent(taken, failure_of(AnswerError(500, int(said["ErrorCode"]), details)))
+
+    def _begin(self, images: Sequence[Image]) -> tuple[str, float]:
+        """Submit a job, after jobs were ended of which nothing is known any more; its identifier, and its longest pause in seconds."""
+        patience = self._patience + max(image.size for image in images) / _SLOW_LINE
+        resources = [image.id for image in images]
+        wanted = {"Resources": resources, "Synchronous": False, "Timeout": int(patience), "Priority": _PRIORITY}
+        with self._posting:
+            if self._strays:
+                self._cancel_strays()
+            self._strays = True
+            try:
+                job = str(self._orthanc.post(f"{self._path}/store", wanted)["ID"])
+            except AnswerError as error:
+                self._strays = False
+                raise LookupError if error.status == HTTPStatus.NOT_FOUND else error from None
+            self._strays = False
+            self._jobs.add(job)
+        return job, patience
+
+    def _cancel_strays(self) -> None:
+        """End jobs of the forwarder that it does not follow: their images are sent again."""
+        for job in self._orthanc.get("/jobs?expand"):
+            ours = job["Priority"] == _PRIORITY and job["Content"].get("RemoteAet") == self._aet and job["ID"] not in self._jobs
+            if ours and job["State"] not in _ENDED:
+                self._cancel(job["ID"])
+
+    def _cancel(self, job: str) -> Any:
+        """Cancel a job; how it ended."""
+        self._orthanc.post(f"/jobs/{job}/cancel", {})
+        while (said := self._orthanc.get(f"/jobs/{job}"))["State"] not in _ENDED:
+            time.sleep(_LOOK_LAST)
+        return said
+
+    def _follow(self, job: str, patience: float, stopping: Callable[[], bool]) -> Any:
+        """Wait until a job has ended; one without progress for twice the time that an answer may take is cancelled."""
+        pause, progress, since = _LOOK_FIRST, -1, time.monotonic()
+        while True:
+            try:
+                said = self._orthanc.get(f"/jobs/{job}")
+            except AnswerError:
+                raise NodeDownError("it has forgotten a job") from None
+            except NodeDownError:
+                if stopping():
+                    raise
+                time.sleep(1.0)  # the job may go on meanwhile
+                continue
+            if said["State"] in _ENDED:
+                return said
+            if said["Progress"] != progress or said["State"] == "Pending":
+                progress, since = said["Progress"], time.monotonic()
+            if time.monotonic() - since > 2 * patience:
+                return {**self._cancel(job), "State": "Failure", "stalled": True}
+            time.sleep(pause)
+            pause = min(_LOOK_LAST, pause * 1.5)
+
+    # --- confirming ---
 
     def ask_commitment(self, images: Iterable[Image]) -> str:
         """Ask for storage commitment of images; the transaction's UID.
@@ -128,7 +230,7 @@ class Destination:
         """
         wanted = [{"SOPClassUID": image.sop_class, "SOPInstanceUID": image.sop_instance} for image in images]
         asked = self._orthanc.post(
-            f"{self._path}/storage-commitment", {"DicomInstances": wanted, "Timeout": _SECONDS_TO_ANSWER}, timeout=_SECONDS_TO_ANSWER * 4
+            f"{self._path}/storage-commitment", {"DicomInstances": wanted, "Timeout": self._patience}, timeout=self._patience * 3
         )
         return str(asked["ID"])
 
@@ -175,8 +277,8 @@ class Destination:
 
     def _find(self, study_uid: str, series_uid: str, uids: str) -> set[str]:
         wanted = {"StudyInstanceUID": study_uid, "SeriesInstanceUID": series_uid, "SOPInstanceUID": uids}
-        body = {"Level": "Instance", "Query": wanted, "Timeout": _SECONDS_TO_ANSWER}
-        asked = self._orthanc.post(f"{self._path}/query", body, timeout=_SECONDS_TO_SEND)
+        body = {"Level": "Instance", "Query": wanted, "Timeout": self._patience}
+        asked = self._orthanc.post(f"{self._path}/query", body, timeout=self._patience * 3)
         answers = self._orthanc.get(f"/queries/{asked['ID']}/answers?expand&simplify")
         return {str(answer.get("SOPInstanceUID", "")).strip("\0 ") for answer in answers}
 

@@ -5,32 +5,34 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from forwarder.backlog import Backlog, Batch, Entry, Picked, Waiting
 from forwarder.config import LinkConfig
 from forwarder.dicom import Offers
 from forwarder.log import say
-from forwarder.orthanc import AnswerError, Orthanc, Series
-from forwarder.record import Aside, Record, mark_of
+from forwarder.orthanc import AnswerError, Image, Orthanc, Series
+from forwarder.record import Aside, Record
 from forwarder.times import timestamp
-from forwarder.trouble import Backoff, Failure, Fault
+from forwarder.trouble import NOT_THERE, TRIES_REFUSED, TRIES_UNCLEAR, Backoff, Failure, Fault, pause_after, rest_after
 
-#: Images in one association: long enough that setting it up costs little, short enough that a confirmation comes soon.
-BATCH = 100
 #: Batches that may wait for their confirmation besides those that are being sent: sending goes on meanwhile.
 UNCONFIRMED = 3
-
-
-#: Called with the identifier of a series that was closed.
-OnClosed = Callable[[str], None]
+#: Requests for storage commitment without a report whose reports still count, and for how many seconds.
+LATE, LATE_SECONDS = 100, 24 * 3600.0
+#: Seconds in which an image is sent twice at most, where a device outside has confirmed it before: it may send it back each time.
+LOOP_SECONDS = 3600.0
+#: What counts images, in ``Backlog.elsewhere``, of which the device may keep an older version.
+OLDER = "older"
 
 
 @dataclass
 class Counts:
-    """What was done since the forwarder was started."""
+    """What was done since the forwarder was started; ``taken``: images that the destination took."""
 
+    taken: int = 0
     delivered: int = 0
     failures: int = 0
     last_delivered: float | None = None
@@ -43,6 +45,9 @@ class Ledger:
         changed: the lock of everything here; notified when there may be something to do.
         offers: how the destination confirms.
         unconfirmed: what was sent and waits for a report of storage commitment.
+        late: what was sent and had no report in time; a report still counts.
+        silent: how many reports in turn did not come in time.
+        unlisted: something that the destination took was not found by a query.
     """
 
     def __init__(self, config: LinkConfig, orthanc: Orthanc) -> None:
@@ -52,15 +57,19 @@ class Ledger:
         self.counts = Counts()
         self.offers = Offers(config.confirm)
         self.unconfirmed: list[Batch] = []
+        self.late: list[Batch] = []
         self.changed = threading.Condition()
         self.stopping = False
         self.probing = False
-        #: Something that the destination took was not found by a query.
+        self.silent = 0
         self.unlisted = False
         self._orthanc = orthanc
         self._writing = threading.Lock()
         self._sending = 0
         self._streak: set[str] = set()
+        self._retried_at = 0.0
+        #: When images were last sent again that a device outside had confirmed before, by identifier.
+        self._resent: dict[str, float] = {}
 
     @property
     def at_work(self) -> bool:
@@ -89,8 +98,14 @@ class Ledger:
                     self._orthanc.put_metadata(entry.id, self.config.record, text)
                 entry.unwritten = False
 
-    def consider(self, series: Series) -> bool:
+    # --- what waits ---
+
+    def consider(self, series: Series, *, new: bool = True) -> bool:
         """A series may hold something new.
+
+        Args:
+            series: the series.
+            new: an image of it has just come; otherwise a sweep came by.
 
         Returns:
             whether everything in it that is for this destination is known to be confirmed.
@@ -98,23 +113,81 @@ class Ledger:
         rules, record = self.config.rules, self.record_of(series)
         if not rules.needs_study and not rules.allow_series(series.tags):
             return True
+        rests, until = Counter[str](), 0.0
         if series.last_update and record.is_closed_for(series.last_update, len(series.images), rules.digest):
-            return True
+            rests, until = self._rests_of(record)
         with self.changed:
-            left = max(0, len(series.images) - len(record.confirmed) - len(record.aside) - len(record.stored))
-            self.backlog.touch(series.id, series.last_update or timestamp(), left, time.monotonic())
-            self.changed.notify_all()
+            if not new:
+                self.backlog.note_elsewhere({OLDER: len(record.older)})
+            if until and not rests:
+                return True
+            if until <= time.time():
+                left = max(0, len(series.images) - len(record.confirmed) - len(record.aside) - len(record.stored))
+                self.backlog.touch(series.id, series.last_update or timestamp(), left, time.monotonic(), new=new)
+                self.changed.notify_all()
+            elif self.backlog.get(series.id) is None:
+                self.backlog.rest(series.id, series.last_update, rests, until - time.time() + time.monotonic())
         return False
 
+    def sweep(self, *, begins: bool) -> None:
+        """A sweep begins, or has considered every series."""
+        with self.changed:
+            (self.backlog.begin_sweep if begins else self.backlog.end_sweep)()
+
+    def _rests_of(self, record: Record) -> tuple[Counter[str], float]:
+        """What of a record rests, as in ``Entry.rests``, and until when, in seconds since 1970."""
+        rests = Counter(one.reason for one in record.aside.values())
+        until = min((self.rests_until(one) for one in record.aside.values()), default=float("inf"))
+        if record.stored:
+            rests[""], until = len(record.stored), 0.0
+        return rests, until
+
+    def rests_until(self, one: Aside) -> float:
+        """When an image that is set aside is tried again, in seconds since 1970; 0 for at once."""
+        if one.revision != self.config.revision or one.at <= self._retried_at:
+            return 0.0
+        return one.at + rest_after(one.tries, one.reason, refused=one.refused)
+
+    def goes(self, image: Image, tags: Mapping[str, str]) -> bool:
+        """Whether an image of a series with these tags is for the destination: not what a device outside has sent itself."""
+        config = self.config
+        return config.rules.allow_image(image, tags) and not (config.outside and config.aet and image.calling_aet == config.aet)
+
+    def waiting(self, entry: Entry, image: Image, mark: str) -> Waiting:
+        """An image that waits, as its series' record has it: stored, set aside, or new. With the lock held."""
+        now, record = time.monotonic(), entry.record
+        if mark in record.stored:
+            return Waiting(image, mark, stored=True, asked=entry.asked)
+        one = Waiting(image, mark)
+        aside = record.aside.get(mark)
+        if aside and (until := self.rests_until(aside)):
+            one.tries, one.reason, one.refused = aside.tries, aside.reason, aside.refused
+            one.due = now + max(0.0, until - time.time())
+        elif (pause := self._resent.get(image.id, -LOOP_SECONDS) + LOOP_SECONDS - now) > 0:
+            one.tries, one.reason, one.due = TRIES_UNCLEAR, "sent twice within the hour: it comes back each time", now + pause
+            record.aside[mark] = replace(self._aside(one), at=int(time.time() + pause - rest_after(one.tries, one.reason, refused=False)))
+            entry.unwritten = True
+        return one
+
     def retry(self) -> None:
-        """Try everything at once that waits for its time: the destination, and what is set aside."""
+        """Try everything at once that waits for its time. What is not held, the next sweep finds."""
         with self.changed:
             self.backoff.until = 0.0
             self.offers.ask_soon()
-            for entry in self.backlog:
-                for one in (entry.waiting or {}).values():
+            self._retried_at = time.time()
+            self._resent.clear()
+            self._due_now()
+            self.backlog.overflowed = True
+
+    def _due_now(self, marks: set[str] | None = None) -> None:
+        """Nothing of these, or of all, waits for its time any more. With the lock held."""
+        for entry in self.backlog:
+            for mark, one in (entry.waiting or {}).items():
+                if marks is None or mark in marks:
                     one.due = 0.0
-            self.changed.notify_all()
+        if marks is None:
+            self.backlog.wake_all()
+        self.changed.notify_all()
 
     # --- what is on its way ---
 
@@ -126,7 +199,7 @@ class Ledger:
         # After a failure of the destination one thread finds out, with one batch, whether it works again.
         if self.backoff.tries and (self.probing or self.at_work):
             return None
-        picked = self.backlog.pick(now, BATCH, careful=bool(self._streak), asking=bool(self.offers.method(now)))
+        picked = self.backlog.pick(now, careful=bool(self._streak), asking=bool(self.offers.method(now)))
         if picked is None:
             return None
         entry, images = picked
@@ -142,11 +215,10 @@ class Ledger:
         """Take a series to be looked at before a sender comes to it. With the lock held."""
         if self.stopping or self.backoff.tries:
             return None
-        entry = self.backlog.pick_ahead(time.monotonic(), self.config.associations)
-        if entry is None:
-            return None
-        entry.busy = True
-        return entry, []
+        picked = self.backlog.pick(time.monotonic(), ahead=self.config.associations)
+        if picked:
+            picked[0].busy = True
+        return picked
 
     def sent(self) -> None:
         """What was picked has been sent, or not."""
@@ -157,27 +229,65 @@ class Ledger:
     def stored(self, batch: Batch) -> None:
         """The destination has taken all images of a batch."""
         with self.changed:
+            now = time.monotonic()
+            self.counts.taken += len(batch.images)
             for one in batch.images:
                 one.taken()
+                if batch.entry.record.confirmed_before(one.image):
+                    self._resent[one.image.id] = now
+            if len(self._resent) > 10_000:
+                self._resent = {image: at for image, at in self._resent.items() if at + LOOP_SECONDS > now}
 
-    def keep_stored(self, batch: Batch, *, works: bool) -> None:
-        """The destination has taken a batch, and cannot be asked whether it keeps it: that is asked again later; nothing is sent again.
+    def not_taken(self, batch: Batch, images: Sequence[Waiting], failure: Failure) -> None:
+        """A transfer ended at the first of these images.
+
+        Args:
+            batch: what was to be sent.
+            images: those that the destination has not taken.
+            failure: why.
+        """
+        first, entry = images[0], batch.entry
+        if failure.fault is Fault.BROKEN:
+            with self.changed:
+                blamed = first.cut(self.counts.taken)
+                first.due = time.monotonic() + pause_after(first.cuts - 1)
+            self.pause(failure)
+            if blamed:
+                first.tries = max(first.tries, TRIES_REFUSED - 1)
+                failure = Failure(Fault.IMAGE, f"the connection broke at this image, and not at others: {failure.reason}")
+        elif failure.fault is Fault.DESTINATION:
+            self.pause(failure)
+        network = failure.fault in (Fault.BROKEN, Fault.DESTINATION)
+        self.give_back(Batch(entry, list(images if network else images[1:])))
+        if not network:
+            self.settle(Batch(entry, [first]), {first.image.sop_instance: failure.reason}, failure)
+
+    def keep_stored(self, batch: Batch, *, in_vain: bool, works: bool = False) -> None:
+        """The destination has taken a batch, and has not said whether it keeps it: that is asked again later; nothing is sent again.
 
         Args:
             batch: what was sent.
-            works: whether the destination does all that it is able to.
+            in_vain: it was asked, or cannot be asked: the next time comes later.
+            works: the destination does all that it is able to.
         """
-        entry = batch.entry
-        with self.recording(entry) as record:
+        with self.recording(batch.entry) as record:
             for one in batch.images:
-                one.asked_in_vain(time.monotonic(), answered=False)
+                if in_vain:
+                    one.asked_in_vain(time.monotonic(), answered=False)
                 record.stored.add(one.mark)
         with self.changed:
-            entry.touched += 1  # a look, to say that nothing is left to send
+            batch.entry.touched += 1  # a look, to say that nothing is left to send
             if works:
                 self._note_works()
                 self._streak.clear()
         self.give_back(batch)
+
+    def note_late(self, batch: Batch) -> None:
+        """No report came in time. The images are asked for again, later; a report that comes all the same counts."""
+        with self.changed:
+            self.silent += 1
+            self.late.append(Batch(batch.entry, list(batch.images), batch.transaction, ends=time.monotonic() + LATE_SECONDS))
+            del self.late[:-LATE]
 
     def give_back(self, batch: Batch) -> None:
         """It waits as before: to be sent, or to be asked for where the destination has taken it."""
@@ -195,6 +305,8 @@ class Ledger:
             self.counts.failures += 1
             pause = self.backoff.failed(now, failure.reason)
             say("destination failed", to=self.config.to, reason=failure.reason, tries=self.backoff.tries, next_try_s=round(pause, 1))
+
+    # --- what became of it ---
 
     def settle(
         self,
@@ -219,29 +331,35 @@ class Ledger:
         entry = batch.entry
         confirmed = [one for one in batch.images if report.get(one.image.sop_instance) == ""]
         suspects = [one for one in batch.images if report.get(one.image.sop_instance) != ""]
+        contents = {one.mark: one.image.md5 or self._orthanc.md5(one.image.id) for one in confirmed} if self.config.outside else {}
         if failure and failure.refuses_class:
             suspects += self._alike(entry, suspects[0])
-        with self.recording(entry):
+        older = 0
+        with self.recording(entry) as record:
             now = time.monotonic()
-            entry.record.confirm(one.mark for one in confirmed)
+            record.confirm(one.mark for one in confirmed)
+            older = sum(record.note_content(one.image, contents[one.mark]) for one in confirmed if one.mark in contents)
             waiting = [
                 one for one in suspects if not failure and one.image.sop_instance not in report and (patient or not one.asked_enough)
             ]
             for one in waiting:
                 one.asked_in_vain(now, answered=not patient)
-                entry.record.stored.add(one.mark)
+                record.stored.add(one.mark)
             suspects = [one for one in suspects if one not in waiting]
             for one in suspects:
                 unconfirmed = report.get(one.image.sop_instance) or silence
-                one.failed(failure or Failure(Fault.UNCLEAR, f"stored, but not confirmed: {unconfirmed}"), now)
-                entry.record.stored.discard(one.mark)
+                one.failed(failure or Failure(Fault.UNCLEAR, f"{NOT_THERE}: {unconfirmed}"), now)
+                record.stored.discard(one.mark)
                 if one.aside:
-                    entry.record.aside[one.mark] = self._aside(one)
+                    record.aside[one.mark] = self._aside(one)
             # Written before it counts as delivered: what a kill leaves unwritten is sent again.
         for one in suspects:
             say("image failed", to=self.config.to, image=one.image.id, reason=one.reason, tries=one.tries, set_aside=one.aside)
+        if older:
+            say("older versions may be kept", to=self.config.to, series=entry.id, images=older)
         with self.changed:
             self.counts.failures += len(suspects)
+            self.backlog.note_elsewhere({OLDER: older})
             if confirmed:
                 self._note_success(entry, confirmed)
             elif not suspects:
@@ -254,6 +372,18 @@ class Ledger:
             self.probing = False
             self.changed.notify_all()
 
+    def settle_late(self, batch: Batch, report: Mapping[str, str]) -> bool:
+        """A late report counts for what still waits for it; whether that is done: what is just asked for again has to wait."""
+        with self.changed:
+            entry, held = batch.entry, batch.entry.waiting or {}
+            left = [one for one in batch.images if held.get(one.mark) is one and one.stored]
+            free = [one for one in left if one.mark not in entry.in_flight]
+            batch.images = [one for one in left if one.mark in entry.in_flight]
+            entry.in_flight.update(one.mark for one in free)
+        if free:
+            self.settle(Batch(entry, free), report)
+        return not batch.images
+
     def _alike(self, entry: Entry, refused: Waiting) -> list[Waiting]:
         """The other images of a series that a destination refuses together with one: those of its SOP class and transfer syntax."""
         with self.changed:
@@ -264,17 +394,6 @@ class Ledger:
                 and not one.stored
                 and (one.image.sop_class, one.image.syntax) == (refused.image.sop_class, refused.image.syntax)
             ]
-
-    def divide(self, batch: Batch) -> None:
-        """A batch ended early, at an image that is not told: each half waits for itself.
-
-        The destination's word on its images would not do: it confirms identifiers, and may hold an older version of one that was not
-        sent.
-        """
-        with self.changed:
-            for one in batch.images:
-                one.company = max(1, len(batch.images) // 2)
-        self.give_back(batch)
 
     def _aside(self, one: Waiting) -> Aside:
         return Aside(one.image.id, one.reason, one.refused, one.tries, int(time.time()), self.config.revision)
@@ -288,9 +407,10 @@ class Ledger:
     def _note_success(self, entry: Entry, confirmed: Sequence[Waiting]) -> None:
         """The destination works. With the lock held."""
         if len(self._streak) > 1:
-            for other in self.backlog:
-                for mark in self._streak & (other.waiting or {}).keys():
-                    (other.waiting or {})[mark].due = 0.0  # they failed together: for the destination's sake
+            self._due_now(self._streak)  # they failed together: for the destination's sake
+        if self.silent:
+            self.silent = 0
+            self._due_now()  # its reports come again
         self._note_works()
         self._streak.clear()
         for one in confirmed:
@@ -325,20 +445,13 @@ class Ledger:
                     entry.touched += 1
                     self.changed.notify_all()
 
-    def take_back(self, series: str, files: Sequence[str]) -> None:
-        """The destination no longer has images that it had confirmed: they wait again.
-
-        Args:
-            series: their series.
-            files: the UUIDs of their files.
-        """
-        marks = {mark_of(file) for file in files}
+    def take_back(self, series: str, images: Iterable[Image]) -> None:
+        """The destination no longer has images of a series that it had confirmed: they wait again."""
         with self.alone_with(series) as entry:
             if entry is None:
                 return  # no room: the record stays as it is, and this is found again
             stored = [self.record_of(found) for found in self._orthanc.series([series])]
-            with self.recording(entry) as record:
+            with self.recording(entry):
                 if entry.waiting is None and stored:
-                    record.confirmed, record.aside, record.stored = stored[0].confirmed, stored[0].aside, stored[0].stored
-                record.confirmed -= marks
-                record.closed = None
+                    entry.record = stored[0]
+                entry.record.take_back(images)

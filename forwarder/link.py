@@ -9,9 +9,9 @@ from functools import partial
 from forwarder.backlog import Batch, Picked
 from forwarder.config import LinkConfig, Method
 from forwarder.dicom import Destination
-from forwarder.ledger import Ledger, OnClosed
+from forwarder.ledger import Ledger
 from forwarder.log import say
-from forwarder.look import Looker
+from forwarder.look import Looker, OnClosed
 from forwarder.orthanc import AnswerError, Image, NodeDownError, Orthanc, Series
 from forwarder.trouble import Failure, Fault, failure_of
 
@@ -24,8 +24,12 @@ _NAMES: Mapping[Method, str] = {"commitment": "storage commitment", "query": "qu
 _AFTER_SURPRISE = 60
 #: An answer that was not expected.
 _SURPRISES = (AnswerError, AttributeError, KeyError, TypeError, ValueError)
-#: How often a report is asked for before the destination is left alone for a while.
-_ASKS = 3
+#: The same where the last report did not come in time: nothing waits for that which may come hours later.
+_REPORT_SECONDS_SILENT = 2.0
+#: Seconds between two looks for a report that is late.
+_LOOK_LATE = 10.0
+#: Reports that do not come in time, one after another, until the link says so.
+_SILENT = 3
 
 
 class Link:
@@ -37,13 +41,16 @@ class Link:
         ledger: what waits for it and what is on its way.
     """
 
-    def __init__(self, config: LinkConfig, orthanc: Orthanc, on_closed: OnClosed = lambda _: None, *, deletes: bool = False) -> None:
+    def __init__(
+        self, config: LinkConfig, orthanc: Orthanc, on_closed: OnClosed = lambda _: None, *, deletes: bool = False, scu_timeout: int = 10
+    ) -> None:
         self.config = config
         self.deletes = deletes
         self.ledger = Ledger(config, orthanc)
-        self._destination = Destination(orthanc, config.to)
+        self._destination = Destination(orthanc, config.to, config.aet, scu_timeout)
         self._looker = Looker(self.ledger, orthanc, on_closed)
-        self.allows = self._looker.allows
+        self.tags_of = self._looker.tags_of
+        self._looked_late = 0.0
 
     def threads(self) -> Iterator[Callable[[], None]]:
         """The work of each of its threads."""
@@ -59,6 +66,11 @@ class Link:
         said = offers.note(deletes=self.deletes)
         if not said and offers.in_use == "query" and self.ledger.unlisted and not self._destination.lists_images:
             said = "answers queries, and lists nothing of what it took: set confirm: stored"
+        if not said and self.ledger.silent >= _SILENT:
+            said = (
+                "takes requests for storage commitment, and sends no report: it has to know this node's AE title, address and port; "
+                "or set confirm: query"
+            )
         return said and f"{self.config.to} {said}"
 
     def stop(self) -> None:
@@ -97,7 +109,7 @@ class Link:
         say("series failed", to=self.config.to, series=entry.id, reason=what, next_try_s=_AFTER_SURPRISE)
         try:
             if batch.stored:
-                ledger.keep_stored(batch, works=False)
+                ledger.keep_stored(batch, in_vain=True)
             else:
                 ledger.give_back(batch)
         except NodeDownError:
@@ -111,34 +123,24 @@ class Link:
     def _send(self, batch: Batch) -> None:
         ledger = self.ledger
         try:
-            if ledger.probing and (failure := self._destination.echo()):
-                ledger.give_back(batch)
-                ledger.pause(failure)
-                return
             if not batch.stored:
-                try:
-                    self._destination.store([one.image for one in batch.images])
-                except AnswerError as error:
-                    self._sending_failed(batch, failure_of(error))
-                    return
+                images = batch.images
+                sent = self._destination.send([one.image for one in images], lambda: ledger.stopping)
+                batch.images = images[: sent.taken]
+                if sent.failure:
+                    ledger.not_taken(batch, images[sent.taken :], sent.failure)
                 ledger.stored(batch)
-            self._confirm(batch)
+            if batch.images:
+                self._confirm(batch)
+        except LookupError:
+            with ledger.changed:
+                batch.entry.touched += 1  # an image is gone: look what is left
+            ledger.give_back(batch)
         except NodeDownError:
             ledger.give_back(batch)
             raise
         finally:
             ledger.sent()
-
-    def _sending_failed(self, batch: Batch, failure: Failure) -> None:
-        """A batch ended at an image that is not told. Where the destination answers, it tells by what it has."""
-        ledger = self.ledger
-        if no_echo := self._destination.echo():
-            ledger.give_back(batch)
-            ledger.pause(no_echo)
-        elif len(batch.images) == 1:
-            ledger.settle(batch, {batch.images[0].image.sop_instance: failure.reason}, failure)
-        else:
-            ledger.divide(batch)
 
     # --- confirming ---
 
@@ -153,7 +155,7 @@ class Link:
         elif method == "stored":
             self.ledger.settle(batch, {one.image.sop_instance: "" for one in batch.images})
         else:
-            self.ledger.keep_stored(batch, works=True)
+            self.ledger.keep_stored(batch, in_vain=True, works=True)
         if failure and method:
             self._asked_in_vain(batch, method, failure)
 
@@ -161,7 +163,7 @@ class Link:
         if self._lacks(method, failure):
             self._confirm(batch)  # in the next way, or not now
         else:
-            self.ledger.keep_stored(batch, works=False)
+            self.ledger.keep_stored(batch, in_vain=False)
             self.ledger.pause(Failure(Fault.DESTINATION, f"{_NAMES[method]}: {failure.reason}"))
 
     def _lacks(self, method: Method, failure: Failure) -> bool:
@@ -183,7 +185,9 @@ class Link:
         except AnswerError as error:
             return failure_of(error)
         self._has("commitment")
-        batch.deadline = _deadline(batch)
+        images = len(batch.images)
+        wait = _REPORT_SECONDS_SILENT if self.ledger.silent else _REPORT_SECONDS + _REPORT_SECONDS_PER_IMAGE * images
+        batch.deadline = time.monotonic() + wait
         with self.ledger.changed:
             self.ledger.unconfirmed.append(batch)
             self.ledger.changed.notify_all()
@@ -213,38 +217,44 @@ class Link:
             try:
                 for batch in batches:
                     self._look_for_report(batch)
+                if time.monotonic() - self._looked_late > _LOOK_LATE:
+                    self._looked_late = time.monotonic()
+                    for batch in list(ledger.late):
+                        self._look_for_late_report(batch)
             except (NodeDownError, AnswerError):
                 time.sleep(1.0)
             if batches:
                 time.sleep(_LOOK_EVERY)
 
     def _look_for_report(self, batch: Batch) -> None:
+        ledger, forgotten = self.ledger, False
         try:
             report = self._destination.commitment(batch.transaction)
         except LookupError:
-            # The node was started anew and has forgotten it, or did not ask because an image was gone.
-            report, batch.deadline = None, 0.0
+            # The node was started anew, or did not ask because an image was gone.
+            report, forgotten = None, True
         if report is not None:
-            self.ledger.settle(batch, report)
-            self._remove(batch)
-        elif time.monotonic() > batch.deadline:
-            self._remove(batch)
-            self._overdue(batch)
+            ledger.settle(batch, report)
+        elif forgotten or time.monotonic() > batch.deadline:
+            ledger.keep_stored(batch, in_vain=True)
+            if not forgotten:
+                ledger.note_late(batch)
+        else:
+            return
+        self._remove(batch)
 
-    def _overdue(self, batch: Batch) -> None:
-        """No report came: ask for another one, or leave the destination alone for a while. Nothing is sent again for that."""
+    def _look_for_late_report(self, batch: Batch) -> None:
+        ledger, gone = self.ledger, time.monotonic() > batch.ends
         try:
-            if batch.asked == _ASKS:
-                self.ledger.keep_stored(batch, works=False)
-                self.ledger.pause(Failure(Fault.DESTINATION, "no report of storage commitment"))
-            else:
-                batch.asked += 1
-                self._confirm(batch)
-        except NodeDownError:
-            self.ledger.give_back(batch)
-            raise
-        except _SURPRISES as error:
-            self._surprised(batch, type(error).__name__)
+            if report := self._destination.commitment(batch.transaction):
+                gone = ledger.settle_late(batch, report) or gone
+        except LookupError:
+            gone = True
+        if gone:
+            with ledger.changed:
+                batch.entry.touched += 1  # it may rest by now
+                if batch in ledger.late:
+                    ledger.late.remove(batch)
 
     def _remove(self, batch: Batch) -> None:
         with self.ledger.changed:
@@ -277,8 +287,3 @@ class Link:
             return self._destination.query(series.tags.get("StudyInstanceUID", ""), series.tags.get("SeriesInstanceUID", ""), images)
         except AnswerError:
             return None
-
-
-def _deadline(batch: Batch) -> float:
-    """When a report is overdue: the destination may have much to do, so that each request gets more time."""
-    return time.monotonic() + batch.asked * (_REPORT_SECONDS + _REPORT_SECONDS_PER_IMAGE * len(batch.images))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
 from forwarder.backlog import Entry, Waiting
-from forwarder.ledger import Ledger, OnClosed
+from forwarder.ledger import Ledger
 from forwarder.log import say
 from forwarder.orthanc import Image, Orthanc, Series
 from forwarder.record import Record, mark_of
 from forwarder.times import epoch
-from forwarder.trouble import ASIDE_SECONDS, LONGEST_PAUSE
 
 #: Seconds without a new image before a series counts as delivered: Orthanc writes its last update in whole seconds, so that within
 #: one of them nothing tells an image that came later.
@@ -21,6 +21,14 @@ _QUIET = 2.0
 _SETTLED = 30.0
 #: Of a sender's time, at most one in so many parts goes into looking at one series again and again.
 _SHARE = 5
+#: Seconds until a study is looked at again that lacks what a rule asks for, while images of it may still come.
+_UNTIL_STABLE = 5.0
+#: A series may rest when the destination was asked so often in vain for each of its images: the pauses are minutes then.
+_ASKED_OFTEN = 8
+_STUDY = "StudyDescription"
+
+#: Called with the identifier of a series that was closed.
+OnClosed = Callable[[str], None]
 
 
 class Looker:
@@ -31,11 +39,15 @@ class Looker:
         self._orthanc = orthanc
         self._on_closed = on_closed
 
-    def allows(self, series: Series) -> bool:
-        """Whether a series is for the destination, as far as its own tags and its study's tell."""
+    def tags_of(self, series: Series) -> tuple[Mapping[str, str], bool, bool]:
+        """What the rules judge a series by: its main DICOM tags and those of its study.
+
+        Returns:
+            the tags; whether a tag is missing that the rules ask for; whether images of the study may still come.
+        """
         rules = self._ledger.config.rules
-        study = self._orthanc.study_tags(series.study) if rules.needs_study else {}
-        return rules.allow_series({**study, **series.tags})
+        study, stable = self._orthanc.study(series.study) if rules.needs_study else ({}, True)
+        return {**study, **series.tags}, rules.undecided(study), not stable
 
     def look_at(self, entry: Entry) -> None:
         """Fill an entry that was picked with what waits in its series."""
@@ -44,15 +56,26 @@ class Looker:
         entry.close_at = math.inf
         try:
             found = self._orthanc.series([entry.id])
-            if not found or not self.allows(found[0]):
+            if not found:
                 self._leave(entry, found, touched)
                 return
             series = found[0]
+            tags, undecided, coming = self.tags_of(series)
+            if undecided and coming:
+                entry.not_before = started + _UNTIL_STABLE
+                return
+            # Orthanc keeps the tags of the study's first image: where that has none, each image is judged by its own.
+            own = (
+                {id_: {**tags, _STUDY: value} for id_, value in self._orthanc.tag_of_images(series.id, _STUDY).items()} if undecided else {}
+            )
+            if not any(map(ledger.config.rules.allow_series, own.values() or (tags,))):
+                self._leave(entry, found, touched)
+                return
             if series.last_update != entry.last_update:
                 entry.last_update, entry.quiet_since, entry.settled = series.last_update, started, False
             entry.study_uid, entry.series_uid = series.tags.get("StudyInstanceUID", ""), series.tags.get("SeriesInstanceUID", "")
             self._read_images(entry, series)
-            if self._find_waiting(entry, series) or entry.in_flight:
+            if self._find_waiting(entry, series, lambda image: ledger.goes(image, own.get(image.id, tags))) or entry.in_flight:
                 entry.seen = touched
             else:
                 self._close(entry, series, touched)
@@ -69,6 +92,7 @@ class Looker:
             stored = ledger.record_of(series)
             with ledger.recording(entry) as record:
                 record.confirmed |= stored.confirmed
+                record.contents, record.older = stored.contents, stored.older
                 record.aside, record.stored, record.closed = {}, set(), _closed(series, ledger)
         with ledger.changed:
             entry.known, entry.waiting, entry.record = {}, None, Record()
@@ -91,9 +115,9 @@ class Looker:
         entry.known.update((image.id, image) for image in self._orthanc.images_of(series, new))
         entry.settled = entry.whole and time.time() - epoch(series.last_update) > _SETTLED
 
-    def _find_waiting(self, entry: Entry, series: Series) -> bool:
-        """Whether something has to be sent; fills ``waiting``."""
-        ledger, now = self._ledger, time.monotonic()
+    def _find_waiting(self, entry: Entry, series: Series, goes: Callable[[Image], bool]) -> bool:
+        """Whether something has to be sent; fills ``waiting`` with the images that go to the destination."""
+        ledger = self._ledger
         with ledger.changed:
             if entry.waiting is None:
                 # Once: from then on what this program knows is ahead of what it has written.
@@ -102,23 +126,13 @@ class Looker:
             waiting: dict[str, Waiting] = {}
             for image in sorted(entry.known.values(), key=lambda image: (image.received, image.id)):
                 mark = mark_of(image.file)
-                if mark not in record.confirmed and ledger.config.rules.allow_image(image.calling_aet):
-                    waiting[mark] = before.get(mark) or self._waiting(image, mark, record, now)
-            entry.waiting = waiting
+                if mark not in record.confirmed and goes(image):
+                    waiting[mark] = before.get(mark) or ledger.waiting(entry, image, mark)
+            entry.waiting, entry.rests = waiting, Counter()
             return any(not one.resting for one in waiting.values())
 
-    def _waiting(self, image: Image, mark: str, record: Record, now: float) -> Waiting:
-        """An image that waits; as it was left when it was stored, or set aside by this deployment of the destination."""
-        if mark in record.stored:
-            return Waiting(image, mark, stored=True)
-        aside = record.aside.get(mark)
-        if aside is None or aside.revision != self._ledger.config.revision:
-            return Waiting(image, mark)
-        rest = (ASIDE_SECONDS if aside.refused else LONGEST_PAUSE) - (time.time() - aside.at)
-        return Waiting(image, mark, aside.tries, now + max(0.0, rest), aside.reason, aside.refused, company=1)
-
     def _close(self, entry: Entry, series: Series, touched: int) -> None:
-        """Nothing has to be sent: say so in the record, once the series is quiet; not where something is stored and not confirmed."""
+        """Nothing has to be sent: say so in the record, once the series is quiet."""
         ledger = self._ledger
         with ledger.changed:
             # On this program's own clock: the node's may be wrong, or be set back.
@@ -127,21 +141,33 @@ class Looker:
                 entry.seen, entry.close_at = touched, time.monotonic() + max(0.0, _QUIET - age)
                 return
             entry.seen = touched
+            waiting = entry.waiting or {}
         with ledger.recording(entry) as record:
-            record.forget_all_but({mark_of(image.file) for image in entry.known.values()})
-            record.aside = {mark: one for mark, one in record.aside.items() if mark in (entry.waiting or {})}
-            record.closed = None if record.stored else _closed(series, ledger)
+            record.forget_all_but(entry.known.values())
+            record.aside = {mark: one for mark, one in record.aside.items() if mark in waiting}
+            record.closed = _closed(series, ledger)
         entry.known, entry.settled = {}, False
-        if not entry.waiting:
-            with ledger.changed:
-                if entry.touched == touched:
-                    ledger.backlog.drop(entry)
-            self._on_closed(entry.id)
         if entry.delivered:
             seconds = round(entry.confirmed_at - entry.opened, 1)
-            aside = sum(one.aside for one in (entry.waiting or {}).values())
+            aside = sum(one.aside for one in waiting.values())
             say("delivered", to=ledger.config.to, series=entry.id, images=entry.delivered, set_aside=aside, seconds=seconds)
             entry.delivered, entry.opened = 0, time.monotonic()
+        with ledger.changed:
+            if entry.touched == touched and not waiting:
+                ledger.backlog.drop(entry)
+            elif entry.touched == touched and self._may_rest(entry, waiting):
+                entry.asked = max((one.asked for one in waiting.values() if one.stored), default=0)
+                ledger.backlog.rest(entry.id, entry.since, entry.resting, min(one.due for one in waiting.values()))
+        if not waiting:
+            self._on_closed(entry.id)
+
+    def _may_rest(self, entry: Entry, waiting: Mapping[str, Waiting]) -> bool:
+        """Whether no image is wanted here for a while: none has a report to come, or is asked for soon."""
+        ledger = self._ledger
+        mute = ledger.offers.method(time.monotonic()) is None
+        return not any(batch.entry is entry for batch in ledger.late) and all(
+            one.aside or one.asked >= _ASKED_OFTEN or mute for one in waiting.values()
+        )
 
 
 def _closed(series: Series, ledger: Ledger) -> tuple[str, int, str]:

@@ -26,6 +26,8 @@ _MANY = 250
 #: What is asked of each instance that a query finds; its files are listed with their kind, of which this is the image's.
 _FOUND = ["MainDicomTags", "Metadata", "Attachments"]
 _DICOM_FILE = 1
+#: Metadata of an instance that was made from another one of the same node (ResourceModificationJob.cpp).
+_MADE_HERE = frozenset({"AnonymizedFrom", "ModifiedFrom"})
 
 
 class NodeDownError(Exception):
@@ -60,6 +62,9 @@ class Image:
         syntax: its transfer syntax UID.
         calling_aet: who sent it; empty when it came by HTTP.
         received: when it was stored, as Orthanc writes it: ``20260131T120000``, UTC.
+        size: of its file, in bytes.
+        md5: of its content; empty where Orthanc was not asked for it (``Orthanc.md5``).
+        origin: ``created`` where it was made in this node from another one, else ``received``.
     """
 
     id: str
@@ -69,6 +74,9 @@ class Image:
     syntax: str
     calling_aet: str
     received: str
+    size: int = 0
+    md5: str = ""
+    origin: str = "received"
 
 
 @dataclass(frozen=True)
@@ -179,7 +187,8 @@ class Orthanc:
             for said in self.post("/tools/find", asked):
                 if said["ID"] in left:
                     del left[said["ID"]]
-                    yield _image(said, next((one["Uuid"] for one in said["Attachments"] if one["ContentType"] == _DICOM_FILE), ""))
+                    file: Mapping[str, Any] = next((one for one in said["Attachments"] if one["ContentType"] == _DICOM_FILE), {})
+                    yield _image(said, file.get("Uuid", ""), file.get("UncompressedSize", 0), file.get("UncompressedMD5", ""))
         # Also what the query left out: LimitFindInstances may be set.
         yield from self.images(list(left))
 
@@ -188,11 +197,43 @@ class Orthanc:
         for start in range(0, len(ids), _CHUNK):
             found = self.post("/tools/bulk-content", {"Resources": ids[start : start + _CHUNK], "Level": "Instance", "Metadata": True})
             for said in found:
-                yield _image(said, said.get("FileUuid", ""))
+                yield _image(said, said.get("FileUuid", ""), said.get("FileSize", 0))
 
-    def study_tags(self, study: str) -> dict[str, str]:
-        """The main DICOM tags of a study, by name."""
-        return dict(self.get(f"/studies/{study}")["MainDicomTags"])
+    def series_with(self, sop_instances: Sequence[str]) -> dict[str, set[str]]:
+        """By SOP instance UID the series that hold such an instance: several where, against the standard, a UID was given twice."""
+        query = {"SOPInstanceUID": "\\".join(sop_instances)}
+        found: dict[str, set[str]] = {uid: set() for uid in sop_instances}
+        for said in self.post("/tools/find", {"Level": "Instance", "Query": query, "ResponseContent": ["MainDicomTags", "Parent"]}):
+            found.setdefault(said["MainDicomTags"]["SOPInstanceUID"], set()).add(said["ParentSeries"])
+        return found
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Its version; (0,) of one that was built from the source's main line."""
+        parts = str(self.get("/system")["Version"]).split(".")
+        return tuple(int(part) for part in parts) if all(map(str.isdigit, parts)) else (0,)
+
+    def md5(self, image: str) -> str:
+        """The MD5 of an instance's content, as it was when it was stored."""
+        return self._ask("GET", f"/instances/{image}/attachments/dicom/md5", None, _TIMEOUT).decode()
+
+    def is_as_stored(self, image: str) -> bool:
+        """Whether the file of an instance has that MD5; reads the file."""
+        try:
+            self.post(f"/instances/{image}/attachments/dicom/verify-md5", {})
+        except AnswerError:
+            return False
+        return True
+
+    def study(self, study: str) -> tuple[dict[str, str], bool]:
+        """The main DICOM tags of a study, by name, and whether nothing was stored in it for a minute (Orthanc's ``StableAge``)."""
+        said = self.get(f"/studies/{study}")
+        return dict(said["MainDicomTags"]), bool(said["IsStable"])
+
+    def tag_of_images(self, series: str, tag: str) -> dict[str, str]:
+        """The values that a tag has in the instances of a series, by their identifiers; reads their files."""
+        asked = {"Level": "Instance", "Query": {}, "ParentSeries": series, "RequestedTags": [tag], "ResponseContent": ["RequestedTags"]}
+        return {str(said["ID"]): str(said["RequestedTags"].get(tag) or "") for said in self.post("/tools/find", asked)}
 
     def _connection(self) -> http.client.HTTPConnection:
         if self._tls is None:
@@ -237,7 +278,7 @@ def _series(said: Mapping[str, Any]) -> Series:
     return Series(said["ID"], said["ParentStudy"], tuple(said["Instances"]), said["MainDicomTags"], said.get("Metadata", {}))
 
 
-def _image(said: Mapping[str, Any], file: str) -> Image:
+def _image(said: Mapping[str, Any], file: str, size: int, md5: str = "") -> Image:
     metadata = said["Metadata"]
     return Image(
         id=said["ID"],
@@ -247,6 +288,9 @@ def _image(said: Mapping[str, Any], file: str) -> Image:
         syntax=metadata.get("TransferSyntax", ""),
         calling_aet=metadata.get("RemoteAET", ""),
         received=metadata.get("ReceptionDate", ""),
+        size=int(size),
+        md5=md5,
+        origin="created" if _MADE_HERE & metadata.keys() else "received",
     )
 
 

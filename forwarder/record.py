@@ -10,22 +10,26 @@ from __future__ import annotations
 import hashlib
 import json
 from base64 import urlsafe_b64encode
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from forwarder.orthanc import Image
+
 _VERSION = 1
-_HASH_BYTES = 9
-_LENGTH = 12  # of nine bytes in base 64
+#: Characters of a mark: nine bytes in base 64.
+_LENGTH = 12
+_HALF = _LENGTH // 2
 
 
-def mark_of(file: str) -> str:
+def mark_of(file: str, length: int = _LENGTH) -> str:
     """What stands for an image in a record.
 
     Args:
-        file: the UUID of its file.
+        file: the UUID of its file, or another text.
+        length: of the mark, in characters.
     """
-    return urlsafe_b64encode(hashlib.blake2b(file.encode(), digest_size=_HASH_BYTES).digest()).decode()
+    return urlsafe_b64encode(hashlib.blake2b(file.encode(), digest_size=length * 3 // 4).digest()).decode()[:length]
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,18 @@ class Record:
         aside: those that are set aside, by mark.
         closed: when all was confirmed: the series' last update, how many images it had, the digest of the link's rules.
         stored: the marks of those that the destination has taken and not confirmed: it is asked for them again; they are not sent again.
+        contents: of a device outside the stack, the content that it confirmed first of each image: half a mark of the MD5, by half a mark
+            of Orthanc's identifier.
+        older: the marks of confirmed images of which the device may have kept that first content: it confirms SOP instance UIDs, and to
+            Orthanc the status 0x0111 (duplicate SOP instance) is success.
     """
 
     confirmed: set[str] = field(default_factory=set)
     aside: dict[str, Aside] = field(default_factory=dict)
     closed: tuple[str, int, str] | None = None
     stored: set[str] = field(default_factory=set)
+    contents: dict[str, str] = field(default_factory=dict)
+    older: set[str] = field(default_factory=set)
 
     @classmethod
     def parse(cls, text: str | None) -> Record:
@@ -74,10 +84,11 @@ class Record:
             said: dict[str, Any] = json.loads(text)
             if said["v"] != _VERSION:
                 return cls()
-            confirmed, stored = _marks(said["ok"]), _marks(said.get("stored", ""))
+            confirmed, stored, older = (set(_marks(said.get(key, ""))) for key in ("ok", "stored", "older"))
             aside = {mark: Aside(*values) for mark, values in said.get("aside", {}).items()}
             closed = said.get("closed")
-            return cls(confirmed, aside, (str(closed[0]), int(closed[1]), str(closed[2])) if closed else None, stored)
+            contents = {one[:_HALF]: one[_HALF:] for one in _marks(said.get("contents", ""))}
+            return cls(confirmed, aside, (str(closed[0]), int(closed[1]), str(closed[2])) if closed else None, stored, contents, older)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
             return cls()
 
@@ -88,15 +99,20 @@ class Record:
             said["aside"] = {
                 mark: [one.image, one.reason, one.refused, one.tries, one.at, one.revision] for mark, one in sorted(self.aside.items())
             }
-        if self.stored:
-            said["stored"] = "".join(sorted(self.stored))
+        marks = {"stored": self.stored, "older": self.older, "contents": {image + content for image, content in self.contents.items()}}
+        said.update({name: "".join(sorted(some)) for name, some in marks.items() if some})
         if self.closed:
             said["closed"] = list(self.closed)
         return json.dumps(said, separators=(",", ":"))
 
     def is_closed_for(self, last_update: str, count: int, rules: str) -> bool:
-        """Whether nothing was stored in the series, and no rule changed, since all was confirmed."""
-        return self.closed == (last_update, count, rules) and not self.aside and not self.stored
+        """Whether nothing was stored in the series, and no rule changed, since nothing was left to send in it."""
+        return self.closed == (last_update, count, rules)
+
+    @property
+    def images(self) -> int:
+        """How many images it speaks of."""
+        return len(self.confirmed) + len(self.aside) + len(self.stored)
 
     def confirm(self, marks: Iterable[str]) -> None:
         """The destination has confirmed images."""
@@ -105,13 +121,36 @@ class Record:
             self.stored.discard(mark)
             self.aside.pop(mark, None)
 
-    def forget_all_but(self, marks: set[str]) -> None:
-        """Images that the series no longer holds."""
+    def note_content(self, image: Image, md5: str) -> bool:
+        """A device outside has confirmed an image; whether it may have kept another content that it had confirmed before."""
+        key, content = mark_of(image.id, _HALF), mark_of(md5, _HALF)
+        if self.contents.setdefault(key, content) == content:
+            return False
+        self.older.add(mark_of(image.file))
+        return True
+
+    def confirmed_before(self, image: Image) -> bool:
+        """Whether a device outside has confirmed this image, or another version of it."""
+        return mark_of(image.id, _HALF) in self.contents
+
+    def take_back(self, images: Iterable[Image]) -> None:
+        """The destination has these no longer."""
+        for image in images:
+            mark = mark_of(image.file)
+            self.confirmed.discard(mark)
+            self.older.discard(mark)
+            self.contents.pop(mark_of(image.id, _HALF), None)
+        self.closed = None
+
+    def forget_all_but(self, images: Collection[Image]) -> None:
+        """Forget images that the series no longer holds."""
+        marks, keys = {mark_of(image.file) for image in images}, {mark_of(image.id, _HALF) for image in images}
         self.confirmed &= marks
         self.stored &= marks
-        for mark in self.aside.keys() - marks:
-            del self.aside[mark]
+        self.older &= marks
+        self.aside = {mark: one for mark, one in self.aside.items() if mark in marks}
+        self.contents = {key: content for key, content in self.contents.items() if key in keys}
 
 
-def _marks(text: str) -> set[str]:
-    return {text[i : i + _LENGTH] for i in range(0, len(text), _LENGTH)}
+def _marks(text: str) -> list[str]:
+    return [text[i : i + _LENGTH] for i in range(0, len(text), _LENGTH)]

@@ -12,9 +12,15 @@ from forwarder.orthanc import AnswerError
 #: The first pause after a failure, and the longest, in seconds.
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 300.0
+#: The longest pause between two requests for a confirmation that did not come.
+LONGEST_ASK = 3600.0
 #: Tries of its own after which an image is set aside: one that the destination refuses, and one of which that is not certain.
 TRIES_REFUSED = 3
 TRIES_UNCLEAR = 5
+#: How the reason begins for an image that the destination took, and of which it then says that it has it not.
+NOT_THERE = "the destination took it, and says that it has it not"
+#: Associations that broke at an image, while others got through, after which it is set aside.
+CUTS = 3
 #: How often a destination is asked, at growing intervals, for an image that it took and of which it says nothing, until it is sent again.
 PATIENCE = 6
 #: How long an image that was refused lies aside before it is tried once more all the same: devices change without telling anybody.
@@ -79,8 +85,10 @@ class Fault(Enum):
 
     #: The destination says that it does not want this image, whenever it comes.
     IMAGE = "image"
-    #: No association, or it was cut: the destination, or the way to it.
+    #: No association: the destination, or the way to it.
     DESTINATION = "destination"
+    #: The association broke at this image: the destination, the way to it, or an image that the destination cannot stand.
+    BROKEN = "broken"
     #: A status that may mean either: out of resources, unable to process.
     UNCLEAR = "unclear"
 
@@ -115,7 +123,9 @@ def failure_of(error: AnswerError) -> Failure:
     code = _NOT_IMPLEMENTED if "cannot transcode" in text else error.code
     if code in _IMAGE_CODES:
         return Failure(Fault.IMAGE, _IMAGE_CODES[code], refuses_class=code in _CODES_OF_A_CLASS)
-    return Failure(Fault.DESTINATION, next((reason for word, reason in _NETWORK_WORDS if word in text), "network error"))
+    # DicomAssociation::CheckCondition names what it was doing: "DicomAssociation - connecting to AET ..." or "... - C-STORE to AET ...".
+    fault = Fault.BROKEN if "- c-store to" in text else Fault.DESTINATION
+    return Failure(fault, next((reason for word, reason in _NETWORK_WORDS if word in text), "network error"))
 
 
 class Backoff:
@@ -151,3 +161,18 @@ def pause_after(tries: int) -> float:
     """The pause after this many failures before the last one, in seconds."""
     longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(tries, 16))
     return longest * random.uniform(0.75, 1.0)
+
+
+def rest_after(tries: int, reason: str, *, refused: bool) -> float:
+    """How long an image that is set aside lies there, in seconds.
+
+    A day where the destination refused it; five minutes where that is not certain, and with each try longer, up to a day, where each try
+    may leave a copy at the destination.
+    """
+    longer = min(16, max(0, tries - TRIES_UNCLEAR)) if reason.startswith(NOT_THERE) else 0
+    return ASIDE_SECONDS if refused else min(ASIDE_SECONDS, LONGEST_PAUSE * 2.0**longer)
+
+
+def ask_again_after(asked: int) -> float:
+    """The pause until a destination is asked again for what it took and did not confirm, in seconds: up to an hour."""
+    return min(LONGEST_ASK, FIRST_PAUSE * 2.0 ** min(asked, 16)) * random.uniform(0.75, 1.0)

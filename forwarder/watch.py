@@ -44,6 +44,8 @@ class Watch:
         self._seen: set[int] = set()
         self._read_again_from = self._read_again_to = 0
         self._read_again_at = 0.0
+        self._unmatched = 0
+        self._unmatched_since: dict[str, int] = {}
 
     def follow_for_ever(self) -> None:
         """The work of the thread that follows the changes log."""
@@ -105,8 +107,8 @@ class Watch:
         if new:
             self._last_new = time.monotonic()
         for series in self._series(new):
-            for link in self._links:
-                link.ledger.consider(series)
+            if self._delivered(series, new=True):
+                self._unmatched_since[series.id] = self._unmatched_in(series)
 
     def _series(self, ids: Sequence[str]) -> Iterator[Series]:
         """Series; where Orthanc cannot tell of all together, one by one, less those of which it cannot tell."""
@@ -146,19 +148,40 @@ class Watch:
     def _sweep(self) -> None:
         """Compare every series with its records, page by page, resting as long as each took."""
         started, seen, open_ = time.monotonic(), 0, 0
+        unmatched = 0
+        self._unmatched_since.clear()
         for link in self._links:
-            link.ledger.backlog.overflowed = False
+            link.ledger.sweep(begins=True)
         for ids in pages(self._orthanc, self.stopping):
             began = time.monotonic()
             for series in self._series(ids):
-                delivered = [link.ledger.consider(series) for link in self._links]
-                open_ += not all(delivered)
-                if all(delivered) and self._on_delivered:
+                if not self._delivered(series, new=False):
+                    open_ += 1
+                    continue
+                unmatched += self._unmatched_in(series)
+                if self._on_delivered:
                     self._on_delivered(series)
             seen += len(ids)
             self.stopping.wait(time.monotonic() - began)
         if not self.stopping.is_set():
+            for link in self._links:
+                link.ledger.sweep(begins=False)
+            self._unmatched = unmatched
             say("swept", series=seen, not_delivered=open_, seconds=round(time.monotonic() - started, 1))
+
+    @property
+    def unmatched(self) -> int:
+        """How many images go to no destination, as far as the last sweep and what came since tell."""
+        return self._unmatched + sum(list(self._unmatched_since.values()))
+
+    def _delivered(self, series: Series, *, new: bool) -> bool:
+        """Whether no destination wants anything of a series; each is asked."""
+        delivered = [link.ledger.consider(series, new=new) for link in self._links]
+        return all(delivered)
+
+    def _unmatched_in(self, series: Series) -> int:
+        """How many images of a series go to no destination, where nothing of it waits."""
+        return max(0, len(series.images) - max((link.ledger.record_of(series).images for link in self._links), default=0))
 
     def _note_node(self, up: bool, reason: str = "") -> None:
         if up and not self.node_up:

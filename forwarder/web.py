@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import calendar
 import json
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from forwarder.ledger import OLDER
 from forwarder.link import Link
+from forwarder.orthanc import Orthanc
+from forwarder.pages import pages
+from forwarder.retention import Retention
 from forwarder.times import epoch
-
-#: Images that are set aside and listed by name; all are counted.
-_LISTED = 100
+from forwarder.watch import Watch
 
 #: Each metric with its type and its meaning; all have the labels ``node`` and ``to``.
 _METRICS: Mapping[str, tuple[str, str]] = {
     "waiting": ("gauge", "Images that wait to be sent."),
     "in_flight": ("gauge", "Images that are being sent or confirmed."),
     "set_aside": ("gauge", "Images that the destination does not take; they are tried again now and then."),
+    "older": ("gauge", "Images that the destination confirmed, and of which it may keep an older version."),
     "unconfirmed": ("gauge", "Images that the destination has taken and not confirmed; it is asked for them again."),
     "oldest_waiting_seconds": ("gauge", "Age of the oldest image that is neither confirmed nor set aside; 0 where there is none."),
     "last_delivered_timestamp_seconds": ("gauge", "When an image was last confirmed; 0 where none was since the start."),
@@ -36,8 +41,8 @@ def link_status(link: Link) -> dict[str, Any]:
     with ledger.changed:
         now, clock = time.monotonic(), time.time()
         entries = list(ledger.backlog)
-        resting = [one for entry in entries for mark, one in (entry.waiting or {}).items() if one.resting and mark not in entry.in_flight]
-        aside = [one for one in resting if one.aside]
+        resting = sum((entry.resting for entry in entries), Counter(ledger.backlog.elsewhere))
+        older, unconfirmed = resting.pop(OLDER, 0), resting.pop("", 0)
         waiting = sum(entry.count for entry in entries)
         oldest = min((since for entry in entries if (since := entry.oldest)), default=None)
         failing = ledger.backoff.tries > 0
@@ -45,8 +50,10 @@ def link_status(link: Link) -> dict[str, Any]:
             "to": link.config.to,
             "waiting": waiting,
             "inFlight": sum(len(entry.in_flight) for entry in entries),
-            "setAside": len(aside),
-            "unconfirmed": len(resting) - len(aside),
+            "setAside": resting.total(),
+            "reasons": _by_reason(resting),
+            "unconfirmed": unconfirmed,
+            "older": older,
             "confirm": link.config.confirm,
             "confirmedBy": ledger.offers.in_use,
             "note": link.note,
@@ -58,10 +65,6 @@ def link_status(link: Link) -> dict[str, Any]:
             "nextTry": _iso(clock + max(0.0, ledger.backoff.until - now)) if failing else None,
             "reason": ledger.backoff.reason,
             "more": ledger.backlog.overflowed,
-            "aside": [
-                {"image": one.image.id, "reason": one.reason, "tries": one.tries, "nextTry": _iso(clock + max(0.0, one.due - now))}
-                for one in aside[:_LISTED]
-            ],
         }
 
 
@@ -94,6 +97,7 @@ def _values(link: Mapping[str, Any]) -> dict[str, float]:
         "in_flight": link["inFlight"],
         "set_aside": link["setAside"],
         "unconfirmed": link["unconfirmed"],
+        "older": link["older"],
         "oldest_waiting_seconds": round(max(0.0, time.time() - _of_iso(oldest)), 1) if oldest else 0,
         "last_delivered_timestamp_seconds": _of_iso(link["lastDelivered"]),
         "delivered_total": link["delivered"],
@@ -103,13 +107,16 @@ def _values(link: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def server(port: int, status: Callable[[], dict[str, Any]], actions: Mapping[str, Callable[[], None]]) -> ThreadingHTTPServer:
+def server(
+    port: int, status: Callable[[], dict[str, Any]], actions: Mapping[str, Callable[[], None]], aside: Callable[[], list[dict[str, Any]]]
+) -> ThreadingHTTPServer:
     """The web server, not started.
 
     Args:
         port: where it listens, on all of the container's addresses.
         status: tells how the forwarder is.
         actions: what a POST from the container itself may ask for, by path.
+        aside: lists what is set aside, for the container itself.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -118,6 +125,8 @@ def server(port: int, status: Callable[[], dict[str, Any]], actions: Mapping[str
                 self._answer(200, json.dumps(status(), indent=1), "application/json")
             elif self.path == "/metrics":
                 self._answer(200, metrics(status()), "text/plain; version=0.0.4")
+            elif self.path == "/aside" and self.client_address[0] == "127.0.0.1":
+                self._answer(200, json.dumps({"aside": aside()}), "application/json")
             else:
                 self._answer(404, "There are /status and /metrics.\n", "text/plain")
 
@@ -147,9 +156,32 @@ def server(port: int, status: Callable[[], dict[str, Any]], actions: Mapping[str
     return made
 
 
-def statuses(node: str, answers: bool, links: Sequence[Link]) -> dict[str, Any]:
+def statuses(node: str, watch: Watch, links: Sequence[Link], retention: Retention) -> dict[str, Any]:
     """How the forwarder is."""
-    return {"node": node, "nodeAnswers": answers, "links": [link_status(link) for link in links]}
+    kept = sum(list(retention.kept.values()), Counter[str]())
+    return {
+        "node": node,
+        "nodeAnswers": bool(watch.node_up),
+        "unmatched": watch.unmatched,
+        "kept": _by_reason(kept),
+        "links": [link_status(link) for link in links],
+    }
+
+
+def asides(orthanc: Orthanc, links: Sequence[Link]) -> list[dict[str, Any]]:
+    """All images that are set aside, as the database has them: ``at`` is when each was last tried."""
+    return [
+        {"to": link.config.to, "series": series.id, "image": one.image, "reason": one.reason, "tries": one.tries, "at": _iso(one.at)}
+        for ids in pages(orthanc, threading.Event())
+        for series in orthanc.series(ids)
+        for link in links
+        for _, one in sorted(link.ledger.record_of(series).aside.items())
+    ]
+
+
+def _by_reason(images: Counter[str]) -> list[dict[str, Any]]:
+    """Counts of images by reason, the largest first."""
+    return [{"reason": reason, "images": count} for reason, count in sorted(images.items(), key=lambda one: (-one[1], one[0])) if count]
 
 
 def _iso(seconds: float) -> str:

@@ -39,6 +39,7 @@ StackName = Annotated[
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for the stack's name.")]
 Json = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]
+All = Annotated[bool, typer.Option("--all", help="List each image that is set aside.")]
 Plan = Annotated[
     Path | None, typer.Option("--plan", help="Do what this plan of a preview says, and nothing else.", exists=True, dir_okay=False)
 ]
@@ -159,11 +160,11 @@ def verify(stack: StackName) -> int:
 
 
 @_command(_LOOK)
-def status(stack: StackName, as_json: Json = False) -> int:
-    """What waits on each forwarding link, what was set aside and why, when the next try is."""
+def status(stack: StackName, every_image: All = False, as_json: Json = False) -> int:
+    """What waits on each forwarding link, what is set aside, why, and what mends it."""
     from ops.stack.forwarding import status
 
-    return status(stack, as_json=as_json)
+    return status(stack, as_json=as_json, every_image=every_image)
 
 
 @_command(_LOOK)

@@ -6,7 +6,7 @@ import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -14,10 +14,7 @@ import httpx
 from components.engine import is_loopback
 from configs.names import DB_SUPERUSER
 from ops.stack.engine import FORWARDER_ASK, Container
-
-_TIMEOUT_SECONDS: Final = 20
-#: How long a forwarder that was just started may take to reach its node.
-_FORWARDER_SECONDS: Final = 10
+from ops.stack.forwarding import summary
 
 
 class CheckFailedError(Exception):
@@ -55,7 +52,6 @@ class Node:
 
 def nodes_of(outputs: Mapping[str, Any]) -> list[Node]:
     """The nodes that the outputs describe, by name."""
-    users = outputs.get("users") or {}
     return [
         Node(
             name=name,
@@ -64,7 +60,7 @@ def nodes_of(outputs: Mapping[str, Any]) -> list[Node]:
             forward_to=tuple(node.get("forwardTo") or ()),
             index=node["index"],
             database=node.get("indexDatabase"),
-            users=users.get(name) or {},
+            users=(outputs.get("users") or {}).get(name) or {},
             roles=node.get("roles") or {},
             trust=node.get("tlsTrust") or "",
         )
@@ -76,7 +72,7 @@ def nodes_of(outputs: Mapping[str, Any]) -> list[Node]:
 def http_client(trust: str = "") -> httpx.Client:
     """What asks nodes whose certificate is known by this (PEM), or that have none; never by the proxy that the environment names."""
     context = ssl.create_default_context(cadata=trust) if trust else False
-    return httpx.Client(verify=context, trust_env=False, timeout=_TIMEOUT_SECONDS, limits=httpx.Limits(max_keepalive_connections=0))
+    return httpx.Client(verify=context, trust_env=False, timeout=20, limits=httpx.Limits(max_keepalive_connections=0))
 
 
 def request(url: str, login: tuple[str, str] | None = None, body: Any = None, *, trust: str = "", name: str = "") -> httpx.Response:
@@ -145,10 +141,8 @@ def _last_change(node: Node) -> int:
 def check_adminer(url: str) -> str:
     """Adminer shows its login page."""
     reply = request(url)
-    if reply.status_code != 200:
-        raise CheckFailedError(f"{url} answers {reply.status_code} instead of 200")
-    if "auth[" not in reply.text:
-        raise CheckFailedError(f"{url} does not show Adminer's login form; something else is on that port")
+    if reply.status_code != 200 or "auth[" not in reply.text:
+        raise CheckFailedError(f"{url} answers {reply.status_code} and shows no login form of Adminer: is something else on that port?")
     return "login page shown"
 
 
@@ -162,22 +156,10 @@ def reason(reply: httpx.Response) -> str:
 
 
 def check_forwarder(container: Container | None) -> str:
-    """The node's forwarder reaches the node; what waits on its links.
-
-    What a destination says is not looked at: an archive that is away is no fault of the forwarder, and each C-ECHO tells of it.
-    """
+    """The node's forwarder reaches the node; how its links do. A destination that is away is no fault of the forwarder."""
     if container is None:
         raise CheckFailedError("there is no container of the forwarder")
-    end = time.monotonic() + _FORWARDER_SECONDS
-    while not (said := json.loads(container.run([*FORWARDER_ASK, "status"])))["nodeAnswers"]:
-        if time.monotonic() > end:
-            raise CheckFailedError(f"it cannot reach its node; see: docker logs --tail 30 {container.name}")
-        time.sleep(0.5)
-    return "; ".join(map(_waiting_on, said["links"]))
-
-
-def _waiting_on(link: Mapping[str, Any]) -> str:
-    """What waits on a link; a forwarder from before an upgrade does not tell of images that are not confirmed, nor of a note."""
-    unconfirmed = f", {link['unconfirmed']} stored and not confirmed" if link.get("unconfirmed") else ""
-    note = f" ({link['note']})" if link.get("note") else ""
-    return f"to {link['to']}: {link['waiting'] + link['inFlight']} on their way, {link['setAside']} set aside{unconfirmed}{note}"
+    said = json.loads(container.run([*FORWARDER_ASK, "status"]))
+    if not said["nodeAnswers"]:
+        raise CheckFailedError(f"it cannot reach its node; see: docker logs --tail 30 {container.name}")
+    return "; ".join(map(summary, said["links"]))

@@ -20,19 +20,9 @@ _WIDE: Final = 100_000
 _MARGIN: Final = "  "
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]], colours: Sequence[str] = ()) -> None:
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], colours: Sequence[str] = (), out: TextIO | None = None) -> None:
     """Print a table, whose cells are text and no markup; on a terminal each row in its colour, where `colours` are given."""
-    _draw(headers, rows, colours, sys.stdout)
-
-
-def drawn(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table as text."""
-    out = io.StringIO()
-    _draw(headers, rows, (), out)
-    return out.getvalue().rstrip("\n")
-
-
-def _draw(headers: Sequence[str], rows: Sequence[Sequence[str]], colours: Sequence[str], out: TextIO) -> None:
+    out = out or sys.stdout
     made = Table(*headers, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for i, row in enumerate(rows):
         # A file's name, or what a node says, may hold anything.
@@ -41,6 +31,13 @@ def _draw(headers: Sequence[str], rows: Sequence[Sequence[str]], colours: Sequen
     with console.capture() as captured:
         console.print(made, width=console.width - len(_MARGIN))
     out.writelines(f"{_MARGIN}{line.rstrip()}\n" for line in captured.get().splitlines() if line.strip())
+
+
+def drawn(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as text."""
+    out = io.StringIO()
+    table(headers, rows, out=out)
+    return out.getvalue().rstrip("\n")
 
 
 def confirm(name: str, what: str, command: str) -> None:

@@ -12,13 +12,13 @@ from typing import Any, Self
 
 import pytest
 
-from forwarder import backlog, ledger, link, look, trouble, watch
+from forwarder import backlog, dicom, link, look, trouble, watch
 from forwarder.backlog import Waiting
 from forwarder.config import LinkConfig
-from forwarder.keeper import Keeper
 from forwarder.link import Link
 from forwarder.orthanc import Orthanc
 from forwarder.record import Record, mark_of
+from forwarder.retention import Retention
 from forwarder.watch import Watch
 from forwarder.web import statuses
 from tests.unit.orthancs import Node
@@ -64,7 +64,7 @@ class World:
         node: the node.
         peer, second: its destinations: the second is there where a link to it is started.
         delete_after: of the next forwarder that is started.
-        links, watch, keeper: of the forwarder that runs.
+        links, watch, retention: of the forwarder that runs.
         ledger: of its first link.
     """
 
@@ -76,9 +76,13 @@ class World:
         self.peer, self.second = self.node.peers["archive"], self.node.peers["second"]
         self.delete_after: int | None = None
         self.links: list[Link] = []
-        self.patch(ledger, BATCH=10)
-        self.patch(link, _LOOK_EVERY=0.005, _REPORT_SECONDS=0.15, _REPORT_SECONDS_PER_IMAGE=0.0, _AFTER_SURPRISE=0.1)
-        self.patch(link, time=SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: time.sleep(min(seconds, 0.02))))
+        self.patch(backlog, BATCH=10)
+        self.patch(link, _LOOK_EVERY=0.005, _REPORT_SECONDS=0.15, _REPORT_SECONDS_PER_IMAGE=0.0, _REPORT_SECONDS_SILENT=0.05)
+        self.patch(link, _LOOK_LATE=0.02, _AFTER_SURPRISE=0.1)
+        self.patch(dicom, _LOOK_LAST=0.005)
+        hurried = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: time.sleep(min(seconds, 0.02)))
+        for module in (link, dicom):
+            self.patch(module, time=hurried)
         self.patch(look, _QUIET=0.0)
         self.patch(watch, _POLL_BUSY=0.01, _POLL_IDLE=0.02)
         self.pause(0.02)
@@ -90,9 +94,7 @@ class World:
 
     def pause(self, first: float) -> None:
         """Set the first pause after a failure, in seconds; the longest is ten times that."""
-        self.patch(trouble, FIRST_PAUSE=first)
-        for module in (trouble, backlog, look):
-            self.patch(module, LONGEST_PAUSE=first * 10)
+        self.patch(trouble, FIRST_PAUSE=first, LONGEST_PAUSE=first * 10, LONGEST_ASK=first * 10)
 
     def start(self, *links: LinkConfig | str) -> Self:
         """A new forwarder, which knows nothing; with other links where some are given."""
@@ -100,16 +102,16 @@ class World:
         self._configs = [config(one) if isinstance(one, str) else one for one in links] or self._configs
         self.orthanc = Mortal("127.0.0.1", self.node.port, "user", "word")
         self.links = []
-        self.keeper = Keeper(self.orthanc, self.links, self.delete_after)
+        self.retention = Retention(self.orthanc, self.links, self.delete_after)
         deletes = self.delete_after is not None
-        self.links += [Link(one, self.orthanc, on_closed=self.keeper.offer_id, deletes=deletes) for one in self._configs]
+        self.links += [Link(one, self.orthanc, on_closed=self.retention.offer_id, deletes=deletes) for one in self._configs]
         self.ledger = self.links[0].ledger
-        self.watch = Watch(self.orthanc, self.links, on_delivered=self.keeper.offer)
-        for event in (self.keeper.stopping, self.watch.stopping, self.watch._sweep_wanted):
+        self.watch = Watch(self.orthanc, self.links, on_delivered=self.retention.offer)
+        for event in (self.retention.stopping, self.watch.stopping, self.watch._sweep_wanted):
             self.patch(event, wait=partial(_shortly, event.wait))
         for made in self.links:
             self.patch(made.ledger.changed, wait=partial(_shortly, made.ledger.changed.wait))
-        work = [self.watch.follow_for_ever, self.watch.sweep_for_ever, self.keeper.keep_for_ever]
+        work = [self.watch.follow_for_ever, self.watch.sweep_for_ever, self.retention.keep_for_ever]
         work += [one for made in self.links for one in made.threads()]
         self._threads = [threading.Thread(target=_until_killed, args=(one,), daemon=True) for one in work]
         for thread in self._threads:
@@ -130,7 +132,7 @@ class World:
         self.orthanc.dead = True
         for made in self.links:
             made.stop()
-        for part in (self.watch, self.keeper):
+        for part in (self.watch, self.retention):
             part.stopping.set()
         for thread in self._threads:
             thread.join(5)
@@ -205,7 +207,7 @@ class World:
 
     def statuses(self) -> dict[str, Any]:
         """What the forwarder says."""
-        return statuses("room", bool(self.watch.node_up), self.links)
+        return statuses("room", self.watch, self.links, self.retention)
 
 
 @pytest.fixture

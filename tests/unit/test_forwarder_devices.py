@@ -183,7 +183,7 @@ def test_nothing_is_deleted_that_only_a_query_or_a_transfer_has_confirmed(world:
     world.sweep()
     world.never(lambda: len(world.node.images()) < 10)
     assert world.status()["note"] == "archive offers no storage commitment: keep: until-confirmed deletes nothing that goes there"
-    world.until(lambda: not world.keeper._due, 3.0)
+    world.until(lambda: not world.retention._due, 3.0)
     world.peer.commits = True
     world.ledger.retry()
     world.sweep()
@@ -196,8 +196,8 @@ def test_a_recheck_asks_in_the_way_that_the_destination_has(world: World) -> Non
     world.start(config(confirm="auto"), config("second", confirm="auto")).delivered()
     for peer in (world.peer, world.second):
         del peer.stored[images[0].uid]
-    world.keeper.recheck_soon()
-    world.until(lambda: len(world.peer.got) == 6 and not world.keeper._recheck.is_set())
+    world.retention.recheck_soon()
+    world.until(lambda: len(world.peer.got) == 6 and not world.retention._recheck.is_set())
     assert len(world.second.got) == 5, "there is no way to ask it"
 
 

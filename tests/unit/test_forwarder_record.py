@@ -1,4 +1,4 @@
-"""What a destination has confirmed is read as it was written, and anything else as nothing; which images a link is for."""
+"""What a destination has confirmed is read as it was written, and anything else as nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 
 import pytest
 
-from forwarder.config import Rules, parse
 from forwarder.record import Aside, Record, mark_of
 
 MARKS = [mark_of(f"file-{i}") for i in range(5)]
@@ -73,55 +72,3 @@ def test_what_a_series_no_longer_holds_is_forgotten() -> None:
     record = Record(set(MARKS[:2]), dict.fromkeys(MARKS[2:4], ASIDE))
     record.forget_all_but({MARKS[1], MARKS[3], MARKS[4]})
     assert (record.confirmed, set(record.aside)) == ({MARKS[1]}, {MARKS[3]})
-
-
-CT = {"Modality": "CT", "StationName": "Scanner 1", "StudyDescription": "CT Head w/o"}
-
-
-@pytest.mark.parametrize(
-    ("rules", "tags", "allowed"),
-    [
-        (Rules(), CT, True),
-        (Rules(modality=("CT",)), CT, True),
-        (Rules(modality=("ct",)), CT, True),
-        (Rules(modality=("MR",)), CT, False),
-        (Rules(modality=("MR", "C?")), CT, True),
-        (Rules(modality=("C",)), CT, False),
-        (Rules(station=("SCANNER*",)), CT, True),
-        (Rules(station=("scanner",)), CT, False),
-        (Rules(station=("S*",)), {}, False),
-        (Rules(station=("*",)), {}, True),
-        (Rules(study_description=("*HEAD*",)), CT, True),
-        (Rules(study_description=("[A-Z]*",)), CT, False),
-        (Rules(modality=("CT",), study_description=("*knee*",)), CT, False),
-        (Rules(calling_aet=("NOBODY",)), CT, True),
-    ],
-)
-def test_which_series_are_for_a_link(rules: Rules, tags: dict[str, str], allowed: bool) -> None:
-    assert rules.allow_series(tags) is allowed
-
-
-@pytest.mark.parametrize(
-    ("patterns", "aet", "allowed"), [((), "", True), (("SCAN*",), "scanner", True), (("SCAN*",), "", False), (("A",), "A ", True)]
-)
-def test_which_images_are_for_a_link(patterns: tuple[str, ...], aet: str, allowed: bool) -> None:
-    assert Rules(calling_aet=patterns).allow_image(aet) is allowed
-
-
-def test_only_a_rule_about_the_study_costs_a_request() -> None:
-    assert Rules(study_description=("*",)).needs_study
-    assert not Rules(modality=("CT",), station=("S",), calling_aet=("A",)).needs_study
-
-
-def test_other_rules_have_another_digest() -> None:
-    made = [Rules(), Rules(modality=("CT",)), Rules(station=("CT",)), Rules(calling_aet=("CT",)), Rules(modality=("CT", "MR"))]
-    assert len({rules.digest for rules in made}) == len(made)
-    assert Rules(modality=("CT",)).digest == Rules.of({"modality": ["CT"]}).digest
-
-
-def test_a_configuration_is_read() -> None:
-    link = {"to": "archive", "record": "10001", "associations": 3, "confirm": "query", "only": {"callingAet": ["A"]}, "revision": "r"}
-    public = {"node": "room", "host": "room", "port": 8042, "statusPort": 9042, "deleteAfterSeconds": 60, "links": [link]}
-    config = parse(public, {"user": "forwarder", "password": "word"})
-    assert (config.delete_after, config.port_status, config.password) == (60, 9042, "word")
-    assert (config.links[0].record, config.links[0].associations, config.links[0].rules) == (10001, 3, Rules(calling_aet=("A",)))

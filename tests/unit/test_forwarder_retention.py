@@ -34,7 +34,7 @@ def test_what_every_destination_has_confirmed_is_asked_for_once_more_and_deleted
     for peer in (world.peer, world.second):
         assert len(peer.stored) == 6
         assert len(peer.calls("storage-commitment")) >= 4, "of two series, after the transfer and before the deletion"
-    world.until(lambda: world.keeper.deleted == 6)
+    world.until(lambda: world.retention.deleted == 6)
     world.until(lambda: not len(world.ledger.backlog))
 
 
@@ -45,22 +45,22 @@ def test_nothing_is_deleted_without_keep_or_before_its_time(world: World, delete
     world.sweep()
     world.never(lambda: len(world.node.images()) < 5)
     assert len(world.peer.calls("storage-commitment")) == 1, "after the transfer"
-    assert bool(world.keeper._due) == (delete_after is not None)
+    assert bool(world.retention._due) == (delete_after is not None)
 
 
 def test_a_late_image_starts_the_time_anew(world: World) -> None:
     world.delete_after = SHORT
     world.node.clock = lambda: time.time() - SHORT + 60
     world.start_with("a", 3)
-    world.until(lambda: "a" in world.keeper._due)
-    due = world.keeper._due["a"]
+    world.until(lambda: "a" in world.retention._due)
+    due = world.retention._due["a"]
     world.node.clock = time.time
     world.node.add("a")
     world.delivered()
-    world.until(lambda: world.keeper._due["a"] > due)
-    # Were the first images' time over before that is known, the keeper would look at the series once more.
-    world.keeper._due["a"] = time.time()
-    world.until(lambda: "a" not in world.keeper._due)
+    world.until(lambda: world.retention._due["a"] > due)
+    # Were the first images' time over before that is known, it would look at the series once more.
+    world.retention._due["a"] = time.time()
+    world.until(lambda: "a" not in world.retention._due)
     assert len(world.node.images()) == 4
 
 
@@ -124,7 +124,7 @@ def test_a_series_with_an_image_that_waits_is_kept_whole(world: World) -> None:
     world.peer.statuses["*"] = "A700"
     world.node.add("a")
     world.until(lambda: world.ledger.counts.failures)
-    world.keeper._delete("a")
+    world.retention._delete("a")
     assert len(world.node.images()) == 4
 
 
@@ -133,7 +133,7 @@ def test_what_comes_while_its_series_is_deleted_stays_until_it_is_delivered(worl
     again = world.node.images()[1]
     world.node.before("/storage-commitment", lambda: world.node.again(again))
     world.node.before("/storage-commitment", lambda: world.node.add("a"))
-    world.start().until(lambda: world.keeper.deleted >= 2 and len(world.peer.got) == 5)
+    world.start().until(lambda: world.retention.deleted >= 2 and len(world.peer.got) == 5)
     assert world.peer.stored[again.uid] != again.file
     assert len(world.peer.stored) == 4
 
@@ -157,7 +157,7 @@ def test_a_destination_that_does_not_answer_is_not_asked_for_one_series_after_an
     before = len(world.second.calls("storage-commitment"))
     if recheck:
         world.delete_after = None
-        world.start().keeper.recheck_soon()
+        world.start().retention.recheck_soon()
     else:
         world.start()
     world.until(lambda: len(world.second.calls("storage-commitment")) > before)
@@ -171,7 +171,7 @@ def test_a_recheck_sends_what_a_destination_has_lost(world: World) -> None:
         del world.peer.stored[lost.uid]
     world.sweep()
     world.never(lambda: len(world.peer.got) > 7, 0.1)
-    world.keeper.recheck_soon()
+    world.retention.recheck_soon()
     world.until(lambda: len(world.peer.got) == 9)
     world.delivered()
     assert len(world.second.got) == 7

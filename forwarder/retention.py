@@ -1,0 +1,230 @@
+"""Deletes what every destination has confirmed, where the stack file says so; asks destinations once more for what they have confirmed.
+
+Nothing is deleted that a destination of it has not confirmed by storage commitment a moment before: each destination of this stack
+reads the file for that. Left open: what a destination outside the stack means by its commitment, and an image that is stored here once
+more, with other content, in the milliseconds between the last look at it and its deletion.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from forwarder.config import Method
+from forwarder.link import Link
+from forwarder.log import say
+from forwarder.orthanc import AnswerError, Image, NodeDownError, Orthanc, Series
+from forwarder.pages import pages
+from forwarder.record import mark_of
+from forwarder.times import epoch
+from forwarder.trouble import Backoff
+
+_CHUNK = 200
+#: Series that are held at once until they are due; a sweep offers the others again.
+_CAPACITY = 10_000
+#: Orthanc before 1.12.8 gives files from this size on the MD5 of nothing: nobody can tell whether they are as they were stored.
+_CHECKED_BYTES, _CHECKS_ALL = 1 << 31, (1, 12, 8)
+
+
+class _SilentError(Exception):
+    """A destination does not answer."""
+
+    def __init__(self, link: Link) -> None:
+        super().__init__(f"{link.config.to} does not answer")
+        self.link = link
+
+
+class Retention:
+    """Deletes, and asks again, one series after another.
+
+    Attributes:
+        kept: of each series that was due, how many images were not deleted, by reason.
+    """
+
+    def __init__(self, orthanc: Orthanc, links: Sequence[Link], delete_after: int | None) -> None:
+        self._orthanc = orthanc
+        self._links = links
+        self._delete_after = delete_after
+        #: When each series that was offered is due, in seconds since 1970.
+        self._due: dict[str, float] = {}
+        self._lock = threading.Lock()
+        #: Of destinations that did not answer, until when what goes there is left alone.
+        self._silent: dict[str, Backoff] = {}
+        self.stopping = threading.Event()
+        self.kept: dict[str, Counter[str]] = {}
+        self.deleted = 0
+        self._recheck = threading.Event()
+
+    def recheck_soon(self) -> None:
+        """Ask every destination for everything that it has confirmed."""
+        self._recheck.set()
+
+    def offer(self, series: Series) -> None:
+        """A series that every destination of it has confirmed."""
+        if self._delete_after is None:
+            return
+        with self._lock:
+            self._due.setdefault(series.id, epoch(series.last_update) + self._delete_after)
+            if len(self._due) > _CAPACITY:
+                del self._due[max(self._due, key=self._due.__getitem__)]
+
+    def offer_id(self, series: str) -> None:
+        """A series that one destination has confirmed, maybe the last one."""
+        if self._delete_after is not None:
+            for found in self._orthanc.series([series]):
+                self.offer(found)
+
+    def keep_for_ever(self) -> None:
+        """The work of the thread."""
+        backoff = Backoff()
+        while not self.stopping.wait(1.0):
+            if time.monotonic() < backoff.until:
+                continue
+            try:
+                if self._recheck.is_set():
+                    self._recheck_all()
+                    self._recheck.clear()
+                while (series := self._next_due()) and not self.stopping.is_set():
+                    self._try_to_delete(series)
+                    backoff.succeeded()
+            except (NodeDownError, AnswerError, KeyError, TypeError, ValueError) as error:
+                pause = backoff.failed(time.monotonic(), type(error).__name__)
+                say("retention failed", reason=backoff.reason, tries=backoff.tries, next_try_s=round(pause, 1))
+
+    def _next_due(self) -> str | None:
+        """The series that has been due for longest; it stays until it is done."""
+        with self._lock:
+            series = min(self._due, key=self._due.__getitem__, default=None)
+            return series if series and self._due[series] <= time.time() else None
+
+    def _try_to_delete(self, series: str) -> None:
+        """Delete what may be deleted of a series. It is put off where a destination does not answer, and holds up no other."""
+        try:
+            self._delete(series)
+        except _SilentError as error:
+            silent = self._silent.setdefault(error.link.config.to, Backoff())
+            if time.monotonic() >= silent.until:
+                pause = silent.failed(time.monotonic(), str(error))
+                say("not deleted", reason=silent.reason, tries=silent.tries, next_try_s=round(pause, 1))
+            with self._lock:
+                self._due[series] = time.time() + silent.until - time.monotonic()
+            return
+        with self._lock:
+            # Where something came since it was offered, it is offered again, and due later.
+            if self._due.get(series, 0.0) <= time.time():
+                self._due.pop(series, None)
+
+    def _delete(self, id_: str) -> None:
+        """Delete of a series what all its destinations have confirmed, and confirm once more."""
+        self.kept.pop(id_, None)
+        for series in self._orthanc.series([id_]):
+            if epoch(series.last_update) + (self._delete_after or 0) > time.time():
+                continue
+            images = list(self._confirmed_by_all(series))
+            for start in range(0, len(images), _CHUNK):
+                self._delete_images(series, images[start : start + _CHUNK])
+
+    def _confirmed_by_all(self, series: Series) -> Iterator[tuple[Image, list[Link]]]:
+        """The images that go somewhere, and that every destination of them has confirmed; each with its destinations."""
+        of_links = [(link, link.tags_of(series), link.ledger.record_of(series)) for link in self._links]
+        for image in self._orthanc.images_of(series, series.images):
+            # A link that cannot be decided by the study's tags may want any image of it.
+            wants = [(link, record) for link, (tags, undecided, _), record in of_links if undecided or link.ledger.goes(image, tags)]
+            mark = mark_of(image.file)
+            if not wants or not all(mark in record.confirmed for _, record in wants):
+                continue
+            reason = self._not_covered(image, [link for link, record in wants if mark in record.older])
+            if reason:
+                self._keep(series, reason)
+            else:
+                yield image, [link for link, _ in wants]
+
+    def _not_covered(self, image: Image, older: Sequence[Link]) -> str:
+        """Why an image is not deleted though it is confirmed; empty where nothing speaks against it."""
+        if older:
+            return f"{older[0].config.to} may keep an older version"
+        if image.size >= _CHECKED_BYTES and self._orthanc.version < _CHECKS_ALL:
+            return "larger than 2 GiB: Orthanc before 1.12.8 cannot check such files"
+        return ""
+
+    def _keep(self, series: Series, reason: str, images: int = 1) -> None:
+        if images and (series.id in self.kept or len(self.kept) < _CAPACITY):
+            self.kept.setdefault(series.id, Counter())[reason] += images
+
+    def _delete_images(self, series: Series, wanted: Sequence[tuple[Image, Sequence[Link]]]) -> None:
+        """Delete images that their destinations confirm once more, and whose files are still those that were stored and confirmed."""
+        alone = self._orthanc.series_with([image.sop_instance for image, _ in wanted])
+        kept = [(image, links) for image, links in wanted if len(alone[image.sop_instance]) == 1]
+        self._keep(series, "their SOP instance UIDs are in two series: a destination confirms UIDs", len(wanted) - len(kept))
+        for link in self._links:
+            asked = [image for image, links in kept if link in links]
+            if not asked:
+                continue
+            # A destination without storage commitment holds up no other series; the next sweep offers this one again.
+            there = self._ask_again(link, series, "commitment", asked) if link.ledger.offers.may("commitment", time.monotonic()) else set()
+            kept = [(image, links) for image, links in kept if link not in links or image.sop_instance in there]
+        deleted = 0
+        for image, _ in kept:
+            for now in self._orthanc.images([image.id]):
+                if now.file != image.file:
+                    continue
+                if self._orthanc.is_as_stored(image.id):
+                    self._orthanc.delete(f"/instances/{image.id}")
+                    deleted += 1
+                else:
+                    self._keep(series, "their files here are not what was stored")
+        self.deleted += deleted
+        if deleted:
+            say("deleted", series=series.id, images=deleted)
+
+    def _ask_again(self, link: Link, series: Series, method: Method, images: Sequence[Image]) -> set[str]:
+        """Ask a destination once more for images; what it no longer has is sent again.
+
+        Returns:
+            the SOP instance UIDs of those that it has; none where it turns out to have no storage commitment.
+
+        Raises:
+            _SilentError: it does not answer, or did not a moment ago.
+        """
+        if (silent := self._silent.get(link.config.to)) and time.monotonic() < silent.until:
+            raise _SilentError(link)
+        there = link.confirmed_now(images) if method == "commitment" else link.listed_now(series, images)
+        if there is None:
+            if method == "commitment" and not link.ledger.offers.may("commitment", time.monotonic()):
+                return set()
+            raise _SilentError(link)
+        self._silent.pop(link.config.to, None)
+        if lost := [image for image in images if image.sop_instance not in there]:
+            say("no longer there", to=link.config.to, series=series.id, images=len(lost))
+            link.ledger.take_back(series.id, lost)
+        return there
+
+    def _recheck_all(self) -> None:
+        """Ask each destination for all that it has confirmed; one that does not answer is left out."""
+        seen, lost, silent = 0, 0, set[str]()
+        for ids in pages(self._orthanc, self.stopping):
+            for series in self._orthanc.series(ids):
+                held = list(self._orthanc.images_of(series, series.images))
+                for link in self._links:
+                    method = link.ledger.offers.in_use
+                    if method is None or method == "stored" or link.config.to in silent:
+                        continue  # there is no way to ask
+                    try:
+                        lost += self._recheck_series(link, series, method, held)
+                    except _SilentError as error:
+                        say("not rechecked", reason=error)
+                        silent.add(link.config.to)
+            seen += len(ids)
+        say("rechecked", series=seen, images_sent_again=lost)
+
+    def _recheck_series(self, link: Link, series: Series, method: Method, held: Sequence[Image]) -> int:
+        """Ask for what was confirmed of a series; how many images are not there any more."""
+        record, lost = link.ledger.record_of(series), 0
+        images = [image for image in held if mark_of(image.file) in record.confirmed]
+        for start in range(0, len(images), _CHUNK):
+            chunk = images[start : start + _CHUNK]
+            there = self._ask_again(link, series, method, chunk)
+            lost += len(chunk) - len(there) if link.ledger.offers.in_use == method else 0
+        return lost
