@@ -53,7 +53,8 @@ class ForwarderArgs(PublishedArgs):
     node: OrthancNode  #: The node whose images it sends.
     links: Sequence[LinkSettings]  #: Where the node forwards.
     password: pulumi.Input[str]  #: The password of the node's user "forwarder".
-    #: The destinations that are nodes of the same program, by name. When one is deployed anew, it is sent again what it had refused.
+    #: The destinations that are nodes of the same program, by name; the others are devices outside. When one is deployed anew, it is sent
+    #: again what it had refused.
     destinations: Mapping[str, OrthancNode] = field(default_factory=dict)
     #: A series that every destination has confirmed is deleted so many seconds after its last image came; None for never.
     delete_after: int | None = None
@@ -71,6 +72,8 @@ class Forwarder(pulumi.ComponentResource):
     metrics_url: pulumi.Output[str] | None  #: Its metrics for Prometheus, from the host; None where no port is published.
 
     def __init__(self, name: str, args: ForwarderArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        if strangers := [link.to for link in args.links if link.to not in args.node.peers]:
+            raise pulumi.RunError(f"Forwarder {name}: links: {', '.join(strangers)}: no peer of the node {args.node.name}")
         configuration = _public(args)
         certificate = args.node.tls_certificate
         trusts = {"trusts": {args.node.name: certificate.trust_fingerprint}} if certificate else {}
@@ -138,13 +141,17 @@ def _public(args: ForwarderArgs) -> pulumi.Output[dict[str, Any]]:
             "trust": _TRUSTED if args.node.tls_certificate else None,
             "statusPort": names.FORWARDER_PORT,
             "deleteAfterSeconds": args.delete_after,
+            "scuTimeout": args.node.scu_timeout,
             "links": [
                 {
                     "to": link.to,
                     "record": names.record_number(link.to),
+                    "aet": args.node.peers[link.to].endpoint.aet,
+                    "outside": link.to not in args.destinations,
                     "associations": link.associations,
                     "confirm": link.confirm,
-                    "only": link.only.model_dump(mode="json", by_alias=True),
+                    "only": link.only.model_dump(mode="json", by_alias=True, exclude_none=True),
+                    "not": link.but_not.model_dump(mode="json", by_alias=True, exclude_none=True),
                     "revision": revisions.get(link.to, ""),
                 }
                 for link in args.links

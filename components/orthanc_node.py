@@ -127,6 +127,8 @@ class OrthancNode(pulumi.ComponentResource):
 
     name: str  #: Its name, which is its host name on its networks.
     endpoint: DicomEndpoint  #: Where the other nodes reach it.
+    peers: Mapping[str, Peer]  #: The DICOM applications that it knows, by name.
+    scu_timeout: int  #: The seconds that it waits for a peer's answer (DicomScuTimeout); 0 is without end.
     tls_certificate: Certificate | None  #: The certificate of the TLS that it serves; None where it serves none.
     http_url: pulumi.Output[str]  #: Its web interface, from the host.
     dicom_host: pulumi.Output[str]  #: Where the host publishes its DICOM port.
@@ -140,7 +142,8 @@ class OrthancNode(pulumi.ComponentResource):
         configuration = _public(name, args)
         super().__init__("orthanc-stack:index:OrthancNode", name, _inputs(args, configuration), opts)
         data = args.data or data_volume(f"{name}-data", data_format=data_format, stack=args.stack, opts=of_component(self, opts))
-        self.name, self.endpoint = name, DicomEndpoint(args.aet, reached_on(args.network, name))
+        self.name, self.endpoint, self.peers = name, DicomEndpoint(args.aet, reached_on(args.network, name)), args.peers
+        self.scu_timeout = int({**baseline(index=False, tls=False), **args.options}["DicomScuTimeout"])
         self.tls_certificate = args.tls.certificate if args.tls and args.tls.serves else None
         # shown(): a forwarder reads the revision of its destinations. Without a dependency on this node's resources, Pulumi does not
         # replace the forwarder each time it replaces this node's container, and may make both at the same time.

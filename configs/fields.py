@@ -151,7 +151,12 @@ _Pattern = Annotated[
         (re.compile(r"[\n\t]").search, "holds a tab or a new line, which none of these elements can hold: it would never match."),
     ),
 ]
+#: Of a UID (DICOM PS3.5, section 9), no letter: the standard's keywords are no UIDs.
+_UidPattern = Annotated[
+    str, _check((_is_not(r"[0-9.*?]{1,64}"), "is no UID, and no pattern of one: write 1.2.840.10008.5.1.4.1.1.2, or parts of it and '*'."))
+]
 Patterns = Annotated[tuple[_Pattern, ...], FromList, Field(min_length=1, max_length=100)]
+UidPatterns = Annotated[tuple[_UidPattern, ...], FromList, Field(min_length=1, max_length=100)]
 #: How long a container may take to start; in seconds once it is read.
 Timeout = Annotated[
     int,

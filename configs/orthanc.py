@@ -55,10 +55,12 @@ COMPUTED: Mapping[tuple[str, ...], str] = {
 }
 
 #: The options that change with a node's links.
-OF_LINKS = frozenset({"ConcurrentJobs", "DicomModalities", "DicomThreadsCount", "HttpThreadsCount"})
+OF_LINKS = frozenset(
+    {"ConcurrentJobs", "DicomModalities", "DicomThreadsCount", "HttpThreadsCount", "JobsHistorySize", "StorageCommitmentReportsSize"}
+)
 
-#: Orthanc's defaults of ConcurrentJobs and HttpThreadsCount.
-_CONCURRENT_JOBS, _HTTP_THREADS = 2, 50
+#: Orthanc's defaults of ConcurrentJobs, HttpThreadsCount and StorageCommitmentReportsSize.
+_CONCURRENT_JOBS, _HTTP_THREADS, _REPORTS = 2, 50, 100
 #: Orthanc reads a C++ int, and refuses a negative one at its start (GetUnsignedIntegerParameter).
 _MAX_INTEGER = 2**31 - 1
 #: A message lists at most this many words.
@@ -93,23 +95,31 @@ def options_of(node: NodeSettings, settings: StackSettings) -> dict[str, Any]:
     image = _load("postgresql-registry") if indexed and settings.images.source == "registry" else {}
     safe = baseline(index=indexed, tls=needs_certificate(node, settings))
     options = reduce(overlay, (safe, _load(settings.environment), image))
-    room = room_for_links(node.forward_to, settings.links_to(node.name), int(options["DicomThreadsCount"]))
+    threads, history = int(options["DicomThreadsCount"]), int(options["JobsHistorySize"])
+    room = room_for_links(node.forward_to, settings.links_to(node.name), threads, history)
     return reduce(overlay, (options, room, node.orthanc))
 
 
-def room_for_links(sent: Sequence[LinkSettings], received: Sequence[LinkSettings], threads: int = 4) -> dict[str, int]:
-    """More jobs and threads for a node that sends or receives on links, so that a link takes none from the node's other users.
+def room_for_links(sent: Sequence[LinkSettings], received: Sequence[LinkSettings], threads: int = 4, history: int = 20) -> dict[str, int]:
+    """More jobs, threads and reports for a node that sends or receives on links, so that a link takes none from the node's other users.
 
     Sending is a job of the sender. Answering a request for storage commitment is a job of the receiver. Orthanc runs two jobs at once by
     default: a slow destination would delay the other destinations and the answers. An association holds a thread of the receiver for as
     long as it lasts: each link adds a thread for each of its associations, and one for its requests for storage commitment. ``threads`` are
     those for all other associations.
+
+    A forwarder reads how its jobs ended, and has up to 100 requests for storage commitment open on each link, for up to a day. Orthanc
+    forgets the jobs that ended first beyond JobsHistorySize (``history`` for other users), and the reports that nobody asked for longest
+    beyond StorageCommitmentReportsSize (JobsRegistry.cpp, StorageCommitmentReports.cpp). A report of 100 images takes 30 kB of memory. A
+    finished job of 100 images costs every later job 0.35 ms, because Orthanc saves them all whenever one changes: so there are not more.
     """
     room = {}
     if sent or received:
         room["ConcurrentJobs"] = _CONCURRENT_JOBS + sum(link.associations for link in sent) + len(received)
     if sent:  # each thread of the forwarder keeps a connection, and Orthanc gives each connection a thread
         room["HttpThreadsCount"] = _HTTP_THREADS + sum(link.associations + 3 for link in sent)
+        room["JobsHistorySize"] = history + 20 * len(sent)
+        room["StorageCommitmentReportsSize"] = _REPORTS + 200 * len(sent)
     if received:
         room["DicomThreadsCount"] = threads + sum(link.associations + 1 for link in received)
     return room

@@ -19,7 +19,8 @@ RECEIVES = "a node that others forward to"
 COMMITS = "a node that others forward to with confirm: commitment"
 LINKED = "either end of a link"
 
-#: Orthanc gives an image another SOP instance UID when it compresses it so (IDicomTranscoder.cpp, GetTranscodingType).
+#: Orthanc gives an image another SOP instance UID when it compresses it so (IDicomTranscoder.cpp, GetTranscodingType). Its own
+#: transcoder compresses to no other lossy transfer syntax (DcmtkTranscoder.cpp).
 _LOSSY = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 81, 91, 93))
 
 
@@ -29,14 +30,14 @@ class Rule:
 
     option: str  #: Orthanc's name of it
     at: str  #: the nodes that the rule is for: FORWARDS, RECEIVES, COMMITS or LINKED
-    values: Container[object]  #: the values that break the promise
+    values: Callable[[int], Container[object]]  #: the values that break the promise, by the number of the node's destinations
     wrong: str  #: the same, in words
     because: str  #: what would happen
 
 
 def _rule(option: str, at: str, values: Sequence[object], because: str, wrong: str = "") -> Rule:
     named = " or ".join(str(value).lower() if isinstance(value, bool) else str(value) for value in values)
-    return Rule(option, at, values, wrong or named, because)
+    return Rule(option, at, lambda _: values, wrong or named, because)
 
 
 #: Each row has the values that are refused. Where two rows refuse a value, the first is reported. SaveJobs and StorageCompression may have
@@ -61,10 +62,23 @@ RULES = (
         "it keeps each image under another SOP instance UID, and never has the one that was sent",
         f"lossy ({', '.join(_LOSSY)})",
     ),
+    _rule(
+        "DicomScuPreferredTransferSyntax",
+        FORWARDS,
+        _LOSSY,
+        "an image that is compressed so for a destination gets another SOP instance UID with each transfer, and is never confirmed",
+        f"lossy ({', '.join(_LOSSY)})",
+    ),
     _rule("MaximumStorageMode", FORWARDS, ("Recycle",), "a full node deletes its oldest patient, forwarded or not"),
     _rule("MaximumStorageMode", COMMITS, ("Recycle",), "a full node deletes its oldest patient, which it has promised to keep"),
-    _rule("JobsHistorySize", FORWARDS, range(10), "Orthanc forgets a job too soon, and the forwarder sends it all again", "less than 10"),
-    _rule("DicomEchoChecksFind", FORWARDS, (True,), "C-ECHO then also asks for C-FIND, which a destination does not allow: it seems away"),
+    _rule("JobsHistorySize", FORWARDS, range(20), "Orthanc forgets a job before its forwarder has read how it ended", "less than 20"),
+    Rule(
+        "StorageCommitmentReportsSize",
+        FORWARDS,
+        lambda links: range(1, 200 * links),
+        "less than 200 for each destination (0 is without end)",
+        "Orthanc forgets a report that its forwarder waits for",
+    ),
     _rule("CheckRevisions", FORWARDS, (True,), "its forwarder writes metadata without revisions"),
 )
 
@@ -81,7 +95,8 @@ def check_promises(node: NodeSettings, settings: StackSettings, path: str) -> It
         COMMITS: any(link.may_commit for link in links),
         LINKED: bool(node.forward_to or links),
     }
-    broken = [rule for rule in RULES if holds[rule.at] and rule.option in node.orthanc and node.orthanc[rule.option] in rule.values]
+    said, count = node.orthanc, len(node.forward_to)
+    broken = [rule for rule in RULES if holds[rule.at] and rule.option in said and said[rule.option] in rule.values(count)]
     for option, rule in {rule.option: rule for rule in reversed(broken)}.items():
         yield Problem(f"{path}.{option}", f"cannot be {rule.wrong} at {rule.at}: {rule.because}. Leave it out.", node.orthanc[option])
     for option, value, reason in _conflicts(options_of(node, settings), tls=needs_certificate(node, settings)):

@@ -11,7 +11,22 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from configs.fields import SECONDS, Address, AeTitle, DeviceHost, FromList, Host, Image, Keep, NodeName, Patterns, Port, Timeout, UserName
+from configs.fields import (
+    SECONDS,
+    Address,
+    AeTitle,
+    DeviceHost,
+    FromList,
+    Host,
+    Image,
+    Keep,
+    NodeName,
+    Patterns,
+    Port,
+    Timeout,
+    UidPatterns,
+    UserName,
+)
 
 #: A network of the engine is a Linux bridge, which has 1024 ports; a node and its forwarder take two.
 MAX_NODES = 500
@@ -99,7 +114,7 @@ class IndexDbSettings(Settings):
 
 
 class RuleSettings(Settings):
-    """Which images a link is for: those that match a pattern of each list. `*` is any text, `?` any character; case does not count."""
+    """The images that match every key here, and of a list any pattern. `*` is any text, `?` any character; case does not count."""
 
     modality: Patterns = ()
     """patterns for Modality (0008,0060): `[CT, "M*"]`."""
@@ -108,7 +123,12 @@ class RuleSettings(Settings):
     station: Patterns = ()
     """patterns for StationName (0008,1010)."""
     study_description: Patterns = ()
-    """patterns for StudyDescription (0008,1030): `["*chest*"]`."""
+    """patterns for StudyDescription (0008,1030): `["*chest*"]`. Where the study's first image has none, the link waits until the study is
+    stable (`StableAge` seconds without a new image), and judges each image by its own."""
+    sop_class: UidPatterns = ()
+    """patterns for the SOP class UID (0008,0016): `[1.2.840.10008.5.1.4.1.1.2]` is CT, `["*.5.1.4.1.1.88.*"]` structured reports."""
+    origin: Literal["received", "created"] | None = None
+    """'created': images that this node made of others, by anonymization or modification. 'received': all others. Both, when left out."""
 
 
 class LinkSettings(Settings):
@@ -117,7 +137,10 @@ class LinkSettings(Settings):
     to: str
     """the destination's name: a node, or one of the stack's modalities that has this node among its `nodes`."""
     only: RuleSettings = Field(default_factory=RuleSettings)
-    """which images the destination gets; all, when left out. An image that no link is for stays at the node."""
+    """which images the destination gets: those that match; all, when left out. An image that no link is for stays at the node."""
+    but_not: RuleSettings = Field(default_factory=RuleSettings, alias="not")
+    """which of those it does not get: the images that match every key of `not`; `{modality: [SR], callingAet: [CT1]}` leaves out the SR of
+    CT1 alone. None, when left out."""
     associations: Annotated[int, Field(ge=1, le=16)] = 2
     """how many associations may send to the destination at once, 1 to 16."""
     confirm: Literal["auto", "commitment", "query", "stored"] = "auto"

@@ -70,9 +70,12 @@ def _settings_page() -> str:
         "[operating a stack](operating.md#where-data-and-secrets-are).",
         "",
     ]
+    titles: dict[type[BaseModel], list[str]] = {}
     for title, model in _models(StackSettings, "The stack"):
+        titles.setdefault(model, []).append(title)
+    for model, where in titles.items():
         doc = re.sub(r"``", "`", (model.__doc__ or "").strip())
-        lines += [f"## {title}", "", doc, "", "| key | type | default | meaning |", "|---|---|---|---|"]
+        lines += [f"## {', '.join(where)}", "", doc, "", "| key | type | default | meaning |", "|---|---|---|---|"]
         lines += [_row(field) for field in model.model_fields.values()]
         lines.append("")
     lines += [

@@ -11,7 +11,7 @@ from typing import Any
 
 from forwarder.config import Confirm, Method
 from forwarder.orthanc import AnswerError, Image, NodeDownError, Orthanc
-from forwarder.trouble import FILE_NOT_READABLE, Failure, Fault, failure_of
+from forwarder.trouble import UNREADABLE, Failure, Fault, failure_of
 
 #: Seconds that a destination may take at least to answer a message, whatever the node's DicomScuTimeout is: some archives take 40 s.
 _SECONDS_TO_ANSWER = 60
@@ -96,6 +96,10 @@ class Offers:
         return ""
 
 
+class GoneError(Exception):
+    """The node does not have it: images that were to be sent, or a transaction of storage commitment."""
+
+
 @dataclass(frozen=True)
 class Sent:
     """What came of a transfer.
@@ -147,7 +151,7 @@ class Destination:
 
         Raises:
             NodeDownError: the node has forgotten the job, or ``stopping``.
-            LookupError: one of the images is gone.
+            GoneError: one of the images is gone.
         """
         job, patience = self._begin(images)
         try:
@@ -162,7 +166,7 @@ class Destination:
             return Sent(taken, Failure(Fault.BROKEN, f"no answer for {patience:.0f} s"))
         if said["Content"].get("FailedInstancesCount"):
             # Counted of a file that cannot be read, and of nothing else (DicomModalityStoreJob::HandleInstance).
-            return Sent(taken, failure_of(AnswerError(500, FILE_NOT_READABLE, "")))
+            return Sent(taken, UNREADABLE)
         details = f"{said.get('ErrorDescription', '')}: {said.get('ErrorDetails') or ''}"
         return Sent(taken, failure_of(AnswerError(500, int(said["ErrorCode"]), details)))
 
@@ -179,7 +183,7 @@ class Destination:
                 job = str(self._orthanc.post(f"{self._path}/store", wanted)["ID"])
             except AnswerError as error:
                 self._strays = False
-                raise LookupError if error.status == HTTPStatus.NOT_FOUND else error from None
+                raise GoneError if error.status == HTTPStatus.NOT_FOUND else error from None
             self._strays = False
             self._jobs.add(job)
         return job, patience
@@ -241,12 +245,12 @@ class Destination:
             None while there is none.
 
         Raises:
-            LookupError: the node knows no such transaction: it was started anew, or never asked.
+            GoneError: the node knows no such transaction: it was started anew, or never asked.
         """
         try:
             report = self._orthanc.get(f"/storage-commitment/{transaction}")
         except AnswerError:
-            raise LookupError(transaction) from None
+            raise GoneError from None
         if report["Status"] == "Pending":
             return None
         failures = {one["SOPInstanceUID"]: _reason(int(one["FailureReason"])) for one in report["Failures"]}

@@ -160,9 +160,9 @@ class Ledger:
             return Waiting(image, mark, stored=True, asked=entry.asked)
         one = Waiting(image, mark)
         aside = record.aside.get(mark)
-        if aside and (until := self.rests_until(aside)):
+        if aside and aside.revision == self.config.revision:
             one.tries, one.reason, one.refused = aside.tries, aside.reason, aside.refused
-            one.due = now + max(0.0, until - time.time())
+            one.due = now + max(0.0, self.rests_until(aside) - time.time())
         elif (pause := self._resent.get(image.id, -LOOP_SECONDS) + LOOP_SECONDS - now) > 0:
             one.tries, one.reason, one.due = TRIES_UNCLEAR, "sent twice within the hour: it comes back each time", now + pause
             record.aside[mark] = replace(self._aside(one), at=int(time.time() + pause - rest_after(one.tries, one.reason, refused=False)))

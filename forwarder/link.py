@@ -8,7 +8,7 @@ from functools import partial
 
 from forwarder.backlog import Batch, Picked
 from forwarder.config import LinkConfig, Method
-from forwarder.dicom import Destination
+from forwarder.dicom import Destination, GoneError
 from forwarder.ledger import Ledger
 from forwarder.log import say
 from forwarder.look import Looker, OnClosed
@@ -132,7 +132,7 @@ class Link:
                 ledger.stored(batch)
             if batch.images:
                 self._confirm(batch)
-        except LookupError:
+        except GoneError:
             with ledger.changed:
                 batch.entry.touched += 1  # an image is gone: look what is left
             ledger.give_back(batch)
@@ -230,7 +230,7 @@ class Link:
         ledger, forgotten = self.ledger, False
         try:
             report = self._destination.commitment(batch.transaction)
-        except LookupError:
+        except GoneError:
             # The node was started anew, or did not ask because an image was gone.
             report, forgotten = None, True
         if report is not None:
@@ -248,7 +248,7 @@ class Link:
         try:
             if report := self._destination.commitment(batch.transaction):
                 gone = ledger.settle_late(batch, report) or gone
-        except LookupError:
+        except GoneError:
             gone = True
         if gone:
             with ledger.changed:
@@ -277,7 +277,7 @@ class Link:
                 time.sleep(_LOOK_EVERY)
         except AnswerError as error:
             self._lacks("commitment", failure_of(error))
-        except LookupError:
+        except GoneError:
             pass
         return None
 

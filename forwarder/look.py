@@ -129,7 +129,8 @@ class Looker:
                 if mark not in record.confirmed and goes(image):
                     waiting[mark] = before.get(mark) or ledger.waiting(entry, image, mark)
             entry.waiting, entry.rests = waiting, Counter()
-            return any(not one.resting for one in waiting.values())
+            now = time.monotonic()
+            return any(not one.resting or (one.aside and one.due <= now) for one in waiting.values())
 
     def _close(self, entry: Entry, series: Series, touched: int) -> None:
         """Nothing has to be sent: say so in the record, once the series is quiet."""
@@ -164,9 +165,10 @@ class Looker:
     def _may_rest(self, entry: Entry, waiting: Mapping[str, Waiting]) -> bool:
         """Whether no image is wanted here for a while: none has a report to come, or is asked for soon."""
         ledger = self._ledger
-        mute = ledger.offers.method(time.monotonic()) is None
+        now = time.monotonic()
+        mute = ledger.offers.method(now) is None
         return not any(batch.entry is entry for batch in ledger.late) and all(
-            one.aside or one.asked >= _ASKED_OFTEN or mute for one in waiting.values()
+            one.due > now and (one.aside or one.asked >= _ASKED_OFTEN or mute) for one in waiting.values()
         )
 
 

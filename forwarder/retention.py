@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from forwarder.config import Method
 from forwarder.link import Link
@@ -66,7 +66,7 @@ class Retention:
         if self._delete_after is None:
             return
         with self._lock:
-            self._due.setdefault(series.id, epoch(series.last_update) + self._delete_after)
+            self._due[series.id] = epoch(series.last_update) + self._delete_after
             if len(self._due) > _CAPACITY:
                 del self._due[max(self._due, key=self._due.__getitem__)]
 
@@ -122,24 +122,29 @@ class Retention:
         for series in self._orthanc.series([id_]):
             if epoch(series.last_update) + (self._delete_after or 0) > time.time():
                 continue
-            images = list(self._confirmed_by_all(series))
+            images = self._confirmed_by_all(series)
             for start in range(0, len(images), _CHUNK):
                 self._delete_images(series, images[start : start + _CHUNK])
 
-    def _confirmed_by_all(self, series: Series) -> Iterator[tuple[Image, list[Link]]]:
-        """The images that go somewhere, and that every destination of them has confirmed; each with its destinations."""
-        of_links = [(link, link.tags_of(series), link.ledger.record_of(series)) for link in self._links]
+    def _confirmed_by_all(self, series: Series) -> list[tuple[Image, list[Link]]]:
+        """The images that go somewhere, with their destinations; none where one of those has not confirmed all that goes there."""
+        of_links = [(link, *link.tags_of(series)[:2], link.ledger.record_of(series)) for link in self._links]
+        confirmed = []
         for image in self._orthanc.images_of(series, series.images):
-            # A link that cannot be decided by the study's tags may want any image of it.
-            wants = [(link, record) for link, (tags, undecided, _), record in of_links if undecided or link.ledger.goes(image, tags)]
             mark = mark_of(image.file)
-            if not wants or not all(mark in record.confirmed for _, record in wants):
-                continue
-            reason = self._not_covered(image, [link for link, record in wants if mark in record.older])
-            if reason:
+            wants = [
+                (link, record)
+                for link, tags, undecided, record in of_links
+                # Where the study's tags do not decide, the link decided image by image: what it left out is not in its record.
+                if (not _left_out(link, series, mark) if undecided else link.ledger.goes(image, tags))
+            ]
+            if not all(mark in record.confirmed for _, record in wants):
+                return []
+            if reason := self._not_covered(image, [link for link, record in wants if mark in record.older]):
                 self._keep(series, reason)
-            else:
-                yield image, [link for link, _ in wants]
+            elif wants:
+                confirmed.append((image, [link for link, _ in wants]))
+        return confirmed
 
     def _not_covered(self, image: Image, older: Sequence[Link]) -> str:
         """Why an image is not deleted though it is confirmed; empty where nothing speaks against it."""
@@ -228,3 +233,10 @@ class Retention:
             there = self._ask_again(link, series, method, chunk)
             lost += len(chunk) - len(there) if link.ledger.offers.in_use == method else 0
         return lost
+
+
+def _left_out(link: Link, series: Series, mark: str) -> bool:
+    """Whether a link has looked at all of a series, and an image is not for it."""
+    ledger, record = link.ledger, link.ledger.record_of(series)
+    closed = record.is_closed_for(series.last_update, len(series.images), ledger.config.rules.digest)
+    return closed and mark not in record.confirmed | record.stored | record.aside.keys()

@@ -30,15 +30,24 @@ _STATUS = re.compile(r"DIMSE status (?:0x)?([0-9A-Fa-f]{4})")
 
 _NOT_IMPLEMENTED = 2
 _NO_PRESENTATION_CONTEXT = 2015
-#: Orthanc's error code for a file that is not there.
-FILE_NOT_READABLE = 15
-#: Orthanc's error codes that are an image's: it, or this node's file of it, cannot be sent.
+#: Orthanc's error code of a network error (ErrorCode_NetworkProtocol), and none.
+_NETWORK = (0, 9)
+#: Orthanc's error codes that are an image's. Not among them are those of files (13, 15, 2006): a file that Orthanc cannot read gives no
+#: code (DicomModalityStoreJob::HandleInstance), and a certificate that it cannot read gives 13 or 15 (DicomTls.cpp).
 _IMAGE_CODES = {
     _NOT_IMPLEMENTED: "the destination does not take its transfer syntax, and this node cannot convert it",
-    FILE_NOT_READABLE: "its file in this node cannot be read",
     2014: "it has no SOP class or instance UID",
     _NO_PRESENTATION_CONTEXT: "no presentation context was accepted for its SOP class and transfer syntax",
 }
+#: Words that Orthanc says with a code that tells less (DicomStoreUserConnection.cpp): with its code for any internal error, of a transfer
+#: syntax without a codec (1.12) or one that it does not know; with that of a network error, where TranscodeDicomProtocol is false.
+_CODES_OF_WORDS = {
+    "cannot transcode": _NOT_IMPLEMENTED,
+    "unknown transfer syntax": _NOT_IMPLEMENTED,
+    "no valid presentation context": _NO_PRESENTATION_CONTEXT,
+}
+#: Words that it says of a file that is none (FromDcmtkBridge::LoadFromMemoryBuffer).
+_INVALID_FILE = "invalid dicom file"
 #: Those that hold for all images of the same SOP class and transfer syntax.
 _CODES_OF_A_CLASS = frozenset({_NOT_IMPLEMENTED, _NO_PRESENTATION_CONTEXT})
 #: What DIMSE statuses mean: of C-STORE, DICOM PS3.4, table B.2-1, by their first digits; of any service, PS3.7, annex C.
@@ -108,6 +117,10 @@ class Failure:
     refuses_class: bool = False
 
 
+#: An image whose file in this node cannot be read.
+UNREADABLE = Failure(Fault.IMAGE, "its file in this node cannot be read")
+
+
 def failure_of(error: AnswerError) -> Failure:
     """What Orthanc's answer about a failed transfer means.
 
@@ -119,10 +132,14 @@ def failure_of(error: AnswerError) -> Failure:
         fault = Fault.IMAGE if status.startswith(_REFUSALS) else Fault.UNCLEAR
         return Failure(fault, f"DIMSE status 0x{status}{meaning}", refuses_class=status in _REFUSALS_OF_A_CLASS)
     text = error.details.lower()
-    # Orthanc 1.12 says this of a transfer syntax without a codec, with its code for any internal error (DicomStoreUserConnection).
-    code = _NOT_IMPLEMENTED if "cannot transcode" in text else error.code
+    if _INVALID_FILE in text:
+        return UNREADABLE
+    code = next((code for words, code in _CODES_OF_WORDS.items() if words in text), error.code)
     if code in _IMAGE_CODES:
         return Failure(Fault.IMAGE, _IMAGE_CODES[code], refuses_class=code in _CODES_OF_A_CLASS)
+    if code not in _NETWORK:
+        # It may be this image alone: that is found out as where associations break.
+        return Failure(Fault.BROKEN, f"error {code} of this node's Orthanc")
     # DicomAssociation::CheckCondition names what it was doing: "DicomAssociation - connecting to AET ..." or "... - C-STORE to AET ...".
     fault = Fault.BROKEN if "- c-store to" in text else Fault.DESTINATION
     return Failure(fault, next((reason for word, reason in _NETWORK_WORDS if word in text), "network error"))

@@ -18,9 +18,13 @@ local QUERIES = {
 local UPLOADS = {'^/instances$', '^/dicom%-web/studies$', '^/dicom%-web/studies/[0-9.]+$'}
 -- What the forwarder beside the node (forwarder/) asks, and nothing else.
 local FORWARDING = {
-  GET = {'^/changes$', '^/series$', '^/system$', '^/studies/[^/]+$', '^/storage%-commitment/[^/]+$', '^/queries/[^/]+/answers$'},
+  GET = {
+    '^/changes$', '^/series$', '^/system$', '^/studies/[^/]+$', '^/storage%-commitment/[^/]+$', '^/queries/[^/]+/answers$',
+    '^/jobs$', '^/jobs/[^/]+$', '^/instances/[^/]+/attachments/dicom/md5$',
+  },
   POST = {
-    '^/modalities/[^/]+/echo$', '^/modalities/[^/]+/store$', '^/modalities/[^/]+/query$', '^/modalities/[^/]+/storage%-commitment$',
+    '^/modalities/[^/]+/store$', '^/modalities/[^/]+/query$', '^/modalities/[^/]+/storage%-commitment$', '^/jobs/[^/]+/cancel$',
+    '^/instances/[^/]+/attachments/dicom/verify%-md5$',
   },
   PUT = {'^/series/[^/]+/metadata/%d+$'},
 }

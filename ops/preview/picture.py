@@ -7,7 +7,7 @@ from typing import Final
 from configs import names
 from ops.preview.change import Change, Fate
 from ops.preview.escape import label
-from ops.preview.settings import Plain
+from ops.preview.settings import ABSENT, Plain, telling
 
 #: More boxes than anybody looks at: beyond it, what has no part in the change is left out.
 _MOST_PLACES: Final = 24
@@ -81,7 +81,9 @@ def _links(settings: Plain) -> Mapping[_Key, tuple[str, object]]:
     """The arrows, each with its label and what else can change of it: links with their rules, what devices may ask, indexes, Adminer."""
     found: dict[_Key, tuple[str, object]] = {}
     for node in settings.get("nodes") or ():
-        found |= {(str(node["name"]), str(link["to"]), "store"): ("C-STORE", link) for link in node.get("forwardTo") or ()}
+        # Without what is empty: another version has other keys.
+        sent = [(str(link["to"]), telling(link, ABSENT)) for link in node.get("forwardTo") or ()]
+        found |= {(str(node["name"]), to, "store"): ("C-STORE", link) for to, link in sent}
         if node.get("index") == "postgresql":
             found[(str(node["name"]), names.DB_HOST, "index")] = ("index", None)
     for device in settings.get("modalities") or ():

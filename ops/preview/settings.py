@@ -63,7 +63,7 @@ def changes(old: Plain, new: Plain) -> tuple[Setting, ...]:
 def secrets_of(settings: Plain | None) -> set[str]:
     """The keys of the secrets that a stack with these settings needs; none where another version wrote them."""
     # Read as a stack file: what is empty is left out, which a stack file cannot say otherwise.
-    found = parse(_telling(settings, ABSENT))[0] if settings else None
+    found = parse(telling(settings, ABSENT))[0] if settings else None
     if found is None:
         return set()
     return {*secret_keys(found), *(private_key_key(party.name) for party in parties_of(found) if not party.outside)}
@@ -115,15 +115,15 @@ def _is_nothing(value: Any) -> bool:
     return value is ABSENT or value is None or value in ("", [], {})
 
 
-def _telling(value: Any, default: Any) -> Any:
+def telling(value: Any, default: Any) -> Any:
     """A value without what is empty in it, or the default."""
     if isinstance(value, list):
         known = default.get("*", ABSENT) if isinstance(default, Mapping) else ABSENT
-        return [_telling(item, known) for item in value]
+        return [telling(item, known) for item in value]
     if not isinstance(value, Mapping):
         return LATER if value == UNKNOWN else value
     known = default if isinstance(default, Mapping) else {}
-    told = {key: _telling(inner, known.get(key, ABSENT)) for key, inner in value.items() if inner != known.get(key, ABSENT)}
+    told = {key: telling(inner, known.get(key, ABSENT)) for key, inner in value.items() if inner != known.get(key, ABSENT)}
     return {key: inner for key, inner in told.items() if not _is_nothing(inner)}
 
 
@@ -132,7 +132,7 @@ def _shown(value: Any, default: Any) -> str | None:
         return None
     if value in (SECRET, UNKNOWN):
         return SECRET if value == SECRET else LATER
-    return json.dumps(_telling(value, default) or _telling(value, ABSENT), sort_keys=True, ensure_ascii=False)
+    return json.dumps(telling(value, default) or telling(value, ABSENT), sort_keys=True, ensure_ascii=False)
 
 
 def _defaults() -> Plain:

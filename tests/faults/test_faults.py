@@ -17,7 +17,7 @@ from tests.faults.images import CT, MR, Image
 from tests.faults.injection import ImpossibleError, accepting_and_losing, disk_full, killed, stopped
 from tests.faults.sender import Load, Sender
 from tests.faults.world import SERVER, World, undelivered
-from tests.stack.forwarding import await_delivery
+from tests.stack.forwarding import aside, await_delivery
 from tests.stack.harness import docker, eventually
 
 #: Seconds until a link counts what was stored: the forwarder reads changes again after 5 s, as PostgreSQL may show 5 before 4.
@@ -229,11 +229,11 @@ def test_an_image_that_is_refused_holds_up_nothing_and_arrives_when_it_is_wanted
     scanner.must_send(world.node("client"), images)
     eventually("the others arrive", lambda: not world.audit(ids(others), rest=False).lost)
     eventually("the one is set aside", lambda: world.link("client")["setAside"] == 1)
-    (aside,) = world.link("client")["aside"]
-    assert aside["image"] == poison.orthanc
-    assert aside["reason"]
+    (listed,) = aside(world.stack, "client")
+    assert listed["image"] == poison.orthanc
+    assert listed["reason"]
     world.retry("client")
-    eventually("it was tried again", lambda: any(one["tries"] > aside["tries"] for one in world.link("client")["aside"]))
+    eventually("it was tried again", lambda: any(one["tries"] > listed["tries"] for one in aside(world.stack, "client")))
     assert world.audit([poison.orthanc]).missing == (poison.orthanc,)
     world.stack.node_settings(SERVER)["orthanc"] = {"AcceptedSopClasses": [CT, MR]}
     world.deploy()

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from configs.names import record_number
-from forwarder.config import Config, Rules, parse
+from forwarder.config import Config, Lists, Rules, parse
 from ops.stack import authority
 from tests.program import mocked
 from tests.program.harness import ROOT, SECRET, Run, run_program
@@ -31,7 +31,7 @@ CHAIN = stack(
         2,
         index="sqlite",
         forwardTo=[
-            {"to": "archive", "only": {"modality": ["CT"], "callingAet": ["CT1"]}, "associations": 3},
+            {"to": "archive", "only": {"modality": ["CT"], "callingAet": ["CT1"]}, "not": {"origin": "created"}, "associations": 3},
             {"to": "pacs", "confirm": "query"},
         ],
         metricsPort=9100,
@@ -141,9 +141,10 @@ def test_the_forwarder_reads_what_the_stack_file_says(chain: Run) -> None:
     assert (ct.node, ct.host, ct.port, ct.user, ct.port_status, ct.delete_after) == ("ct", "ct", 8042, "forwarder", 9042, None)
     archive, pacs = ct.links
     assert (archive.to, archive.record, archive.associations, archive.confirm) == ("archive", record_number("archive"), 3, "commitment")
-    assert archive.rules == Rules(modality=("CT",), calling_aet=("CT1",))
+    assert archive.rules == Rules(modality=("CT",), calling_aet=("CT1",), but_not=Lists(origin="created"))
+    assert (archive.aet, archive.outside, ct.scu_timeout) == ("ARCHIVE", False, 120)
     assert (pacs.to, pacs.record, pacs.associations, pacs.confirm) == ("pacs", record_number("pacs"), 2, "query")
-    assert (pacs.rules, pacs.revision) == (Rules(), "")
+    assert (pacs.rules, pacs.revision, pacs.aet, pacs.outside) == (Rules(), "", "PACS", True)
 
 
 def test_the_destinations_are_modalities_of_the_node(chain: Run) -> None:

@@ -93,6 +93,18 @@ def test_what_a_stack_file_could_not_say_is_refused(tmp_path: Path, more: str, t
         )
 
 
+def test_a_link_to_no_peer_of_the_node_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(pulumi.RunError, match="Forwarder f: links: b: no peer of the node a"):
+        run_text(
+            tmp_path,
+            """
+            from configs.settings import LinkSettings
+            link = LinkSettings(to="b")
+            orthanc.Forwarder("f", orthanc.ForwarderArgs(image="sha256:1", network=net, node=node("a"), links=[link], password="pw"))
+            """,
+        )
+
+
 def test_a_password_that_an_image_would_misread_is_refused() -> None:
     assert check_password("Aa0_.~+=-") == "Aa0_.~+=-"
     for text in ("", "two words", "a`echo`b", "it's", "$HOME", "a@b/c"):

@@ -29,6 +29,12 @@ def status(stack: Stack, node: str) -> dict[str, Any]:
     return said
 
 
+def aside(stack: Stack, node: str) -> list[dict[str, Any]]:
+    """What it has set aside."""
+    said: list[dict[str, Any]] = json.loads(docker("exec", forwarder_of(stack, node), *_ASK, "aside"))["aside"]
+    return said
+
+
 def link(stack: Stack, node: str, to: str) -> dict[str, Any]:
     """What it says of one destination."""
     found: dict[str, Any] = next(link for link in status(stack, node)["links"] if link["to"] == to)
@@ -48,9 +54,10 @@ def all_recorded(node: Node, to: str) -> bool:
     ids = node.get("/series")
     found = node.post("/tools/bulk-content", {"Resources": ids, "Level": "Series", "Metadata": True})
     number, rules = str(names.record_number(to)), Rules().digest
+    records = [(series, Record.parse(series["Metadata"].get(number))) for series in found]
     return all(
-        Record.parse(series["Metadata"].get(number)).is_closed_for(series["Metadata"]["LastUpdate"], len(series["Instances"]), rules)
-        for series in found
+        record.is_closed_for(series["Metadata"]["LastUpdate"], len(series["Instances"]), rules) and not record.aside and not record.stored
+        for series, record in records
     )
 
 

@@ -13,14 +13,13 @@ from typing import Any, Self
 import pytest
 
 from forwarder import backlog, dicom, link, look, trouble, watch
-from forwarder.backlog import Waiting
 from forwarder.config import LinkConfig
 from forwarder.link import Link
 from forwarder.orthanc import Orthanc
 from forwarder.record import Record, mark_of
 from forwarder.retention import Retention
 from forwarder.watch import Watch
-from forwarder.web import statuses
+from forwarder.web import asides, statuses
 from tests.unit.orthancs import Node
 from tests.unit.peers import SECRET, Stored
 
@@ -195,10 +194,9 @@ class World:
         with self.node.lock:
             return Record.parse(self.node.series[series].metadata.get(str(config(to).record)))
 
-    def aside(self) -> list[Waiting]:
-        """What the first link has set aside."""
-        with self.ledger.changed:
-            return [one for entry in self.ledger.backlog for one in (entry.waiting or {}).values() if one.aside]
+    def aside(self, to: str = "archive") -> list[dict[str, Any]]:
+        """What a link has set aside, as the database has it."""
+        return [one for one in asides(self.orthanc, self.links) if one["to"] == to]
 
     def status(self, to: str = "archive") -> dict[str, Any]:
         """What the forwarder says of a link."""

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from forwarder import ledger, look, watch
+from forwarder import backlog, look, watch
 from forwarder.config import Confirm, Rules
 from forwarder.record import Record, mark_of
 from tests.unit.forwarding import World, a_world, config
@@ -31,7 +31,7 @@ def test_everything_is_delivered_once_and_recorded(world: World, confirm: Confir
     assert world.record("new").is_closed_for(world.node.series["new"].metadata["LastUpdate"], 25, "")
     said = world.status()
     assert {said[key] for key in ("waiting", "inFlight", "setAside", "tries", "failures")} == {0}
-    assert (said["oldestWaiting"], said["nextTry"], said["delivered"], said["aside"]) == (None, None, 50, [])
+    assert (said["oldestWaiting"], said["nextTry"], said["delivered"], said["reasons"]) == (None, None, 50, [])
 
 
 def test_a_new_forwarder_sends_nothing_twice(world: World) -> None:
@@ -61,7 +61,7 @@ def test_what_is_confirmed_is_recorded_at_once_and_its_series_closed_when_it_is_
 
 
 def test_a_forwarder_killed_again_and_again_loses_nothing(world: World) -> None:
-    world.patch(ledger, BATCH=3)
+    world.patch(backlog, BATCH=3)
     world.peer.slow, world.peer.report_after = 0.01, 0.02
     for number in range(8):
         world.node.add(f"s{number % 3}", 7)

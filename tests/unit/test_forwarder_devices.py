@@ -82,7 +82,7 @@ def test_an_image_that_is_stored_once_more_while_the_first_is_not_confirmed_is_s
     image = world.node.add("a", 3)[1]
     world.start()
     _unconfirmed(world, 3)
-    world.until(lambda: world.ledger.backlog.get("a") and not world.ledger.backlog.get("a").stale)  # type: ignore[union-attr]
+    world.until(lambda: world.record("a").closed)
     again = world.node.again(image)
     world.until(lambda: world.peer.stored[image.uid] == again.file)
     _unconfirmed(world, 3)
@@ -155,7 +155,7 @@ def test_auto_uses_the_stronger_way_when_the_destination_has_it_by_then(world: W
 def test_auto_does_not_take_a_weaker_way_because_no_report_comes(world: World) -> None:
     world.peer.report_after = None
     world.node.add("a", 5)
-    world.start(config(confirm="auto")).until(lambda: world.status()["reason"] == "no report of storage commitment")
+    world.start(config(confirm="auto")).until(lambda: "sends no report" in world.status()["note"])
     assert (world.status()["confirmedBy"], world.record("a").confirmed) == ("commitment", set())
     assert not world.peer.calls("query")
 
@@ -264,8 +264,8 @@ def test_images_that_cannot_be_converted_are_set_aside_together_and_hold_up_no_o
     world.until(lambda: world.status()["waiting"] == 0)
     said = world.status()
     assert (said["tries"], said["unconfirmed"]) == (0, 0)
-    assert said["aside"][0]["reason"] == "the destination does not take its transfer syntax, and this node cannot convert it"
-    assert {one["tries"] for one in said["aside"]} == {TRIES_REFUSED}
+    assert world.aside()[0]["reason"] == "the destination does not take its transfer syntax, and this node cannot convert it"
+    assert {one["tries"] for one in world.aside()} == {TRIES_REFUSED}
     assert len(world.peer.calls("store")) <= 5 + TRIES_REFUSED + 2
 
 
@@ -275,7 +275,7 @@ def test_a_file_that_orthanc_passes_over_is_not_taken_for_stored(world: World, c
     world.node.unreadable.add(image.id)
     world.start(config(confirm=confirm)).until(lambda: world.aside() and world.lost() == [image.id])
     world.until(lambda: len(world.record("a").confirmed) == 4)
-    assert world.status()["aside"][0]["reason"] == "its file in this node cannot be read"
+    assert world.aside()[0]["reason"] == "its file in this node cannot be read"
     world.node.unreadable.clear()
     world.ledger.retry()
     world.delivered()

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from forwarder import backlog, ledger, link, look
+from forwarder import backlog, link, trouble
 from forwarder.__main__ import retry
 from forwarder.config import Confirm
 from forwarder.trouble import TRIES_REFUSED
@@ -37,17 +37,17 @@ def test_a_destination_that_is_away_gets_everything_when_it_is_back_and_delays_n
     assert sorted(world.second.got) == sorted(world.peer.got)
 
 
-def test_a_destination_that_is_away_is_asked_with_an_echo_and_ever_more_seldom(world: World) -> None:
+def test_a_destination_that_is_away_is_asked_ever_more_seldom(world: World) -> None:
     world.pause(0.03)
     world.peer.down = True
     for number in range(6):
         world.node.add(f"s{number}", 20)
     world.start().until(lambda: world.ledger.backoff.tries >= 6)
-    echoes = world.peer.calls("echo")
-    # The first associations fail together; from then on one echo, and nothing else, asks whether it is back.
-    assert len(world.peer.calls("store")) <= 4
-    assert len(echoes) <= 6 + 3
-    gaps = [later - earlier for earlier, later in itertools.pairwise(echoes[-5:])]
+    stores = world.peer.calls("store")
+    # The first associations fail together; from then on one, and nothing else, asks whether it is back.
+    assert len(stores) <= 6 + 3
+    assert not world.peer.calls("echo")
+    gaps = [later - earlier for earlier, later in itertools.pairwise(stores[-5:])]
     assert gaps[-1] > 0.2
     assert gaps[-1] > gaps[0]
 
@@ -58,10 +58,10 @@ def test_one_association_finds_out_whether_a_destination_is_back(world: World) -
     for number in range(6):
         world.node.add(f"s{number}", 20)
     world.start(config(associations=4)).until(lambda: world.ledger.backoff.tries >= 2)
-    before = len(world.peer.calls("echo"))
-    world.node.hooks.append(lambda _, path: time.sleep(0.1) if path.endswith("/echo") else None)
-    world.until(lambda: len(world.peer.calls("echo")) >= before + 5)
-    gaps = [later - earlier for earlier, later in itertools.pairwise(world.peer.calls("echo")[before + 1 :])]
+    before = len(world.peer.calls("store"))
+    world.node.hooks.append(lambda _, path: time.sleep(0.1) if path.endswith("/store") else None)
+    world.until(lambda: len(world.peer.calls("store")) >= before + 5)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(world.peer.calls("store")[before + 1 :])]
     assert min(gaps) > 0.09
 
 
@@ -88,13 +88,12 @@ def test_an_image_that_is_refused_is_set_aside_and_holds_up_no_other(
     world.start(config(confirm=confirm)).until(lambda: world.lost() == [poison.id] and world.aside())
     world.until(lambda: world.record("a").closed and world.status()["waiting"] == 0)
     assert world.status()["setAside"] == 1
-    listed = world.status()["aside"][0]
+    listed = world.aside()[0]
     assert (listed["image"], listed["tries"]) == (poison.id, TRIES_REFUSED)
     assert listed["reason"] == "no presentation context was accepted for its SOP class and transfer syntax"
     assert [one.image for one in world.record("a").aside.values()] == [poison.id]
-    # To find which one it is, some of its batch may go twice.
-    assert len(set(world.peer.got)) == 27
-    assert len(world.peer.got) <= 27 + 10
+    # The job's progress tells which one it is: nothing goes twice.
+    assert len(set(world.peer.got)) == len(world.peer.got) == 27
     stores = len(world.peer.calls("store"))
     world.never(lambda: len(world.peer.calls("store")) > stores)
     assert f"image={poison.id}" in capsys.readouterr().out
@@ -108,7 +107,7 @@ def test_what_is_set_aside_is_tried_again_on_demand_and_not_by_a_restart(world: 
     stores = len(world.peer.calls("store"))
     world.sweep()
     world.never(lambda: len(world.peer.calls("store")) > stores)
-    assert world.status()["aside"][0]["tries"] == TRIES_REFUSED
+    assert world.aside()[0]["tries"] == TRIES_REFUSED
     world.ledger.retry()
     world.until(lambda: len(world.peer.calls("store")) > stores)
     world.until(lambda: [one.tries for one in world.record("a").aside.values()] == [TRIES_REFUSED + 1])
@@ -125,13 +124,12 @@ def test_what_is_set_aside_is_tried_again_when(world: World, deployed: bool) -> 
     if deployed:
         world.start(config(revision="another")).delivered()
     else:
-        world.patch(look, ASIDE_SECONDS=0)
-        world.patch(backlog, ASIDE_SECONDS=0)
+        world.patch(trouble, ASIDE_SECONDS=0)
         world.start().delivered()
 
 
 def test_every_image_refused_is_every_image_set_aside_and_no_failure_of_the_destination(world: World) -> None:
-    world.patch(ledger, BATCH=3)
+    world.patch(backlog, BATCH=3)
     world.peer.refuses.add(SECRET)
     world.node.add("a", 5, sop_class=SECRET)
     world.node.add("b", 5)
@@ -158,14 +156,14 @@ def test_an_image_that_a_destination_cannot_process_is_set_aside_in_the_end(worl
     images = world.node.add("a", 9)
     world.peer.statuses[images[4].uid] = "A700"
     world.start().until(lambda: world.lost() == [images[4].id] and world.aside())
-    assert world.status()["aside"][0]["reason"] == "DIMSE status 0xA700, out of resources"
+    assert world.aside()[0]["reason"] == "DIMSE status 0xA700, out of resources"
     assert world.ledger.backoff.tries == 0
     world.peer.statuses.clear()
     world.delivered()
 
 
 def test_sending_goes_on_while_reports_are_awaited_and_not_without_end(world: World) -> None:
-    world.patch(ledger, BATCH=5)
+    world.patch(backlog, BATCH=5)
     world.patch(link, _REPORT_SECONDS=30.0)
     world.peer.report_after = None
     world.node.add("a", 200)
@@ -190,7 +188,7 @@ def _looked_at(world: World) -> list[str]:
 
 
 def test_the_oldest_go_first_and_new_studies_do_not_wait_for_a_long_backlog(world: World) -> None:
-    world.patch(ledger, BATCH=5)
+    world.patch(backlog, BATCH=5)
     for number in reversed(range(20)):
         world.node.add(f"s{number:02}", 10)
     world.peer.down = True
@@ -224,7 +222,7 @@ def test_nothing_of_a_patient_is_in_the_log_or_the_status(world: World, capsys: 
 
 
 def test_the_node_may_go_away_in_the_middle_which_is_told(world: World) -> None:
-    world.patch(ledger, BATCH=4)
+    world.patch(backlog, BATCH=4)
     world.node.add("a", 30)
     world.peer.slow = 0.02
     world.start().until(lambda: len(world.peer.got) > 4)

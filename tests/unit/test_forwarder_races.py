@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from forwarder import ledger, pages, watch
+from forwarder import backlog, pages, watch
 from forwarder.config import Confirm
 from forwarder.orthanc import Orthanc, Series
 from forwarder.record import Record, mark_of
@@ -125,7 +125,7 @@ def test_what_was_taken_back_is_not_written_again_by_what_was_under_way(world: W
     settles.start()
     assert writing.wait(2)
     del world.peer.stored[images[0].uid]
-    takes = threading.Thread(target=world.ledger.take_back, args=("a", [images[0].file]))
+    takes = threading.Thread(target=world.ledger.take_back, args=("a", list(world.orthanc.images([images[0].id]))))
     takes.start()
     takes.join(0.3)
     # Whatever is written from here on is written by the one that is under way.
@@ -137,7 +137,7 @@ def test_what_was_taken_back_is_not_written_again_by_what_was_under_way(world: W
 
 
 def test_records_written_by_two_associations_at_once_are_both_kept(world: World) -> None:
-    world.patch(ledger, BATCH=2)
+    world.patch(backlog, BATCH=2)
     world.node.add("a", 20)
     world.start(config(confirm="query")).delivered()
     put, blocked = Orthanc.put_metadata, threading.Event()

@@ -24,7 +24,7 @@ from configs.promises import PROTECTIONS, RULES, unlike_ends
 from configs.secrets import check_secret, is_secret_key, secret_keys
 from configs.settings import Operation
 from dev.reference import pages, wrong_stack_files
-from forwarder.config import Rules
+from forwarder.config import Lists, Rules
 from tests.unit.stacks import node, place_of, problems_of, settings_of, stack
 
 PACS = {"name": "pacs", "aet": "PACS", "host": "10.0.0.7", "port": 104, "nodes": ["a"]}
@@ -69,6 +69,9 @@ NO_SERVERS += [{}, "http://peer/"]
         ("nodes[2].httpPort", [1, 65535], [0, 65536, -1, "8042", 8042.0, True, None, [8042]]),
         ("nodes[0].metricsPort", [1, 65535], [0, 65536]),
         ("nodes[0].forwardTo[0].associations", [1, 16], [0, 17, "2", 2.0, True]),
+        ("nodes[0].forwardTo[0].only.sopClass", [["1.2.840.10008.5.1.4.1.1.2"], ["*.88.*", "1.2.3?"]], [[], "1.2.3"]),
+        ("nodes[0].forwardTo[0].not.origin", ["received", "created"], ["Created", ["created"], "any"]),
+        ("nodes[0].forwardTo[0].not.modality", [["SR"]], [[], "SR"]),
         ("nodes[0].keep", KEPT, NOT_KEPT),
         ("nodes[0].memory", *MEMORY),
         ("nodes[0].cpus", *CPUS),
@@ -99,6 +102,12 @@ def test_what_may_stand_where(path: str, taken: list[Any], refused: list[Any]) -
         assert problems_of(saying(path, value)) == {}, value
     for value in refused:
         assert list(problems_of(saying(path, value))) == [path], value
+
+
+@pytest.mark.parametrize("wrong", ["CTImageStorage", "1.2 ", "", 1.2, "1" * 65])
+def test_a_sop_class_is_a_uid(wrong: object) -> None:
+    path = "nodes[0].forwardTo[0].not.sopClass"
+    assert list(problems_of(saying(path, ["1.2", wrong]))) == [f"{path}[1]"]
 
 
 @given(st.text(st.sampled_from("ABCabc019_-. "), min_size=1, max_size=17) | st.text(st.characters(max_codepoint=300), max_size=18))
@@ -238,9 +247,11 @@ PROMISES: list[tuple[str, object, object, str]] = [
     ("StoreMD5ForAttachments", False, True, "b"),
     ("IngestTranscoding", "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.70", "b"),
     ("MaximumStorageMode", "Recycle", "Reject", "ab"),
-    ("JobsHistorySize", 0, 10, "a"),
-    ("JobsHistorySize", 9, 10, "a"),
-    ("DicomEchoChecksFind", True, False, "a"),
+    ("DicomScuPreferredTransferSyntax", "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.90", "a"),
+    ("JobsHistorySize", 0, 20, "a"),
+    ("JobsHistorySize", 19, 20, "a"),
+    ("StorageCommitmentReportsSize", 1, 0, "a"),
+    ("StorageCommitmentReportsSize", 199, 200, "a"),
     ("CheckRevisions", True, False, "a"),
 ]
 
@@ -268,6 +279,14 @@ def test_no_option_ends_what_a_link_promises(option: str, wrong: object, right: 
         == at.replace("b", "" if option in ("StoreMD5ForAttachments", "MaximumStorageMode") else "b")
     )
     assert {option for option, *_ in PROMISES} == {rule.option for rule in RULES}
+
+
+def test_reports_are_counted_for_each_destination() -> None:
+    def refused(size: int) -> list[str]:
+        return list(problems_of(forwarding("b", "pacs", orthanc={"StorageCommitmentReportsSize": size})))
+
+    assert refused(399) == ["nodes[0].orthanc.StorageCommitmentReportsSize"]
+    assert refused(400) == refused(0) == []
 
 
 #: A value that weakens a node, for each option that protects one.
@@ -351,18 +370,28 @@ def test_how_long_images_are_kept(keep: str, seconds: int | None) -> None:
 
 
 def test_a_link_as_it_is_read() -> None:
-    only = {"modality": ["CT", "M*"], "callingAet": ["CT1"], "station": ["?"], "studyDescription": ["*chest*"]}
-    this = settings_of(forwarding({"to": "b", "only": only, "associations": 16, "confirm": "query"}, "pacs")).nodes[0]
+    only = {"modality": ["CT", "M*"], "callingAet": ["CT1"], "station": ["?"], "studyDescription": ["*chest*"], "sopClass": ["1.2"]}
+    link = {"to": "b", "only": {**only, "origin": "created"}, "not": {"modality": ["MG"]}, "associations": 16, "confirm": "query"}
+    this = settings_of(forwarding(link, "pacs")).nodes[0]
     assert this.targets == ("b", "pacs")
     long, short = this.forward_to
     assert (long.associations, long.confirm, short.associations, short.confirm) == (16, "query", 2, "auto")
-    assert not any(short.only.model_dump().values())
+    assert not any((*short.only.model_dump().values(), *short.but_not.model_dump().values()))
     assert settings_of(forwarding({"to": "pacs"})).nodes[0].forward_to == (short,)
     by_default = settings_of(forwarding("b", "pacs")).nodes[0]
     assert [link.confirm for link in by_default.forward_to] == ["commitment", "auto"], "a node of the stack has storage commitment"
     # What the stack file calls its rules, the forwarder calls the same.
-    expected = Rules(modality=("CT", "M*"), calling_aet=("CT1",), station=("?",), study_description=("*chest*",))
-    assert Rules.of(long.only.model_dump(mode="json", by_alias=True)) == expected
+    said = long.model_dump(mode="json", by_alias=True)
+    assert said["only"].keys() == said["not"].keys() == {*only, "origin"}
+    assert Rules.of(said["only"], said["not"]) == Rules(
+        modality=("CT", "M*"),
+        calling_aet=("CT1",),
+        station=("?",),
+        study_description=("*chest*",),
+        sop_class=("1.2",),
+        origin="created",
+        but_not=Lists(modality=("MG",)),
+    )
 
 
 def test_records_are_user_metadata_of_orthanc() -> None:

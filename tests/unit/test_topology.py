@@ -156,16 +156,20 @@ def test_the_seeds_options_are_there_and_whoever_is_not_wired_is_refused(environ
     assert [value for key, value in options.items() if key.startswith("DicomAlwaysAllow")] == [False] * 6
 
 
-def test_links_bring_their_own_jobs_and_threads_below_the_nodes_own_block() -> None:
+def test_links_bring_their_own_jobs_threads_and_reports_below_the_nodes_own_block() -> None:
     a = node("a", 0, forwardTo=[{"to": "c", "associations": 5}, "b"])
     b = node("b", 1, forwardTo=[{"to": "c", "associations": 3}])
-    e = node("e", 4, forwardTo=["f"], orthanc={"ConcurrentJobs": 30})
+    e = node("e", 4, forwardTo=["f"], orthanc={"ConcurrentJobs": 30, "JobsHistorySize": 25})
     f = node("f", 5, orthanc={"DicomThreadsCount": 40})
     settings = settings_of(stack(a, b, node("c", 2), node("d", 3), e, f))
     options = {this.name: options_of(this, settings) for this in settings.nodes}
     jobs = {"a": 2 + 7, "b": 2 + 3 + 1, "c": 2 + 2, "d": None, "e": 30, "f": 2 + 1}
     assert {name: of.get("ConcurrentJobs") for name, of in options.items()} == jobs
     assert {name: of["DicomThreadsCount"] for name, of in options.items()} == {"a": 4, "b": 4 + 3, "c": 4 + 6 + 4, "d": 4, "e": 4, "f": 40}
+    history = {"a": 20 + 40, "b": 20 + 20, "c": 20, "d": 20, "e": 25, "f": 20}
+    assert {name: of["JobsHistorySize"] for name, of in options.items()} == history
+    reports = {"a": 100 + 400, "b": 100 + 200, "c": None, "d": None, "e": 100 + 200, "f": None}
+    assert {name: of.get("StorageCommitmentReportsSize") for name, of in options.items()} == reports
 
 
 # --- networks ---
