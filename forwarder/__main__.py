@@ -10,9 +10,9 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from forwarder import say
 from forwarder.config import Config, load
 from forwarder.link import Link
-from forwarder.log import say
 from forwarder.orthanc import Orthanc
 from forwarder.retention import Retention
 from forwarder.watch import Watch

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
+from forwarder import say
 from forwarder.backlog import Batch, Picked
 from forwarder.config import LinkConfig, Method
 from forwarder.dicom import Destination, GoneError
 from forwarder.ledger import Ledger
-from forwarder.log import say
 from forwarder.look import Looker, OnClosed
 from forwarder.orthanc import AnswerError, Image, NodeDownError, Orthanc, Series
 from forwarder.trouble import Failure, Fault, failure_of
@@ -49,7 +49,8 @@ class Link:
         self.ledger = Ledger(config, orthanc)
         self._destination = Destination(orthanc, config.to, config.aet, scu_timeout)
         self._looker = Looker(self.ledger, orthanc, on_closed)
-        self.tags_of = self._looker.tags_of
+        self.consider, self.tags_of, self.goes = self._looker.consider, self._looker.tags_of, self._looker.goes
+        self.take_back = self._looker.take_back
         self._looked_late = 0.0
 
     def threads(self) -> Iterator[Callable[[], None]]:

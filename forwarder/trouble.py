@@ -104,17 +104,11 @@ class Fault(Enum):
 
 @dataclass(frozen=True)
 class Failure:
-    """One failure.
+    """One failure."""
 
-    Attributes:
-        fault: whose fault it is.
-        reason: what happened, in words that hold no patient's data.
-        refuses_class: it holds for all images of the SOP class and transfer syntax.
-    """
-
-    fault: Fault
-    reason: str
-    refuses_class: bool = False
+    fault: Fault  #: whose fault it is
+    reason: str  #: what happened, in words that hold no patient's data
+    refuses_class: bool = False  #: it holds for all images of the SOP class and transfer syntax
 
 
 #: An image whose file in this node cannot be read.

@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from forwarder import say
 from forwarder.link import Link
-from forwarder.log import say
 from forwarder.orthanc import AnswerError, NodeDownError, Orthanc, Series
-from forwarder.pages import pages
 
 #: Seconds between two looks into the changes log, while images come and otherwise.
 _POLL_BUSY, _POLL_IDLE = 0.2, 0.5
@@ -152,7 +151,7 @@ class Watch:
         self._unmatched_since.clear()
         for link in self._links:
             link.ledger.sweep(begins=True)
-        for ids in pages(self._orthanc, self.stopping):
+        for ids in self._orthanc.pages(self.stopping):
             began = time.monotonic()
             for series in self._series(ids):
                 if not self._delivered(series, new=False):
@@ -176,7 +175,7 @@ class Watch:
 
     def _delivered(self, series: Series, *, new: bool) -> bool:
         """Whether no destination wants anything of a series; each is asked."""
-        delivered = [link.ledger.consider(series, new=new) for link in self._links]
+        delivered = [link.consider(series, new=new) for link in self._links]
         return all(delivered)
 
     def _unmatched_in(self, series: Series) -> int:

@@ -13,10 +13,8 @@ from typing import Any
 
 from forwarder.ledger import OLDER
 from forwarder.link import Link
-from forwarder.orthanc import Orthanc
-from forwarder.pages import pages
+from forwarder.orthanc import Orthanc, epoch
 from forwarder.retention import Retention
-from forwarder.times import epoch
 from forwarder.watch import Watch
 
 #: Each metric with its type and its meaning; all have the labels ``node`` and ``to``.
@@ -172,7 +170,7 @@ def asides(orthanc: Orthanc, links: Sequence[Link]) -> list[dict[str, Any]]:
     """All images that are set aside, as the database has them: ``at`` is when each was last tried."""
     return [
         {"to": link.config.to, "series": series.id, "image": one.image, "reason": one.reason, "tries": one.tries, "at": _iso(one.at)}
-        for ids in pages(orthanc, threading.Event())
+        for ids in orthanc.pages(threading.Event())
         for series in orthanc.series(ids)
         for link in links
         for _, one in sorted(link.ledger.record_of(series).aside.items())
