@@ -13,6 +13,7 @@ from typing import Any
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, build_role, evt
+from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StorageCommitmentPushModel,
     StudyRootQueryRetrieveInformationModelFind,
@@ -82,6 +83,7 @@ class Device:
     node: Node | None = None
     sent: list[FileDataset] = field(default_factory=list)
     began: float = 0.0
+    _to_report: dict[Any, Dataset] = field(default_factory=dict)
     _port: int = 0
     _server: Any = None
 
@@ -131,7 +133,12 @@ class Device:
 
     def handlers(self) -> list[Any]:
         """What it does at each event."""
-        return [(evt.EVT_C_STORE, self._on_store), (evt.EVT_C_FIND, self._on_find), (evt.EVT_N_ACTION, self._on_action)]
+        return [
+            (evt.EVT_C_STORE, self._on_store),
+            (evt.EVT_C_FIND, self._on_find),
+            (evt.EVT_N_ACTION, self._on_action),
+            (evt.EVT_PDU_SENT, self._on_sent),
+        ]
 
     def stop(self) -> None:
         """Be away: associations are cut, and nothing answers."""
@@ -183,9 +190,14 @@ class Device:
     def _on_action(self, event: Any) -> tuple[int, None]:
         self.asked += 1
         if self.report_after is not None:
-            association = event.assoc if self.same_association else None
-            threading.Thread(target=self._report, args=(event.action_information, association), daemon=True).start()
+            self._to_report[event.assoc] = event.action_information
         return SUCCESS, None
+
+    def _on_sent(self, event: Any) -> None:
+        """Begin with a report as soon as the request is answered."""
+        if isinstance(event.pdu, P_DATA_TF) and (asked := self._to_report.pop(event.assoc, None)):
+            association = event.assoc if self.same_association else None
+            threading.Thread(target=self._report, args=(asked, association), daemon=True).start()
 
     def _report(self, asked: Dataset, association: Any) -> None:
         if association and _send(association, self._answer(asked)):
@@ -216,6 +228,7 @@ class Device:
 
 def _send(association: Any, answer: Dataset) -> bool:
     """Send a report (N-EVENT-REPORT); whether it was taken."""
+    association.dimse_timeout = 5
     kind = 2 if "FailedSOPSequence" in answer else 1
     try:
         status, _ = association.send_n_event_report(answer, kind, StorageCommitmentPushModel, _COMMITMENT_INSTANCE)

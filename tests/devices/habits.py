@@ -12,7 +12,6 @@ from typing import Any
 
 from pydicom.dataset import FileDataset
 from pydicom.uid import UID, MRImageStorage, SecondaryCaptureImageStorage, generate_uid
-from pynetdicom import evt
 from pynetdicom.pdu import P_DATA_TF
 
 from tests.devices.device import SUCCESS, Device
@@ -68,15 +67,13 @@ class Aborting(Device):
         self.fatal = "" if self.answers else str(made[self.count // 2].SOPInstanceUID)
         return made
 
-    def handlers(self) -> list[Any]:
-        return [*super().handlers(), (evt.EVT_PDU_SENT, self._on_sent)]
-
     def take(self, event: Any, uid: str) -> int:
         if uid == self.fatal:
             event.assoc.abort(block=True)
         return super().take(event, uid)
 
     def _on_sent(self, event: Any) -> None:
+        super()._on_sent(event)
         if self.answers and isinstance(event.pdu, P_DATA_TF):
             event.assoc.abort(block=False)
 

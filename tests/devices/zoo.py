@@ -160,7 +160,7 @@ class Zoo:
             return probe(said)
 
         try:
-            eventually(f"{name}: {what}; {said}", holds, seconds)
+            eventually(what, holds, seconds)
         except AssertionError as error:
             raise AssertionError(f"{name}: not within {seconds:.0f} s: {what}; {said}") from error
         finally:
