@@ -34,7 +34,7 @@ def run(config: Config) -> int:
     retention = Retention(orthanc, links, config.delete_after)
     deletes = config.delete_after is not None
     links += [Link(link, orthanc, on_closed=retention.offer_id, deletes=deletes, scu_timeout=config.scu_timeout) for link in config.links]
-    watch = Watch(orthanc, links, on_delivered=retention.offer)
+    watch = Watch(orthanc, links, retention)
     web = server(
         config.port_status,
         status=lambda: statuses(config.node, watch, links, retention),

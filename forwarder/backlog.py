@@ -36,7 +36,7 @@ class Waiting:
     due: float = 0.0  #: when it may be sent; on time.monotonic()'s clock, as every time here
     reason: str = ""  #: why it failed last
     refused: bool = False  #: the destination said that it does not want it
-    cuts: int = 0  #: how often the association broke at it, and ``cut_at`` how much the destination had taken in all when that began
+    cuts: int = 0  #: how often the association broke at it, and ``cut_at`` how many transfers had succeeded then
     cut_at: int = 0
     stored: bool = False  #: the destination has taken it, and has not confirmed it yet
     asked: int = 0  #: how often the destination was asked for it in vain since then
@@ -75,18 +75,18 @@ class Waiting:
         self.refused = failure.fault is Fault.IMAGE
         self.due = now + (rest_after(self.tries, self.reason, refused=self.refused) if self.aside else pause_after(self.tries - 1))
 
-    def cut(self, taken: int) -> bool:
+    def cut(self, transfers: int) -> bool:
         """Note that the association broke at it.
 
         Args:
-            taken: how many images the destination has taken in all.
+            transfers: how many transfers to the destination have succeeded as a whole.
 
         Returns:
-            whether it is to blame: this happens again and again, and the destination takes others meanwhile.
+            whether it is to blame: this happens again and again, and others succeed meanwhile.
         """
-        self.cut_at = self.cut_at if self.cuts else taken
+        self.cut_at = self.cut_at if self.cuts else transfers
         self.cuts += 1
-        return self.cuts >= CUTS and taken > self.cut_at
+        return self.cuts >= CUTS and transfers > self.cut_at
 
 
 @dataclass(eq=False)

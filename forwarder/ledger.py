@@ -12,7 +12,7 @@ from forwarder import say
 from forwarder.backlog import Backlog, Batch, Entry, Picked, Waiting
 from forwarder.config import LinkConfig
 from forwarder.dicom import Offers
-from forwarder.orthanc import AnswerError, Orthanc, Series
+from forwarder.orthanc import AnswerError, NodeDownError, Orthanc, Series
 from forwarder.record import Aside, Record
 from forwarder.trouble import NOT_THERE, TRIES_REFUSED, Backoff, Failure, Fault, pause_after
 
@@ -20,7 +20,7 @@ from forwarder.trouble import NOT_THERE, TRIES_REFUSED, Backoff, Failure, Fault,
 UNCONFIRMED = 3
 #: Requests for storage commitment without a report whose reports still count, and for how many seconds.
 LATE, LATE_SECONDS = 100, 24 * 3600.0
-#: Seconds in which an image is sent twice at most, where a device outside has confirmed it before: it may send it back each time.
+#: Seconds in which an image is sent twice at most, where a device outside has taken it before: it may send it back each time.
 LOOP_SECONDS = 3600.0
 #: What counts images, in ``Backlog.elsewhere``, of which the device may keep an older version.
 OLDER = "older"
@@ -33,9 +33,9 @@ def aside_of(one: Waiting, revision: str) -> Aside:
 
 @dataclass
 class Counts:
-    """What was done since the forwarder was started; ``taken``: images that the destination took."""
+    """What was done since the forwarder was started; ``transfers``: those of which the destination took everything."""
 
-    taken: int = 0
+    transfers: int = 0
     delivered: int = 0
     failures: int = 0
     last_delivered: float | None = None
@@ -52,7 +52,7 @@ class Ledger:
         silent: how many reports in turn did not come in time.
         unlisted: something that the destination took was not found by a query.
         retried_at: when everything was to be tried at once, in seconds since 1970.
-        resent: when images were last sent again that a device outside had confirmed before, by identifier.
+        resent: when images were last sent again that a device outside had taken before, by identifier.
     """
 
     def __init__(self, config: LinkConfig, orthanc: Orthanc) -> None:
@@ -162,14 +162,14 @@ class Ledger:
             self._sending -= 1
             self.changed.notify_all()
 
-    def stored(self, batch: Batch) -> None:
-        """The destination has taken all images of a batch."""
+    def stored(self, batch: Batch, *, whole: bool) -> None:
+        """The destination has taken all images of a batch; ``whole``: and the transfer did not end early."""
         with self.changed:
             now = time.monotonic()
-            self.counts.taken += len(batch.images)
+            self.counts.transfers += whole
             for one in batch.images:
                 one.taken()
-                if batch.entry.record.confirmed_before(one.image):
+                if batch.entry.record.taken_before(one.image):
                     self.resent[one.image.id] = now
             if len(self.resent) > 10_000:
                 self.resent = {image: at for image, at in self.resent.items() if at + LOOP_SECONDS > now}
@@ -185,18 +185,22 @@ class Ledger:
         first, entry = images[0], batch.entry
         if failure.fault is Fault.BROKEN:
             with self.changed:
-                blamed = first.cut(self.counts.taken)
+                blamed = first.cut(self.counts.transfers)
                 first.due = time.monotonic() + pause_after(first.cuts - 1)
-            self.pause(failure)
-            if blamed:
-                first.tries = max(first.tries, TRIES_REFUSED - 1)
-                failure = Failure(Fault.IMAGE, f"the connection broke at this image, and not at others: {failure.reason}")
-        elif failure.fault is Fault.DESTINATION:
-            self.pause(failure)
+                if blamed:
+                    self._note_works()
+                    first.tries = max(first.tries, TRIES_REFUSED - 1)
+                    failure = Failure(Fault.IMAGE, f"the connection broke at this image, and not at others: {failure.reason}")
         network = failure.fault in (Fault.BROKEN, Fault.DESTINATION)
         self.give_back(Batch(entry, list(images if network else images[1:])))
-        if not network:
+        if network:
+            self.pause(failure)
+            return
+        try:
             self.settle(Batch(entry, [first]), {first.image.sop_instance: failure.reason}, failure)
+        except NodeDownError:
+            self.give_back(Batch(entry, [first]))
+            raise
 
     def keep_stored(self, batch: Batch, *, in_vain: bool, works: bool = False) -> None:
         """The destination has taken a batch, and has not said whether it keeps it: that is asked again later; nothing is sent again.
@@ -206,11 +210,14 @@ class Ledger:
             in_vain: it was asked, or cannot be asked: the next time comes later.
             works: the destination does all that it is able to.
         """
+        contents = self._contents(batch.images)
         with self.recording(batch.entry) as record:
             for one in batch.images:
                 if in_vain:
                     one.asked_in_vain(time.monotonic(), answered=False)
                 record.stored.add(one.mark)
+                if one.mark in contents:
+                    record.note_content(one.image, contents[one.mark])
         with self.changed:
             batch.entry.touched += 1  # a look, to say that nothing is left to send
             if works:
@@ -267,14 +274,15 @@ class Ledger:
         entry = batch.entry
         confirmed = [one for one in batch.images if report.get(one.image.sop_instance) == ""]
         suspects = [one for one in batch.images if report.get(one.image.sop_instance) != ""]
-        contents = {one.mark: one.image.md5 or self._orthanc.md5(one.image.id) for one in confirmed} if self.config.outside else {}
+        contents = self._contents(confirmed)
         if failure and failure.refuses_class:
             suspects += self._alike(entry, suspects[0])
-        older = 0
         with self.recording(entry) as record:
             now = time.monotonic()
             record.confirm(one.mark for one in confirmed)
-            older = sum(record.note_content(one.image, contents[one.mark]) for one in confirmed if one.mark in contents)
+            changed = {one.mark for one in confirmed if one.mark in contents and record.note_content(one.image, contents[one.mark])}
+            record.older |= changed
+            older = len(changed)
             waiting = [
                 one for one in suspects if not failure and one.image.sop_instance not in report and (patient or not one.asked_enough)
             ]
@@ -320,6 +328,10 @@ class Ledger:
             self.settle(Batch(entry, free), report)
         return not batch.images
 
+    def _contents(self, images: Sequence[Waiting]) -> dict[str, str]:
+        """By mark, what tells the content of images that a device outside has taken; where it is not known, no other has the same."""
+        return {one.mark: one.image.md5 or self._orthanc.md5(one.image) or one.image.file for one in images if self.config.outside}
+
     def _alike(self, entry: Entry, refused: Waiting) -> list[Waiting]:
         """The other images of a series that a destination refuses together with one: those of its SOP class and transfer syntax."""
         with self.changed:
@@ -327,7 +339,7 @@ class Ledger:
                 one
                 for mark, one in (entry.waiting or {}).items()
                 if mark not in entry.in_flight
-                and not one.stored
+                and not one.resting
                 and (one.image.sop_class, one.image.syntax) == (refused.image.sop_class, refused.image.syntax)
             ]
 

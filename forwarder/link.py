@@ -128,9 +128,9 @@ class Link:
                 images = batch.images
                 sent = self._destination.send([one.image for one in images], lambda: ledger.stopping)
                 batch.images = images[: sent.taken]
+                ledger.stored(batch, whole=not sent.failure)
                 if sent.failure:
                     ledger.not_taken(batch, images[sent.taken :], sent.failure)
-                ledger.stored(batch)
             if batch.images:
                 self._confirm(batch)
         except GoneError:
@@ -169,7 +169,7 @@ class Link:
 
     def _lacks(self, method: Method, failure: Failure) -> bool:
         """Whether a failure says that the destination has no such service: it answers, and refuses what it is asked."""
-        if failure.fault is not Fault.IMAGE:
+        if not failure.refuses_class:
             return False
         say("destination lacks", to=self.config.to, what=_NAMES[method])
         self.ledger.offers.lacks(method, time.monotonic())

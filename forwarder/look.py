@@ -28,6 +28,7 @@ _UNTIL_STABLE = 5.0
 #: A series may rest when the destination was asked so often in vain for each of its images: the pauses are minutes then.
 _ASKED_OFTEN = 8
 _STUDY = "StudyDescription"
+_LOOP = "sent twice within the hour: it comes back each time"
 
 #: Called with the identifier of a series that was closed.
 OnClosed = Callable[[str], None]
@@ -82,7 +83,7 @@ class Looker:
         """When an image that is set aside is tried again, in seconds since 1970; 0 for at once."""
         if one.revision != self._ledger.config.revision or one.at <= self._ledger.retried_at:
             return 0.0
-        return one.at + rest_after(one.tries, one.reason, refused=one.refused)
+        return one.at + (LOOP_SECONDS if one.reason == _LOOP else rest_after(one.tries, one.reason, refused=one.refused))
 
     def goes(self, image: Image, tags: Mapping[str, str]) -> bool:
         """Whether an image of a series with these tags is for the destination: not what a device outside has sent itself."""
@@ -99,10 +100,9 @@ class Looker:
         if aside and aside.revision == self._ledger.config.revision:
             one.tries, one.reason, one.refused = aside.tries, aside.reason, aside.refused
             one.due = now + max(0.0, self._rests_until(aside) - time.time())
-        elif (pause := self._ledger.resent.get(image.id, -LOOP_SECONDS) + LOOP_SECONDS - now) > 0:
-            one.tries, one.reason, one.due = TRIES_UNCLEAR, "sent twice within the hour: it comes back each time", now + pause
-            at = int(time.time() + pause - rest_after(one.tries, one.reason, refused=False))
-            record.aside[mark] = replace(aside_of(one, self._ledger.config.revision), at=at)
+        elif (ago := now - self._ledger.resent.get(image.id, -LOOP_SECONDS)) < LOOP_SECONDS:
+            one.tries, one.reason, one.due = TRIES_UNCLEAR, _LOOP, now + LOOP_SECONDS - ago
+            record.aside[mark] = replace(aside_of(one, self._ledger.config.revision), at=int(time.time() - ago))
             entry.unwritten = True
         return one
 
@@ -261,11 +261,14 @@ class Looker:
         with self.alone_with(series) as entry:
             if entry is None:
                 return  # no room: the record stays as it is, and this is found again
+            gone = list(images)
+            for image in gone:
+                self._ledger.resent.pop(image.id, None)  # it is sent again because it is gone
             stored = [self._ledger.record_of(found) for found in self._orthanc.series([series])]
             with self._ledger.recording(entry):
                 if entry.waiting is None and stored:
                     entry.record = stored[0]
-                entry.record.take_back(images)
+                entry.record.take_back(gone)
 
 
 def _closed(series: Series, ledger: Ledger) -> tuple[str, int, str]:

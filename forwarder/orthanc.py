@@ -225,9 +225,13 @@ class Orthanc:
         parts = str(self.get("/system")["Version"]).split(".")
         return tuple(int(part) for part in parts) if all(map(str.isdigit, parts)) else (0,)
 
-    def md5(self, image: str) -> str:
-        """The MD5 of an instance's content, as it was when it was stored."""
-        return self._ask("GET", f"/instances/{image}/attachments/dicom/md5", None, _TIMEOUT).decode()
+    def md5(self, image: Image) -> str:
+        """The MD5 of an instance's content, as it was when it was stored; empty where that file is gone, or Orthanc computes none."""
+        asked = {"Level": "Instance", "Query": {"SOPInstanceUID": image.sop_instance}, "ResponseContent": ["Attachments"]}
+        with contextlib.suppress(AnswerError):
+            files = [file for said in self.post("/tools/find", asked) for file in said["Attachments"]]
+            return next((str(file["UncompressedMD5"]) for file in files if file["Uuid"] == image.file), "")
+        return ""
 
     def is_as_stored(self, image: str) -> bool:
         """Whether the file of an instance has that MD5; reads the file."""

@@ -54,7 +54,7 @@ class Record:
     closed: tuple[str, int, str] | None = None
     #: the marks of those that the destination has taken and not confirmed: it is asked for them again; they are not sent again
     stored: set[str] = field(default_factory=set)
-    #: of a device outside the stack, the content that it confirmed first of each image: half a mark of the MD5, by half a mark of
+    #: of a device outside the stack, the content that it took first of each image: half a mark of the MD5, by half a mark of
     #: Orthanc's identifier
     contents: dict[str, str] = field(default_factory=dict)
     #: the marks of confirmed images of which the device may have kept that first content: it confirms SOP instance UIDs, and to
@@ -108,15 +108,12 @@ class Record:
             self.aside.pop(mark, None)
 
     def note_content(self, image: Image, md5: str) -> bool:
-        """A device outside has confirmed an image; whether it may have kept another content that it had confirmed before."""
-        key, content = mark_of(image.id, _HALF), mark_of(md5, _HALF)
-        if self.contents.setdefault(key, content) == content:
-            return False
-        self.older.add(mark_of(image.file))
-        return True
+        """A device outside has taken an image; whether it had taken another content of it before, which it may have kept."""
+        content = mark_of(md5, _HALF)
+        return self.contents.setdefault(mark_of(image.id, _HALF), content) != content
 
-    def confirmed_before(self, image: Image) -> bool:
-        """Whether a device outside has confirmed this image, or another version of it."""
+    def taken_before(self, image: Image) -> bool:
+        """Whether a device outside has taken this image, or another version of it."""
         return mark_of(image.id, _HALF) in self.contents
 
     def take_back(self, images: Iterable[Image]) -> None:

@@ -45,6 +45,7 @@ _CODES_OF_WORDS = {
     "cannot transcode": _NOT_IMPLEMENTED,
     "unknown transfer syntax": _NOT_IMPLEMENTED,
     "no valid presentation context": _NO_PRESENTATION_CONTEXT,
+    "request cannot be handled by remote aet": _NO_PRESENTATION_CONTEXT,  # of storage commitment, DicomAssociation.cpp
 }
 #: Words that it says of a file that is none (FromDcmtkBridge::LoadFromMemoryBuffer).
 _INVALID_FILE = "invalid dicom file"

@@ -83,9 +83,15 @@ def _lines(status: Mapping[str, Any]) -> Iterator[str]:
     for link in status["links"]:
         labels = f'node="{status["node"]}",to="{link["to"]}",method="{link["confirmedBy"] or "none"}"'
         yield f"orthanc_forwarder_confirmed_by{{{labels}}} 1"
-    yield "# HELP orthanc_forwarder_node_up Whether the node's Orthanc answers."
-    yield "# TYPE orthanc_forwarder_node_up gauge"
-    yield f'orthanc_forwarder_node_up{{node="{status["node"]}"}} {int(status["nodeAnswers"])}'
+    of_node = (
+        ("node_up", "Whether the node's Orthanc answers.", int(status["nodeAnswers"])),
+        ("unmatched", "Images that go to no destination.", status["unmatched"]),
+        ("kept", "Images that are due, confirmed, and not deleted; the status says why.", sum(one["images"] for one in status["kept"])),
+    )
+    for name, meaning, value in of_node:
+        yield f"# HELP orthanc_forwarder_{name} {meaning}"
+        yield f"# TYPE orthanc_forwarder_{name} gauge"
+        yield f'orthanc_forwarder_{name}{{node="{status["node"]}"}} {value}'
 
 
 def _values(link: Mapping[str, Any]) -> dict[str, float]:
