@@ -131,6 +131,8 @@ class Link:
                 ledger.stored(batch, whole=not sent.failure)
                 if sent.failure:
                     ledger.not_taken(batch, images[sent.taken :], sent.failure)
+                else:
+                    ledger.give_back(Batch(batch.entry, images[sent.taken :]))
             if batch.images:
                 self._confirm(batch)
         except GoneError:
