@@ -4,13 +4,31 @@ Runs beside an Orthanc, in a container of the same image, with Python's standard
 somewhere is derived from the Orthanc's own database: what it stores, against a record, in a metadata of each series, of what each
 destination has confirmed (record.py). Nothing that this program holds in memory is needed to go on after it was killed.
 
-    watch.py     finds series that may hold something new: the changes log, and a sweep for whatever that misses
-    backlog.py   those series, oldest first; what is sent together
-    ledger.py    what waits for one destination, what is on its way, and what became of it, written to the record
-    look.py      looks at one of those series: what of it is not confirmed
-    link.py      one destination: the threads that send, and that wait for its confirmation
-    dicom.py     what is asked of Orthanc to send images and to have them confirmed
-    trouble.py   what a failure means, and when to try again
-    keeper.py    deletes what every destination has confirmed, where the stack file says so
-    web.py       status, metrics, and what can be asked for
+    watch.py      finds series that may hold something new: the changes log, and a sweep for whatever that misses
+    look.py       what of a series is not confirmed by one destination
+    backlog.py    the series that wait for it, oldest first; what is sent together
+    ledger.py     what is on its way to it, and what became of it, written to the record
+    link.py       one destination: the threads that send, and that wait for its confirmation
+    dicom.py      what is asked of Orthanc to send images and to have them confirmed
+    trouble.py    what a failure means, and when to try again
+    retention.py  deletes what every destination has confirmed, where the stack file says so
+    web.py        status, metrics, and what can be asked for
 """
+
+from __future__ import annotations
+
+import time
+
+
+def say(event: str, **fields: object) -> None:
+    """Write a line of the log: the time in UTC, the event, and its fields as ``key=value``.
+
+    Identifiers are Orthanc's hashes; nothing in it is a patient's data.
+    """
+    shown = " ".join(f"{key}={_quoted(value)}" for key, value in fields.items())
+    print(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {event}: {shown}".rstrip(": "), flush=True)
+
+
+def _quoted(value: object) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return '"' + text.replace('"', "'").replace("\n", " ") + '"' if " " in text else text

@@ -10,9 +10,9 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from forwarder import say
 from forwarder.config import Config, load
 from forwarder.link import Link
-from forwarder.log import say
 from forwarder.orthanc import Orthanc
 from forwarder.retention import Retention
 from forwarder.watch import Watch
@@ -34,7 +34,7 @@ def run(config: Config) -> int:
     retention = Retention(orthanc, links, config.delete_after)
     deletes = config.delete_after is not None
     links += [Link(link, orthanc, on_closed=retention.offer_id, deletes=deletes, scu_timeout=config.scu_timeout) for link in config.links]
-    watch = Watch(orthanc, links, on_delivered=retention.offer)
+    watch = Watch(orthanc, links, retention)
     web = server(
         config.port_status,
         status=lambda: statuses(config.node, watch, links, retention),

@@ -28,32 +28,19 @@ BATCH, BATCH_BYTES = 100, 64 << 20
 
 @dataclass(eq=False)
 class Waiting:
-    """An image that the destination has not confirmed.
+    """An image that the destination has not confirmed."""
 
-    Attributes:
-        image: the image.
-        mark: what stands for it in the record.
-        tries: how often it failed by itself.
-        due: when it may be sent; on time.monotonic()'s clock, as every time here.
-        reason: why it failed last.
-        refused: the destination said that it does not want it.
-        cuts: how often the association broke at it, and ``cut_at`` how many transfers had succeeded when that began.
-        stored: the destination has taken it, and has not confirmed it yet.
-        asked: how often the destination was asked for it in vain since then.
-        unnamed: how often of those it answered, and said nothing of this image.
-    """
-
-    image: Image
-    mark: str
-    tries: int = 0
-    due: float = 0.0
-    reason: str = ""
-    refused: bool = False
-    cuts: int = 0
+    image: Image  #: the image
+    mark: str  #: what stands for it in the record
+    tries: int = 0  #: how often it failed by itself
+    due: float = 0.0  #: when it may be sent; on time.monotonic()'s clock, as every time here
+    reason: str = ""  #: why it failed last
+    refused: bool = False  #: the destination said that it does not want it
+    cuts: int = 0  #: how often the association broke at it, and ``cut_at`` how many transfers had succeeded then
     cut_at: int = 0
-    stored: bool = False
-    asked: int = 0
-    unnamed: int = 0
+    stored: bool = False  #: the destination has taken it, and has not confirmed it yet
+    asked: int = 0  #: how often the destination was asked for it in vain since then
+    unnamed: int = 0  #: how often of those it answered, and said nothing of this image
 
     @property
     def aside(self) -> bool:
@@ -104,56 +91,34 @@ class Waiting:
 
 @dataclass(eq=False)
 class Entry:
-    """A series that may hold something for the destination.
+    """A series that may hold something for the destination."""
 
-    Attributes:
-        id: its identifier in Orthanc.
-        since: when the oldest image that waits was stored, or the series last changed: ``20260131T120000``.
-        estimate: how many images wait that are not set aside, where that was not looked at since the last one came.
-        touched: how often something was stored in it; ``seen`` is that when it was last looked at.
-        busy: a thread looks at it.
-        not_before: when it may be looked at.
-        close_at: when it may be closed, if nothing comes until then.
-        known: its images that were looked at, by identifier; complete where ``whole``.
-        waiting: those not confirmed, by mark: in flight, due or set aside. None before it was looked at, and while it rests.
-        in_flight: the marks of those that are being sent or confirmed.
-        record: what the destination has confirmed.
-        unwritten: the record changed and could not be written.
-        study_uid, series_uid: for a query.
-        last_update: the series' last update as it was last seen.
-        quiet_since: when that was first seen.
-        settled: nothing can have been stored in it since all its images were read.
-        delivered: images confirmed since it was last closed.
-        opened: when it was first touched.
-        confirmed_at: when an image of it was last confirmed.
-        rests: while it rests, how many images are set aside, by reason; under no reason, those that are stored and not confirmed.
-        asked: how often the destination was asked in vain for those.
-    """
-
-    id: str
-    since: str
-    estimate: int = 0
-    touched: int = 1
+    id: str  #: its identifier in Orthanc
+    since: str  #: when the oldest image that waits was stored, or the series last changed: ``20260131T120000``
+    estimate: int = 0  #: how many images wait that are not set aside, where that was not looked at since the last one came
+    touched: int = 1  #: how often something was stored in it; ``seen`` is that when it was last looked at
     seen: int = 0
-    busy: bool = False
-    not_before: float = 0.0
-    close_at: float = math.inf
-    known: dict[str, Image] = field(default_factory=dict)
+    busy: bool = False  #: a thread looks at it
+    not_before: float = 0.0  #: when it may be looked at
+    close_at: float = math.inf  #: when it may be closed, if nothing comes until then
+    known: dict[str, Image] = field(default_factory=dict)  #: its images that were looked at, by identifier; complete where ``whole``
     whole: bool = False
+    #: those not confirmed, by mark: in flight, due or set aside. None before it was looked at, and while it rests.
     waiting: dict[str, Waiting] | None = None
-    in_flight: set[str] = field(default_factory=set)
-    record: Record = field(default_factory=Record)
-    unwritten: bool = False
-    study_uid: str = ""
+    in_flight: set[str] = field(default_factory=set)  #: the marks of those that are being sent or confirmed
+    record: Record = field(default_factory=Record)  #: what the destination has confirmed
+    unwritten: bool = False  #: the record changed and could not be written
+    study_uid: str = ""  #: for a query
     series_uid: str = ""
-    last_update: str = ""
-    quiet_since: float = 0.0
-    settled: bool = False
-    delivered: int = 0
-    opened: float = 0.0
-    confirmed_at: float = 0.0
+    last_update: str = ""  #: the series' last update as it was last seen
+    quiet_since: float = 0.0  #: when that was first seen
+    settled: bool = False  #: nothing can have been stored in it since all its images were read
+    delivered: int = 0  #: images confirmed since it was last closed
+    opened: float = 0.0  #: when it was first touched
+    confirmed_at: float = 0.0  #: when an image of it was last confirmed
+    #: while it rests, how many images are set aside, by reason; under no reason, those that are stored and not confirmed
     rests: Counter[str] = field(default_factory=Counter)
-    asked: int = 0
+    asked: int = 0  #: how often the destination was asked in vain for those
 
     @property
     def stale(self) -> bool:
@@ -218,21 +183,13 @@ Picked = tuple[Entry, list[Waiting]]
 
 @dataclass(eq=False)
 class Batch:
-    """Images that are sent together.
+    """Images that are sent together."""
 
-    Attributes:
-        entry: their series.
-        images: the images.
-        transaction: the UID of the storage commitment transaction.
-        deadline: when its report is late.
-        ends: when it is looked for no more.
-    """
-
-    entry: Entry
-    images: list[Waiting]
-    transaction: str = ""
-    deadline: float = 0.0
-    ends: float = math.inf
+    entry: Entry  #: their series
+    images: list[Waiting]  #: the images
+    transaction: str = ""  #: the UID of the storage commitment transaction
+    deadline: float = 0.0  #: when its report is late
+    ends: float = math.inf  #: when it is looked for no more
 
     @property
     def stored(self) -> bool:

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Self
+
+from forwarder.orthanc import Image
 
 PUBLIC_FILE = Path("/etc/forwarder.json")
 SECRET_FILE = Path("/run/secrets/forwarder.json")
@@ -18,43 +20,19 @@ Method = Literal["commitment", "query", "stored"]
 Confirm = Literal["auto", Method]
 
 
-class JudgedImage(Protocol):
-    """What rules ask of an image besides the tags of its series and its study."""
-
-    @property
-    def calling_aet(self) -> str:
-        """The AE title that sent it to the node; empty when it came by HTTP, or was created here."""
-
-    @property
-    def sop_class(self) -> str:
-        """Its SOP class UID."""
-
-    @property
-    def origin(self) -> str:
-        """``created`` when the node made it from another image (its metadata has AnonymizedFrom or ModifiedFrom), else ``received``."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Lists:
     """Lists of patterns. An empty one matches anything; of another one, a pattern has to match.
 
     Patterns are compared without regard to case; ``*`` is any text, ``?`` any character.
-
-    Attributes:
-        modality: patterns for Modality (0008,0060).
-        station: patterns for StationName (0008,1010).
-        study_description: patterns for StudyDescription (0008,1030).
-        calling_aet: patterns for the AE title that sent the image to the node; images that came by HTTP have none.
-        sop_class: patterns for the SOP class UID.
-        origin: ``received``, ``created``, or empty for both.
     """
 
-    modality: tuple[str, ...] = ()
-    station: tuple[str, ...] = ()
-    study_description: tuple[str, ...] = ()
-    calling_aet: tuple[str, ...] = ()
-    sop_class: tuple[str, ...] = ()
-    origin: str = ""
+    modality: tuple[str, ...] = ()  #: patterns for Modality (0008,0060)
+    station: tuple[str, ...] = ()  #: patterns for StationName (0008,1010)
+    study_description: tuple[str, ...] = ()  #: patterns for StudyDescription (0008,1030)
+    calling_aet: tuple[str, ...] = ()  #: patterns for the AE title that sent the image to the node; images that came by HTTP have none
+    sop_class: tuple[str, ...] = ()  #: patterns for the SOP class UID
+    origin: str = ""  #: ``received``, ``created``, or empty for both
 
     @classmethod
     def of(cls, said: Mapping[str, Any]) -> Self:
@@ -78,7 +56,7 @@ class Lists:
         asked = ((self.modality, "Modality"), (self.station, "StationName"), (self.study_description, "StudyDescription"))
         return all(_matches(patterns, tags.get(tag, "")) for patterns, tag in asked)
 
-    def match(self, image: JudgedImage, tags: Mapping[str, str]) -> bool:
+    def match(self, image: Image, tags: Mapping[str, str]) -> bool:
         """Whether all lists match an image."""
         by_image = _matches(self.calling_aet, image.calling_aet) and _matches(self.sop_class, image.sop_class)
         return by_image and self.origin in ("", image.origin) and self.match_series(tags)
@@ -86,13 +64,9 @@ class Lists:
 
 @dataclass(frozen=True, kw_only=True)
 class Rules(Lists):
-    """Which images a link is for: those that all of its own lists match, and that ``but_not`` does not match.
+    """Which images a link is for: those that all of its own lists match, and that ``but_not`` does not match."""
 
-    Attributes:
-        but_not: an image that all of these lists match is left out; None leaves out none.
-    """
-
-    but_not: Lists | None = None
+    but_not: Lists | None = None  #: an image that all of these lists match is left out; None leaves out none
 
     @classmethod
     def of(cls, said: Mapping[str, Any], but_not: Mapping[str, Any] | None = None) -> Self:
@@ -109,7 +83,7 @@ class Rules(Lists):
         out = self.but_not
         return self.match_series(tags) and (out is None or out.of_images or not out.match_series(tags))
 
-    def allow_image(self, image: JudgedImage, tags: Mapping[str, str]) -> bool:
+    def allow_image(self, image: Image, tags: Mapping[str, str]) -> bool:
         """Whether an image is for the link. ``tags`` are those of its series and its study, or its own."""
         return self.match(image, tags) and (self.but_not is None or not self.but_not.match(image, tags))
 
@@ -143,56 +117,33 @@ def _matches(patterns: Sequence[str], value: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class LinkConfig:
-    """One destination.
+    """One destination."""
 
-    Attributes:
-        to: its name: the entry of the Orthanc's DicomModalities.
-        record: the number of the metadata of each series that holds what it has confirmed.
-        aet: its AE title.
-        outside: whether it is a device, and no node of the stack.
-        associations: how many associations may send to it at once.
-        confirm: what counts as arrived: storage commitment, an answer to a query, the success of the transfer, or what it has of these.
-        rules: which images it gets.
-        revision: changes when it was deployed anew: what it refused is then tried again.
-    """
-
-    to: str
-    record: int
-    aet: str = ""
-    outside: bool = False
-    associations: int = 2
+    to: str  #: its name: the entry of the Orthanc's DicomModalities
+    record: int  #: the number of the metadata of each series that holds what it has confirmed
+    aet: str = ""  #: its AE title
+    outside: bool = False  #: whether it is a device, and no node of the stack
+    associations: int = 2  #: how many associations may send to it at once
+    #: what counts as arrived: storage commitment, an answer to a query, the success of the transfer, or what it has of these
     confirm: Confirm = "commitment"
-    rules: Rules = field(default_factory=Rules)
-    revision: str = ""
+    rules: Rules = field(default_factory=Rules)  #: which images it gets
+    revision: str = ""  #: changes when it was deployed anew: what it refused is then tried again
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The forwarder of one node.
+    """The forwarder of one node."""
 
-    Attributes:
-        node: the node's name.
-        host: where its Orthanc is reached.
-        port: its HTTP port.
-        user: a user of its REST API.
-        password: that user's password.
-        trust: a file with the certificate by which the Orthanc is known; None for one without TLS.
-        links: its destinations.
-        delete_after: seconds after which a series that every destination has confirmed is deleted; None keeps it for ever.
-        scu_timeout: seconds that its Orthanc waits for a destination's answer (DicomScuTimeout); 0 is without end.
-        port_status: where status and metrics are served.
-    """
-
-    node: str
-    host: str
-    port: int
-    user: str
-    password: str
-    links: tuple[LinkConfig, ...]
-    trust: str | None = None
-    delete_after: int | None = None
-    scu_timeout: int = 10
-    port_status: int = 9042
+    node: str  #: the node's name
+    host: str  #: where its Orthanc is reached
+    port: int  #: its HTTP port
+    user: str  #: a user of its REST API
+    password: str  #: that user's password
+    links: tuple[LinkConfig, ...]  #: its destinations
+    trust: str | None = None  #: a file with the certificate by which the Orthanc is known; None for one without TLS
+    delete_after: int | None = None  #: seconds after which a series that every destination has confirmed is deleted; None keeps it for ever
+    scu_timeout: int = 10  #: seconds that its Orthanc waits for a destination's answer (DicomScuTimeout); 0 is without end
+    port_status: int = 9042  #: where status and metrics are served
 
 
 def parse(public: Mapping[str, Any], secret: Mapping[str, Any]) -> Config:

@@ -102,15 +102,10 @@ class GoneError(Exception):
 
 @dataclass(frozen=True)
 class Sent:
-    """What came of a transfer.
+    """What came of a transfer."""
 
-    Attributes:
-        taken: how many of the images the destination has taken, from the first one on.
-        failure: why it ended at the image after those; None where it has taken all.
-    """
-
-    taken: int
-    failure: Failure | None = None
+    taken: int  #: how many of the images the destination has taken, from the first one on
+    failure: Failure | None = None  #: why it ended at the image after those; None where it has taken all
 
 
 class Destination:

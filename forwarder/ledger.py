@@ -5,18 +5,16 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
+from forwarder import say
 from forwarder.backlog import Backlog, Batch, Entry, Picked, Waiting
 from forwarder.config import LinkConfig
 from forwarder.dicom import Offers
-from forwarder.log import say
-from forwarder.orthanc import AnswerError, Image, NodeDownError, Orthanc, Series
+from forwarder.orthanc import AnswerError, NodeDownError, Orthanc, Series
 from forwarder.record import Aside, Record
-from forwarder.times import timestamp
-from forwarder.trouble import NOT_THERE, TRIES_REFUSED, TRIES_UNCLEAR, Backoff, Failure, Fault, pause_after, rest_after
+from forwarder.trouble import NOT_THERE, TRIES_REFUSED, Backoff, Failure, Fault, pause_after
 
 #: Batches that may wait for their confirmation besides those that are being sent: sending goes on meanwhile.
 UNCONFIRMED = 3
@@ -24,9 +22,13 @@ UNCONFIRMED = 3
 LATE, LATE_SECONDS = 100, 24 * 3600.0
 #: Seconds in which an image is sent twice at most, where a device outside has taken it before: it may send it back each time.
 LOOP_SECONDS = 3600.0
-_LOOP = "sent twice within the hour: it comes back each time"
 #: What counts images, in ``Backlog.elsewhere``, of which the device may keep an older version.
 OLDER = "older"
+
+
+def aside_of(one: Waiting, revision: str) -> Aside:
+    """What the record says of an image that is set aside."""
+    return Aside(one.image.id, one.reason, one.refused, one.tries, int(time.time()), revision)
 
 
 @dataclass
@@ -49,6 +51,8 @@ class Ledger:
         late: what was sent and had no report in time; a report still counts.
         silent: how many reports in turn did not come in time.
         unlisted: something that the destination took was not found by a query.
+        retried_at: when everything was to be tried at once, in seconds since 1970.
+        resent: when images were last sent again that a device outside had taken before, by identifier.
     """
 
     def __init__(self, config: LinkConfig, orthanc: Orthanc) -> None:
@@ -68,9 +72,8 @@ class Ledger:
         self._writing = threading.Lock()
         self._sending = 0
         self._streak: set[str] = set()
-        self._retried_at = 0.0
-        #: When images were last sent again that a device outside had taken before, by identifier.
-        self._resent: dict[str, float] = {}
+        self.retried_at = 0.0
+        self.resent: dict[str, float] = {}
 
     @property
     def at_work(self) -> bool:
@@ -99,95 +102,27 @@ class Ledger:
                     self._orthanc.put_metadata(entry.id, self.config.record, text)
                 entry.unwritten = False
 
-    # --- what waits ---
-
-    def consider(self, series: Series, *, new: bool = True) -> bool:
-        """A series may hold something new.
-
-        Args:
-            series: the series.
-            new: an image of it has just come; otherwise a sweep came by.
-
-        Returns:
-            whether everything in it that is for this destination is known to be confirmed.
-        """
-        rules, record = self.config.rules, self.record_of(series)
-        if not rules.needs_study and not rules.allow_series(series.tags):
-            return True
-        rests, until = Counter[str](), 0.0
-        if series.last_update and record.is_closed_for(series.last_update, len(series.images), rules.digest):
-            rests, until = self._rests_of(record)
-        with self.changed:
-            if not new:
-                self.backlog.note_elsewhere({OLDER: len(record.older)})
-            if until and not rests:
-                return True
-            if until <= time.time():
-                left = max(0, len(series.images) - len(record.confirmed) - len(record.aside) - len(record.stored))
-                self.backlog.touch(series.id, series.last_update or timestamp(), left, time.monotonic(), new=new)
-                self.changed.notify_all()
-            elif self.backlog.get(series.id) is None:
-                self.backlog.rest(series.id, series.last_update, rests, until - time.time() + time.monotonic())
-        return False
-
     def sweep(self, *, begins: bool) -> None:
         """A sweep begins, or has considered every series."""
         with self.changed:
             (self.backlog.begin_sweep if begins else self.backlog.end_sweep)()
-
-    def _rests_of(self, record: Record) -> tuple[Counter[str], float]:
-        """What of a record rests, as in ``Entry.rests``, and until when, in seconds since 1970."""
-        rests = Counter(one.reason for one in record.aside.values())
-        until = min((self.rests_until(one) for one in record.aside.values()), default=float("inf"))
-        if record.stored:
-            rests[""], until = len(record.stored), 0.0
-        return rests, until
-
-    def rests_until(self, one: Aside) -> float:
-        """When an image that is set aside is tried again, in seconds since 1970; 0 for at once."""
-        if one.revision != self.config.revision or one.at <= self._retried_at:
-            return 0.0
-        return one.at + (LOOP_SECONDS if one.reason == _LOOP else rest_after(one.tries, one.reason, refused=one.refused))
-
-    def goes(self, image: Image, tags: Mapping[str, str]) -> bool:
-        """Whether an image of a series with these tags is for the destination: not what a device outside has sent itself."""
-        config = self.config
-        return config.rules.allow_image(image, tags) and not (config.outside and config.aet and image.calling_aet == config.aet)
-
-    def waiting(self, entry: Entry, image: Image, mark: str) -> Waiting:
-        """An image that waits, as its series' record has it: stored, set aside, or new. With the lock held."""
-        now, record = time.monotonic(), entry.record
-        if mark in record.stored:
-            return Waiting(image, mark, stored=True, asked=entry.asked)
-        one = Waiting(image, mark)
-        aside = record.aside.get(mark)
-        if aside and aside.revision == self.config.revision:
-            one.tries, one.reason, one.refused = aside.tries, aside.reason, aside.refused
-            one.due = now + max(0.0, self.rests_until(aside) - time.time())
-        elif (ago := now - self._resent.get(image.id, -LOOP_SECONDS)) < LOOP_SECONDS:
-            one.tries, one.reason, one.due = TRIES_UNCLEAR, _LOOP, now + LOOP_SECONDS - ago
-            record.aside[mark] = replace(self._aside(one), at=int(time.time() - ago))
-            entry.unwritten = True
-        return one
 
     def retry(self) -> None:
         """Try everything at once that waits for its time. What is not held, the next sweep finds."""
         with self.changed:
             self.backoff.until = 0.0
             self.offers.ask_soon()
-            self._retried_at = time.time()
-            self._resent.clear()
-            self._due_now()
+            self.retried_at = time.time()
+            self.resent.clear()
+            self._due_now(lambda _: True)
+            self.backlog.wake_all()
             self.backlog.overflowed = True
 
-    def _due_now(self, marks: set[str] | None = None) -> None:
-        """Nothing of these, or of all, waits for its time any more. With the lock held."""
+    def _due_now(self, wanted: Callable[[Waiting], bool]) -> None:
+        """Some images wait for their time no more. With the lock held."""
         for entry in self.backlog:
-            for mark, one in (entry.waiting or {}).items():
-                if marks is None or mark in marks:
-                    one.due = 0.0
-        if marks is None:
-            self.backlog.wake_all()
+            for one in filter(wanted, (entry.waiting or {}).values()):
+                one.due = 0.0
         self.changed.notify_all()
 
     # --- what is on its way ---
@@ -235,9 +170,9 @@ class Ledger:
             for one in batch.images:
                 one.taken()
                 if batch.entry.record.taken_before(one.image):
-                    self._resent[one.image.id] = now
-            if len(self._resent) > 10_000:
-                self._resent = {image: at for image, at in self._resent.items() if at + LOOP_SECONDS > now}
+                    self.resent[one.image.id] = now
+            if len(self.resent) > 10_000:
+                self.resent = {image: at for image, at in self.resent.items() if at + LOOP_SECONDS > now}
 
     def not_taken(self, batch: Batch, images: Sequence[Waiting], failure: Failure) -> None:
         """A transfer ended at the first of these images.
@@ -362,7 +297,7 @@ class Ledger:
                 one.failed(failure or Failure(Fault.UNCLEAR, f"{NOT_THERE}: {unconfirmed}"), now)
                 record.stored.discard(one.mark)
                 if one.aside:
-                    record.aside[one.mark] = self._aside(one)
+                    record.aside[one.mark] = aside_of(one, self.config.revision)
             # Written before it counts as delivered: what a kill leaves unwritten is sent again.
         for one in suspects:
             say("image failed", to=self.config.to, image=one.image.id, reason=one.reason, tries=one.tries, set_aside=one.aside)
@@ -406,12 +341,9 @@ class Ledger:
                 one
                 for mark, one in (entry.waiting or {}).items()
                 if mark not in entry.in_flight
-                and not one.stored
+                and not one.resting
                 and (one.image.sop_class, one.image.syntax) == (refused.image.sop_class, refused.image.syntax)
             ]
-
-    def _aside(self, one: Waiting) -> Aside:
-        return Aside(one.image.id, one.reason, one.refused, one.tries, int(time.time()), self.config.revision)
 
     def _note_works(self) -> None:
         """The destination takes images. With the lock held."""
@@ -422,10 +354,11 @@ class Ledger:
     def _note_success(self, entry: Entry, confirmed: Sequence[Waiting]) -> None:
         """The destination works. With the lock held."""
         if len(self._streak) > 1:
-            self._due_now(self._streak)  # they failed together: for the destination's sake
+            self._due_now(lambda one: one.mark in self._streak)  # they failed together: for the destination's sake
         if self.silent:
             self.silent = 0
-            self._due_now()  # its reports come again
+            self._due_now(lambda one: one.stored)  # its reports come again
+            self.backlog.wake_all()
         self._note_works()
         self._streak.clear()
         for one in confirmed:
@@ -441,35 +374,3 @@ class Ledger:
         self._streak.update(one.mark for one in suspects)
         if len(self._streak) > 1 and suspects:
             self.pause(Failure(Fault.DESTINATION, suspects[0].reason))
-
-    @contextlib.contextmanager
-    def alone_with(self, series: str) -> Iterator[Entry | None]:
-        """The entry of a series, made where there is none, while no other thread looks at it; None without room for it."""
-        with self.changed:
-            self.backlog.touch(series, timestamp(), 0, time.monotonic())
-            while (entry := self.backlog.get(series)) and entry.busy:
-                self.changed.wait(1.0)
-            if entry:
-                entry.busy = True
-        try:
-            yield entry
-        finally:
-            if entry:
-                with self.changed:
-                    entry.busy = False
-                    entry.touched += 1
-                    self.changed.notify_all()
-
-    def take_back(self, series: str, images: Iterable[Image]) -> None:
-        """The destination no longer has images of a series that it had confirmed: they wait again."""
-        with self.alone_with(series) as entry:
-            if entry is None:
-                return  # no room: the record stays as it is, and this is found again
-            gone = list(images)
-            for image in gone:
-                self._resent.pop(image.id, None)  # it is sent again because it is gone
-            stored = [self.record_of(found) for found in self._orthanc.series([series])]
-            with self.recording(entry):
-                if entry.waiting is None and stored:
-                    entry.record = stored[0]
-                entry.record.take_back(gone)

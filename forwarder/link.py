@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
+from forwarder import say
 from forwarder.backlog import Batch, Picked
 from forwarder.config import LinkConfig, Method
 from forwarder.dicom import Destination, GoneError
 from forwarder.ledger import Ledger
-from forwarder.log import say
 from forwarder.look import Looker, OnClosed
 from forwarder.orthanc import AnswerError, Image, NodeDownError, Orthanc, Series
 from forwarder.trouble import Failure, Fault, failure_of
@@ -49,7 +49,8 @@ class Link:
         self.ledger = Ledger(config, orthanc)
         self._destination = Destination(orthanc, config.to, config.aet, scu_timeout)
         self._looker = Looker(self.ledger, orthanc, on_closed)
-        self.tags_of = self._looker.tags_of
+        self.consider, self.tags_of, self.goes = self._looker.consider, self._looker.tags_of, self._looker.goes
+        self.take_back = self._looker.take_back
         self._looked_late = 0.0
 
     def threads(self) -> Iterator[Callable[[], None]]:
@@ -168,7 +169,7 @@ class Link:
 
     def _lacks(self, method: Method, failure: Failure) -> bool:
         """Whether a failure says that the destination has no such service: it answers, and refuses what it is asked."""
-        if failure.fault is not Fault.IMAGE:
+        if not failure.refuses_class:
             return False
         say("destination lacks", to=self.config.to, what=_NAMES[method])
         self.ledger.offers.lacks(method, time.monotonic())

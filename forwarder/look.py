@@ -1,18 +1,20 @@
-"""Looks at a series: what of it a destination has not confirmed; closes the record when there is nothing."""
+"""What of a series one destination has not confirmed; closes the record when there is nothing."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
+from forwarder import say
 from forwarder.backlog import Entry, Waiting
-from forwarder.ledger import Ledger
-from forwarder.log import say
-from forwarder.orthanc import Image, Orthanc, Series
-from forwarder.record import Record, mark_of
-from forwarder.times import epoch
+from forwarder.ledger import LOOP_SECONDS, OLDER, Ledger, aside_of
+from forwarder.orthanc import Image, Orthanc, Series, epoch, timestamp
+from forwarder.record import Aside, Record, mark_of
+from forwarder.trouble import TRIES_UNCLEAR, rest_after
 
 #: Seconds without a new image before a series counts as delivered: Orthanc writes its last update in whole seconds, so that within
 #: one of them nothing tells an image that came later.
@@ -26,6 +28,7 @@ _UNTIL_STABLE = 5.0
 #: A series may rest when the destination was asked so often in vain for each of its images: the pauses are minutes then.
 _ASKED_OFTEN = 8
 _STUDY = "StudyDescription"
+_LOOP = "sent twice within the hour: it comes back each time"
 
 #: Called with the identifier of a series that was closed.
 OnClosed = Callable[[str], None]
@@ -38,6 +41,70 @@ class Looker:
         self._ledger = ledger
         self._orthanc = orthanc
         self._on_closed = on_closed
+
+    def consider(self, series: Series, *, new: bool = True) -> bool:
+        """A series may hold something new.
+
+        Args:
+            series: the series.
+            new: an image of it has just come; otherwise a sweep came by.
+
+        Returns:
+            whether everything in it that is for this destination is known to be confirmed.
+        """
+        rules, record = self._ledger.config.rules, self._ledger.record_of(series)
+        if not rules.needs_study and not rules.allow_series(series.tags):
+            return True
+        rests, until = Counter[str](), 0.0
+        if series.last_update and record.is_closed_for(series.last_update, len(series.images), rules.digest):
+            rests, until = self._rests_of(record)
+        with self._ledger.changed:
+            if not new:
+                self._ledger.backlog.note_elsewhere({OLDER: len(record.older)})
+            if until and not rests:
+                return True
+            if until <= time.time():
+                left = max(0, len(series.images) - len(record.confirmed) - len(record.aside) - len(record.stored))
+                self._ledger.backlog.touch(series.id, series.last_update or timestamp(), left, time.monotonic(), new=new)
+                self._ledger.changed.notify_all()
+            elif self._ledger.backlog.get(series.id) is None:
+                self._ledger.backlog.rest(series.id, series.last_update, rests, until - time.time() + time.monotonic())
+        return False
+
+    def _rests_of(self, record: Record) -> tuple[Counter[str], float]:
+        """What of a record rests, as in ``Entry.rests``, and until when, in seconds since 1970."""
+        rests = Counter(one.reason for one in record.aside.values())
+        until = min((self._rests_until(one) for one in record.aside.values()), default=float("inf"))
+        if record.stored:
+            rests[""], until = len(record.stored), 0.0
+        return rests, until
+
+    def _rests_until(self, one: Aside) -> float:
+        """When an image that is set aside is tried again, in seconds since 1970; 0 for at once."""
+        if one.revision != self._ledger.config.revision or one.at <= self._ledger.retried_at:
+            return 0.0
+        return one.at + (LOOP_SECONDS if one.reason == _LOOP else rest_after(one.tries, one.reason, refused=one.refused))
+
+    def goes(self, image: Image, tags: Mapping[str, str]) -> bool:
+        """Whether an image of a series with these tags is for the destination: not what a device outside has sent itself."""
+        config = self._ledger.config
+        return config.rules.allow_image(image, tags) and not (config.outside and config.aet and image.calling_aet == config.aet)
+
+    def _waiting(self, entry: Entry, image: Image, mark: str) -> Waiting:
+        """An image that waits, as its series' record has it: stored, set aside, or new. With the lock held."""
+        now, record = time.monotonic(), entry.record
+        if mark in record.stored:
+            return Waiting(image, mark, stored=True, asked=entry.asked)
+        one = Waiting(image, mark)
+        aside = record.aside.get(mark)
+        if aside and aside.revision == self._ledger.config.revision:
+            one.tries, one.reason, one.refused = aside.tries, aside.reason, aside.refused
+            one.due = now + max(0.0, self._rests_until(aside) - time.time())
+        elif (ago := now - self._ledger.resent.get(image.id, -LOOP_SECONDS)) < LOOP_SECONDS:
+            one.tries, one.reason, one.due = TRIES_UNCLEAR, _LOOP, now + LOOP_SECONDS - ago
+            record.aside[mark] = replace(aside_of(one, self._ledger.config.revision), at=int(time.time() - ago))
+            entry.unwritten = True
+        return one
 
     def tags_of(self, series: Series) -> tuple[Mapping[str, str], bool, bool]:
         """What the rules judge a series by: its main DICOM tags and those of its study.
@@ -75,7 +142,7 @@ class Looker:
                 entry.last_update, entry.quiet_since, entry.settled = series.last_update, started, False
             entry.study_uid, entry.series_uid = series.tags.get("StudyInstanceUID", ""), series.tags.get("SeriesInstanceUID", "")
             self._read_images(entry, series)
-            if self._find_waiting(entry, series, lambda image: ledger.goes(image, own.get(image.id, tags))) or entry.in_flight:
+            if self._find_waiting(entry, series, lambda image: self.goes(image, own.get(image.id, tags))) or entry.in_flight:
                 entry.seen = touched
             else:
                 self._close(entry, series, touched)
@@ -127,7 +194,7 @@ class Looker:
             for image in sorted(entry.known.values(), key=lambda image: (image.received, image.id)):
                 mark = mark_of(image.file)
                 if mark not in record.confirmed and goes(image):
-                    waiting[mark] = before.get(mark) or ledger.waiting(entry, image, mark)
+                    waiting[mark] = before.get(mark) or self._waiting(entry, image, mark)
             entry.waiting, entry.rests = waiting, Counter()
             now = time.monotonic()
             return any(not one.resting or (one.aside and one.due <= now) for one in waiting.values())
@@ -170,6 +237,38 @@ class Looker:
         return not any(batch.entry is entry for batch in ledger.late) and all(
             one.due > now and (one.aside or one.asked >= _ASKED_OFTEN or mute) for one in waiting.values()
         )
+
+    @contextlib.contextmanager
+    def alone_with(self, series: str) -> Iterator[Entry | None]:
+        """The entry of a series, made where there is none, while no other thread looks at it; None without room for it."""
+        with self._ledger.changed:
+            self._ledger.backlog.touch(series, timestamp(), 0, time.monotonic())
+            while (entry := self._ledger.backlog.get(series)) and entry.busy:
+                self._ledger.changed.wait(1.0)
+            if entry:
+                entry.busy = True
+        try:
+            yield entry
+        finally:
+            if entry:
+                with self._ledger.changed:
+                    entry.busy = False
+                    entry.touched += 1
+                    self._ledger.changed.notify_all()
+
+    def take_back(self, series: str, images: Iterable[Image]) -> None:
+        """The destination no longer has images of a series that it had confirmed: they wait again."""
+        with self.alone_with(series) as entry:
+            if entry is None:
+                return  # no room: the record stays as it is, and this is found again
+            gone = list(images)
+            for image in gone:
+                self._ledger.resent.pop(image.id, None)  # it is sent again because it is gone
+            stored = [self._ledger.record_of(found) for found in self._orthanc.series([series])]
+            with self._ledger.recording(entry):
+                if entry.waiting is None and stored:
+                    entry.record = stored[0]
+                entry.record.take_back(gone)
 
 
 def _closed(series: Series, ledger: Ledger) -> tuple[str, int, str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import calendar
 import contextlib
 import http.client
 import json
 import ssl
 import threading
+import time
 from base64 import b64encode
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +31,15 @@ _FOUND = ["MainDicomTags", "Metadata", "Attachments"]
 _DICOM_FILE = 1
 #: Metadata of an instance that was made from another one of the same node (ResourceModificationJob.cpp).
 _MADE_HERE = frozenset({"AnonymizedFrom", "ModifiedFrom"})
+
+#: Series of a page of all of them.
+_PAGE = 100
+#: By how much a page goes back into the one before it.
+_OVERLAP = 10
+#: How many identifiers are remembered to tell that a page follows on what was seen.
+_REMEMBERED = 1000
+#: How Orthanc writes times.
+_TIME = "%Y%m%dT%H%M%S"
 
 
 class NodeDownError(Exception):
@@ -52,50 +64,29 @@ class AnswerError(Exception):
 
 @dataclass(frozen=True)
 class Image:
-    """One instance that the node holds.
+    """One instance that the node holds."""
 
-    Attributes:
-        id: its identifier in Orthanc.
-        file: the UUID of its file: another one after it was stored again.
-        sop_class: its SOP class UID.
-        sop_instance: its SOP instance UID.
-        syntax: its transfer syntax UID.
-        calling_aet: who sent it; empty when it came by HTTP.
-        received: when it was stored, as Orthanc writes it: ``20260131T120000``, UTC.
-        size: of its file, in bytes.
-        md5: of its content; empty where Orthanc was not asked for it (``Orthanc.md5``).
-        origin: ``created`` where it was made in this node from another one, else ``received``.
-    """
-
-    id: str
-    file: str
-    sop_class: str
-    sop_instance: str
-    syntax: str
-    calling_aet: str
-    received: str
-    size: int = 0
-    md5: str = ""
-    origin: str = "received"
+    id: str  #: its identifier in Orthanc
+    file: str  #: the UUID of its file: another one after it was stored again
+    sop_class: str  #: its SOP class UID
+    sop_instance: str  #: its SOP instance UID
+    syntax: str  #: its transfer syntax UID
+    calling_aet: str  #: who sent it; empty when it came by HTTP
+    received: str  #: when it was stored, as Orthanc writes it: ``20260131T120000``, UTC
+    size: int = 0  #: of its file, in bytes
+    md5: str = ""  #: of its content; empty where Orthanc was not asked for it (``Orthanc.md5``)
+    origin: str = "received"  #: ``created`` where it was made in this node from another one, else ``received``
 
 
 @dataclass(frozen=True)
 class Series:
-    """One series that the node holds.
+    """One series that the node holds."""
 
-    Attributes:
-        id: its identifier in Orthanc.
-        study: that of its study.
-        images: the identifiers of its instances.
-        tags: its main DICOM tags, by name.
-        metadata: its metadata, by name, or by number for those that have none.
-    """
-
-    id: str
-    study: str
-    images: tuple[str, ...]
-    tags: Mapping[str, str]
-    metadata: Mapping[str, str]
+    id: str  #: its identifier in Orthanc
+    study: str  #: that of its study
+    images: tuple[str, ...]  #: the identifiers of its instances
+    tags: Mapping[str, str]  #: its main DICOM tags, by name
+    metadata: Mapping[str, str]  #: its metadata, by name, or by number for those that have none
 
     @property
     def last_update(self) -> str:
@@ -135,6 +126,27 @@ class Orthanc:
         self._ask("PUT", f"/series/{series}/metadata/{number}", text.encode(), _TIMEOUT)
 
     # --- what it holds ---
+
+    def pages(self, stopping: threading.Event) -> Iterator[list[str]]:
+        """The identifiers of all series that are there from the beginning to the end; some of them more than once.
+
+        Orthanc counts pages by position: a series that is deleted meanwhile moves all that follow it, also, in PostgreSQL's order, one
+        that is new. A page follows without a gap when it holds something that was seen; where it does not, this goes back a page.
+        """
+        start = 0
+        seen: deque[str] = deque(maxlen=_REMEMBERED)
+        while not stopping.is_set():
+            ids: list[str] = self.get(f"/series?since={start}&limit={_PAGE}")
+            known = set(seen)
+            if start and known.isdisjoint(ids):
+                start = max(0, start - _PAGE)
+                continue
+            if new := [one for one in ids if one not in known]:
+                yield new
+                seen.extend(new)
+            if len(ids) < _PAGE:
+                return
+            start += _PAGE - _OVERLAP
 
     def series(self, ids: Sequence[str]) -> list[Series]:
         """Series with all that they hold; those that are gone are left out.
@@ -306,3 +318,16 @@ def _error(status: int, content: bytes) -> AnswerError:
         return AnswerError(status, int(said.get("OrthancStatus", 0)), f"{said.get('OrthancError', '')}: {said.get('Details', '')}")
     except (ValueError, AttributeError):
         return AnswerError(status, 0, "")
+
+
+def timestamp() -> str:
+    """Now, as Orthanc writes times: ``20260131T120000``, in UTC, of whole seconds."""
+    return time.strftime(_TIME, time.gmtime())
+
+
+def epoch(text: str) -> float:
+    """A time that Orthanc wrote, in seconds since 1970; now where it wrote none."""
+    try:
+        return float(calendar.timegm(time.strptime(text, _TIME)))
+    except ValueError:
+        return time.time()

@@ -34,45 +34,31 @@ def mark_of(file: str, length: int = _LENGTH) -> str:
 
 @dataclass(frozen=True)
 class Aside:
-    """An image that is set aside.
+    """An image that is set aside."""
 
-    Attributes:
-        image: its identifier in Orthanc.
-        reason: why, without a patient's data.
-        refused: the destination said that it does not want it; otherwise it is not known whose fault it was.
-        tries: how often it was tried.
-        at: when it was last tried, seconds since 1970.
-        revision: the deployment of the destination that it was tried at.
-    """
-
-    image: str
-    reason: str
-    refused: bool
-    tries: int
-    at: int
-    revision: str
+    image: str  #: its identifier in Orthanc
+    reason: str  #: why, without a patient's data
+    refused: bool  #: the destination said that it does not want it; otherwise it is not known whose fault it was
+    tries: int  #: how often it was tried
+    at: int  #: when it was last tried, seconds since 1970
+    revision: str  #: the deployment of the destination that it was tried at
 
 
 @dataclass
 class Record:
-    """The record of a series and a destination.
+    """The record of a series and a destination."""
 
-    Attributes:
-        confirmed: the marks of the images that the destination has confirmed.
-        aside: those that are set aside, by mark.
-        closed: when all was confirmed: the series' last update, how many images it had, the digest of the link's rules.
-        stored: the marks of those that the destination has taken and not confirmed: it is asked for them again; they are not sent again.
-        contents: of a device outside the stack, the content that it took first of each image: half a mark of the MD5, by half a mark of
-            Orthanc's identifier.
-        older: the marks of confirmed images of which the device may have kept that first content: it confirms SOP instance UIDs, and to
-            Orthanc the status 0x0111 (duplicate SOP instance) is success.
-    """
-
-    confirmed: set[str] = field(default_factory=set)
-    aside: dict[str, Aside] = field(default_factory=dict)
+    confirmed: set[str] = field(default_factory=set)  #: the marks of the images that the destination has confirmed
+    aside: dict[str, Aside] = field(default_factory=dict)  #: those that are set aside, by mark
+    #: when all was confirmed: the series' last update, how many images it had, the digest of the link's rules
     closed: tuple[str, int, str] | None = None
+    #: the marks of those that the destination has taken and not confirmed: it is asked for them again; they are not sent again
     stored: set[str] = field(default_factory=set)
+    #: of a device outside the stack, the content that it took first of each image: half a mark of the MD5, by half a mark of
+    #: Orthanc's identifier
     contents: dict[str, str] = field(default_factory=dict)
+    #: the marks of confirmed images of which the device may have kept that first content: it confirms SOP instance UIDs, and to
+    #: Orthanc the status 0x0111 (duplicate SOP instance) is success
     older: set[str] = field(default_factory=set)
 
     @classmethod

@@ -12,13 +12,11 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
+from forwarder import say
 from forwarder.config import Method
 from forwarder.link import Link
-from forwarder.log import say
-from forwarder.orthanc import AnswerError, Image, NodeDownError, Orthanc, Series
-from forwarder.pages import pages
+from forwarder.orthanc import AnswerError, Image, NodeDownError, Orthanc, Series, epoch
 from forwarder.record import mark_of
-from forwarder.times import epoch
 from forwarder.trouble import Backoff
 
 _CHUNK = 200
@@ -139,7 +137,7 @@ class Retention:
                 (link, record)
                 for link, tags, undecided, record in of_links
                 # Where the study's tags do not decide, the link decided image by image: what it left out is not in its record.
-                if (not _left_out(link, series, mark) if undecided else link.ledger.goes(image, tags))
+                if (not _left_out(link, series, mark) if undecided else link.goes(image, tags))
             ]
             if not all(mark in record.confirmed for _, record in wants):
                 return []
@@ -206,13 +204,13 @@ class Retention:
         self._silent.pop(link.config.to, None)
         if lost := [image for image in images if image.sop_instance not in there]:
             say("no longer there", to=link.config.to, series=series.id, images=len(lost))
-            link.ledger.take_back(series.id, lost)
+            link.take_back(series.id, lost)
         return there
 
     def _recheck_all(self) -> None:
         """Ask each destination for all that it has confirmed; one that does not answer is left out."""
         seen, lost, silent = 0, 0, set[str]()
-        for ids in pages(self._orthanc, self.stopping):
+        for ids in self._orthanc.pages(self.stopping):
             for series in self._orthanc.series(ids):
                 held = list(self._orthanc.images_of(series, series.images))
                 for link in self._links:

@@ -45,6 +45,7 @@ _CODES_OF_WORDS = {
     "cannot transcode": _NOT_IMPLEMENTED,
     "unknown transfer syntax": _NOT_IMPLEMENTED,
     "no valid presentation context": _NO_PRESENTATION_CONTEXT,
+    "request cannot be handled by remote aet": _NO_PRESENTATION_CONTEXT,  # of storage commitment, DicomAssociation.cpp
 }
 #: Words that it says of a file that is none (FromDcmtkBridge::LoadFromMemoryBuffer).
 _INVALID_FILE = "invalid dicom file"
@@ -104,17 +105,11 @@ class Fault(Enum):
 
 @dataclass(frozen=True)
 class Failure:
-    """One failure.
+    """One failure."""
 
-    Attributes:
-        fault: whose fault it is.
-        reason: what happened, in words that hold no patient's data.
-        refuses_class: it holds for all images of the SOP class and transfer syntax.
-    """
-
-    fault: Fault
-    reason: str
-    refuses_class: bool = False
+    fault: Fault  #: whose fault it is
+    reason: str  #: what happened, in words that hold no patient's data
+    refuses_class: bool = False  #: it holds for all images of the SOP class and transfer syntax
 
 
 #: An image whose file in this node cannot be read.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from forwarder import say
 from forwarder.link import Link
-from forwarder.log import say
 from forwarder.orthanc import AnswerError, NodeDownError, Orthanc, Series
-from forwarder.pages import pages
+from forwarder.retention import Retention
 
 #: Seconds between two looks into the changes log, while images come and otherwise.
 _POLL_BUSY, _POLL_IDLE = 0.2, 0.5
@@ -30,10 +30,10 @@ class Watch:
     all series finds: at the start, each hour, and when the log is seen to have gone back.
     """
 
-    def __init__(self, orthanc: Orthanc, links: Sequence[Link], on_delivered: Callable[[Series], None] | None = None) -> None:
+    def __init__(self, orthanc: Orthanc, links: Sequence[Link], retention: Retention | None = None) -> None:
         self._orthanc = orthanc
         self._links = links
-        self._on_delivered = on_delivered
+        self._retention = retention
         self._sweep_wanted = threading.Event()
         self.stopping = threading.Event()
         self.beat = time.monotonic()
@@ -153,15 +153,17 @@ class Watch:
         self._unmatched_since.clear()
         for link in self._links:
             link.ledger.sweep(begins=True)
-        for ids in pages(self._orthanc, self.stopping):
+        if self._retention:
+            self._retention.kept.clear()
+        for ids in self._orthanc.pages(self.stopping):
             began = time.monotonic()
             for series in self._series(ids):
                 if not self._delivered(series, new=False):
                     open_ += 1
                     continue
                 unmatched += self._unmatched_in(series)
-                if self._on_delivered:
-                    self._on_delivered(series)
+                if self._retention:
+                    self._retention.offer(series)
             seen += len(ids)
             self.stopping.wait(time.monotonic() - began)
         if not self.stopping.is_set():
@@ -177,7 +179,7 @@ class Watch:
 
     def _delivered(self, series: Series, *, new: bool) -> bool:
         """Whether no destination wants anything of a series; each is asked."""
-        delivered = [link.ledger.consider(series, new=new) for link in self._links]
+        delivered = [link.consider(series, new=new) for link in self._links]
         return all(delivered)
 
     def _unmatched_in(self, series: Series) -> int:

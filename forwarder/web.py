@@ -13,10 +13,8 @@ from typing import Any
 
 from forwarder.ledger import OLDER
 from forwarder.link import Link
-from forwarder.orthanc import Orthanc
-from forwarder.pages import pages
+from forwarder.orthanc import Orthanc, epoch
 from forwarder.retention import Retention
-from forwarder.times import epoch
 from forwarder.watch import Watch
 
 #: Each metric with its type and its meaning; all have the labels ``node`` and ``to``.
@@ -85,9 +83,15 @@ def _lines(status: Mapping[str, Any]) -> Iterator[str]:
     for link in status["links"]:
         labels = f'node="{status["node"]}",to="{link["to"]}",method="{link["confirmedBy"] or "none"}"'
         yield f"orthanc_forwarder_confirmed_by{{{labels}}} 1"
-    yield "# HELP orthanc_forwarder_node_up Whether the node's Orthanc answers."
-    yield "# TYPE orthanc_forwarder_node_up gauge"
-    yield f'orthanc_forwarder_node_up{{node="{status["node"]}"}} {int(status["nodeAnswers"])}'
+    of_node = (
+        ("node_up", "Whether the node's Orthanc answers.", int(status["nodeAnswers"])),
+        ("unmatched", "Images that go to no destination.", status["unmatched"]),
+        ("kept", "Images that are due, confirmed, and not deleted; the status says why.", sum(one["images"] for one in status["kept"])),
+    )
+    for name, meaning, value in of_node:
+        yield f"# HELP orthanc_forwarder_{name} {meaning}"
+        yield f"# TYPE orthanc_forwarder_{name} gauge"
+        yield f'orthanc_forwarder_{name}{{node="{status["node"]}"}} {value}'
 
 
 def _values(link: Mapping[str, Any]) -> dict[str, float]:
@@ -172,7 +176,7 @@ def asides(orthanc: Orthanc, links: Sequence[Link]) -> list[dict[str, Any]]:
     """All images that are set aside, as the database has them: ``at`` is when each was last tried."""
     return [
         {"to": link.config.to, "series": series.id, "image": one.image, "reason": one.reason, "tries": one.tries, "at": _iso(one.at)}
-        for ids in pages(orthanc, threading.Event())
+        for ids in orthanc.pages(threading.Event())
         for series in orthanc.series(ids)
         for link in links
         for _, one in sorted(link.ledger.record_of(series).aside.items())

@@ -1,86 +1,69 @@
-"""A node that forwards to devices outside the stack, each with one habit."""
+"""Two nodes that forward to devices outside the stack, each with one habit; and the table of what came of each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.devices.device import Device
-from tests.stack.forwarding import link
-from tests.stack.harness import Node, Stack, eventually, without_nodes
+from ops.stack.terminal import drawn
+from tests.devices.zoo import HALL, KEPT_SECONDS, ROOM, ROUTER_OUT, SCU_TIMEOUT, SENDER, Zoo, of_the_hall, of_the_room
+from tests.stack.harness import without_nodes
 
-NODE, SENDER = "room", "WORKSTATION"
-HOST = "host.docker.internal"
-
-
-@dataclass
-class Zoo:
-    """The stack, and the devices by their names."""
-
-    stack: Stack
-    devices: dict[str, Device]
-
-    @property
-    def node(self) -> Node:
-        return self.stack.node(NODE)
-
-    def link(self, to: str) -> dict[str, Any]:
-        """What the forwarder says of the link to a device."""
-        return link(self.stack, NODE, to)
-
-    def port_of(self, name: str) -> int:
-        """Where a device listens."""
-        return int(next(one["port"] for one in self.stack.settings["modalities"] if one["name"] == name))
-
-    def settled(self, to: str, seconds: float = 60) -> dict[str, Any]:
-        """What the forwarder says of a link once nothing is to be sent on it any more."""
-
-        def idle() -> dict[str, Any] | None:
-            said = self.link(to)
-            return said if not (said["waiting"] or said["inFlight"] or said["more"]) else None
-
-        said: dict[str, Any] = eventually(f"{to} has nothing left to get", idle, seconds)
-        return said
-
-    def row(self, to: str, said: dict[str, Any], seconds: float) -> None:
-        """Print what came of a device."""
-        device = self.devices[to]
-        images = len(set(device.transfers))
-        print(
-            f"{to}: {images} images, {len(device.transfers)} transfers, confirmed {said['delivered']} by {said['confirmedBy']}, "
-            f"unconfirmed {said['unconfirmed']}, set aside {said['setAside']}, {seconds:.0f} s; {said['note'] or said['reason'] or '-'}"
-        )
+_HOST = "host.docker.internal"
+_TITLES = ("device", "habit", "images", "transfers", "confirmed", "set aside", "why", "s")
+_ROWS = pytest.StashKey[list[tuple[str, ...]]]()
 
 
 @pytest.fixture(scope="package")
-def zoo(program: Path) -> Iterator[Zoo]:
-    """The stack and the devices, which listen."""
-    devices = [
-        Device("plain"),
-        Device("plain-named", {"confirm": "commitment"}),
-        Device("finder", finds=True),
-        Device("one-uid", {"confirm": "query"}, finds=True, one_uid=True),
-        Device("committer", commits=True),
-        Device("no-echo", echoes=False, finds=True),
-        Device("uncompressed", uncompressed=True),
-    ]
+def zoo(program: Path, request: pytest.FixtureRequest) -> Iterator[Zoo]:
+    """The stack and the devices, which listen. Every device's first images are on their way: the slow ones take their time together."""
     stack = without_nodes(program)
-    outside = [{"name": one.name, "aet": one.aet, "host": HOST, "nodes": [NODE], "allow": []} for one in devices]
-    stack.settings["modalities"] = [*outside, {"name": "sender", "aet": SENDER, "host": HOST, "nodes": [NODE], "allow": ["store"]}]
-    stack.add_node(NODE, index="sqlite", forwardTo=[{"to": one.name, **one.link} for one in devices])
-    stack.give_ports()
-    made = Zoo(stack, {one.name: one for one in devices})
-    try:
+    made = Zoo(stack, of_the_room(), of_the_hall())
+    both = {"host": _HOST, "nodes": [ROOM, HALL], "allow": ["store"]}
+    stack.settings["modalities"] = [{"name": title.lower().replace("_", "-"), "aet": title, **both} for title in (SENDER, ROUTER_OUT)]
+    for node, devices, options in (
+        (ROOM, made.room, {"orthanc": {"DicomScuTimeout": SCU_TIMEOUT}}),
+        (HALL, made.hall, {"keep": f"until-confirmed after {KEPT_SECONDS}s"}),
+    ):
         for one in devices:
-            one.start(made.port_of(one.name))
+            device = {"name": one.name, "aet": one.aet, "host": _HOST, "nodes": [node], "allow": one.allow}
+            stack.settings["modalities"].append(device)
+        links = [{"to": one.name, "only": {"station": [one.name]}, **one.link} for one in devices]
+        stack.add_node(node, index="sqlite", forwardTo=links, **options)
+    stack.give_ports()
+    ports = {one["name"]: one["port"] for one in stack.settings["modalities"]}
+    try:
+        for one in made.devices:
+            one.start(ports[one.name])
         with stack.deployed():
-            for one in devices:
-                one.node = (made.node.host, made.node.port, made.node.aet)
+            made.open()
             yield made
     finally:
-        for one in devices:
+        _keep(request.config, list(made.rows.values()))
+        for one in made.devices:
             one.stop()
+
+
+def _keep(config: Any, rows: list[tuple[str, ...]]) -> None:
+    """Keep the rows for the end: pytest-xdist hands this mapping of a process to the one that prints."""
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["zoo"] = rows
+    else:
+        config.stash[_ROWS] = rows
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Called by pytest-xdist when a process of its own has ended."""
+    if rows := getattr(node, "workeroutput", {}).get("zoo"):
+        node.config.stash[_ROWS] = [tuple(row) for row in rows]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print the table of the zoo."""
+    if rows := config.stash.get(_ROWS, []):
+        terminalreporter.section("zoo")
+        terminalreporter.write_line(drawn(_TITLES, rows))

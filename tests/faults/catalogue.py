@@ -54,6 +54,17 @@ def _send(world: World, client: str, images: list[Image]) -> None:
 
 
 @contextlib.contextmanager
+def _device_away(world: World, _: Random) -> Iterator[None]:
+    """The device outside is away: its associations are cut, and nothing answers."""
+    assert world.device
+    world.device.stop()
+    try:
+        yield
+    finally:
+        world.device.come_back()
+
+
+@contextlib.contextmanager
 def _last_image(world: World, rng: Random, *, fault: Callable[..., AbstractContextManager[None]]) -> Iterator[None]:
     """A client and its forwarder end as soon as a sender has its last acknowledgement."""
     client = rng.choice(world.clients)
@@ -135,6 +146,7 @@ FAULTS = (
     *UNDER_LOAD,
     Fault("archive's disk full", _of_server(disk_full), 8, (3, 10)),
     Fault("archive accepts and loses files", _losing, 10, (3, 8)),
+    Fault("device outside the stack away", _device_away, 14, (2, 12)),
     Fault("archive stopped for long", _of_server(stopped), 1, (90, 90)),
     Fault("client replaced by a changed setting", _recreated, 3),
     Fault("images with new content", _corrected, 4),

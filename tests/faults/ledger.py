@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tests.faults.images import Image
@@ -34,6 +34,7 @@ class Ledger:
     """Of each image, what was acknowledged last. Safe for threads."""
 
     _md5: dict[str, str] = field(default_factory=dict)
+    _uids: dict[str, str] = field(default_factory=dict)
     _at: list[float] = field(default_factory=list)
     _sent: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -45,7 +46,7 @@ class Ledger:
 
     def acknowledged(self, image: Image) -> None:
         with self._lock:
-            self._md5[image.orthanc] = image.md5
+            self._md5[image.orthanc], self._uids[image.orthanc] = image.md5, image.uid
             self._at.append(time.monotonic())
 
     def __len__(self) -> int:
@@ -55,6 +56,11 @@ class Ledger:
         """The MD5 of the data set of each image that was acknowledged, by Orthanc's identifier."""
         with self._lock:
             return dict(self._md5)
+
+    def by_identifier(self, held: Mapping[str, str]) -> dict[str, str]:
+        """What a device holds, by SOP instance UID, by Orthanc's identifier instead."""
+        with self._lock:
+            return {image: held[uid] for image, uid in self._uids.items() if uid in held}
 
     def acknowledgements(self, since: float, until: float) -> int:
         """How many there were in a time of time.monotonic()'s clock."""

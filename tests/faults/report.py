@@ -50,6 +50,9 @@ class Outcome:
     stores: int = 0
     distinct: int = 0
     repeated: int = 0
+    #: Of the images acknowledged, those that the device outside does not have as they were sent; how many images it was sent.
+    lost_at_device: int = 0
+    transfers: int = 0
     #: Seconds from the end of the load until nothing waited, and what still did.
     last_recovery: float = 0.0
     not_idle: list[str] = field(default_factory=list)
@@ -64,6 +67,7 @@ class Outcome:
             f"in {self.seconds / 60:.1f} minutes, seed {self.seed}.\n"
             f"The archive stored {self.distinct} different images {self.stores} times: {self.stores - self.distinct} once more, "
             f"where senders themselves had sent {self.repeated} once more.\n"
+            f"The device outside the stack was sent {self.transfers} images; {self.lost_at_device} are lost there.\n"
             f"{self.last_recovery:.1f} s after the end of the load nothing waited; {self.given_up} images were never acknowledged."
         )
 
@@ -106,9 +110,10 @@ def write(outcome: Outcome, folder: Path = FOLDER) -> None:
 
 _INTRODUCTION = """# Soak: faults under load
 
-Written by `make soak`. {clients} clients with an archive on PostgreSQL; scanners send CT series without a break, and keep what they were
-told has arrived. One fault after another, by chance; often the next begins before the last has been recovered from. At the end the archive
-is started anew, and the data set of each acknowledged image is compared, by MD5, with its file there and with what the REST API gives.
+Written by `make soak`. {clients} clients with an archive on PostgreSQL, and a device outside the stack (no C-ECHO, no storage commitment, a
+C-FIND that knows one UID at a time). Scanners send CT series without a break, and keep what they were told has arrived. One fault after
+another, by chance; often the next begins before the last has been recovered from. At the end the archive is started anew, and the data set
+of each acknowledged image is compared, by MD5, with its file there and with what the REST API gives.
 
 - **images meanwhile**: acknowledged from the beginning of a fault until recovery, summed over its times.
 - **recovery**: from the end of a fault (what failed answers again) until the archive has everything that was acknowledged by then and no

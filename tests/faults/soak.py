@@ -19,7 +19,7 @@ from tests.faults.injection import ImpossibleError, killed
 from tests.faults.recovery import Recovery
 from tests.faults.report import Outcome, rows, text, write
 from tests.faults.sender import Load
-from tests.faults.world import SERVER, World, make_world, undelivered
+from tests.faults.world import SERVER, World, add_device, make_world, undelivered
 from tests.stack.forwarding import status
 from tests.stack.harness import copy_program, docker
 
@@ -140,6 +140,10 @@ class Soak:
         audit = self._world.audit()
         outcome.images, outcome.lost = len(self._world.ledger), audit.lost
         outcome.missing, outcome.wrong = list(audit.missing[:100]), list(audit.wrong[:100])
+        assert self._world.device
+        held = {uid: md5 for (_, uid), md5 in self._world.device.held.items()}
+        at_device = self._world.ledger.audit(self._world.ledger.by_identifier(held), self._world.ledger.promised())
+        outcome.lost_at_device, outcome.transfers = at_device.lost, len(self._world.device.transfers)
 
 
 def main() -> int:
@@ -149,6 +153,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix="orthanc-stack-soak-") as folder:
         world = make_world(copy_program(Path(folder)), _CLIENTS)
+        device = add_device(world)
         soak = Soak(world, faults, images, seed)
         try:
             soak.run()
@@ -160,9 +165,10 @@ def main() -> int:
         finally:
             _say("removing the stack")
             world.stack.wipe()
+            device.stop()
     print(f"\n{text(soak.outcome)}", flush=True)
     write(soak.outcome)
-    return 1 if soak.outcome.lost else 0
+    return 1 if soak.outcome.lost or soak.outcome.lost_at_device else 0
 
 
 if __name__ == "__main__":

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.phantom import Phantom
+from tests.devices.device import Device
 from tests.faults.archive import Archive, DownError, fetch
 from tests.faults.images import CT, SMALL, Series
 from tests.faults.ledger import Audit, Ledger
 from tests.stack.harness import Node, Stack, docker, eventually, free_ports
 
-SERVER, SCANNER = "server", "WORKSTATION"
+SERVER, SCANNER, PACS = "server", "WORKSTATION", "pacs"
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class World:
 
     stack: Stack
     ledger: Ledger = field(default_factory=Ledger)
+    #: A device outside the stack that the clients forward to besides; only the soak has one.
+    device: Device | None = None
     _nodes: dict[str, Node] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -166,6 +169,20 @@ class World:
         eventually("images are there", lambda: not self.audit(ids, rest=False).lost, seconds)
         audit = self.audit(ids)
         assert audit.lost == 0, f"lost: {audit}"
+
+
+def add_device(world: World) -> Device:
+    """Let each client forward to a device, too: it has no C-ECHO and no storage commitment, and its C-FIND knows one UID at a time."""
+    device = world.device = Device(PACS, finds=True, one_uid=True, echoes=False)
+    world.stack.settings["modalities"].append(
+        {"name": PACS, "aet": device.aet, "host": "host.docker.internal", "port": 0, "nodes": world.clients, "allow": []}
+    )
+    for client in world.clients:
+        settings = world.stack.node_settings(client)
+        settings["forwardTo"] = [*settings["forwardTo"], PACS]
+    world.stack.give_ports()
+    device.start(next(int(one["port"]) for one in world.stack.settings["modalities"] if one["name"] == PACS))
+    return device
 
 
 def undelivered(link: dict[str, Any]) -> int:

@@ -105,7 +105,7 @@ class World:
         deletes = self.delete_after is not None
         self.links += [Link(one, self.orthanc, on_closed=self.retention.offer_id, deletes=deletes) for one in self._configs]
         self.ledger = self.links[0].ledger
-        self.watch = Watch(self.orthanc, self.links, on_delivered=self.retention.offer)
+        self.watch = Watch(self.orthanc, self.links, self.retention)
         for event in (self.retention.stopping, self.watch.stopping, self.watch._sweep_wanted):
             self.patch(event, wait=partial(_shortly, event.wait))
         for made in self.links:

@@ -178,6 +178,8 @@ class Node(Jobs):
                 group = _held({group.study: group for group in self.series.values()}, id_)
                 said = {"MainDicomTags": dict(group.study_tags), "PatientMainDicomTags": {"PatientName": PATIENT}}
                 return {**said, "ID": id_, "IsStable": id_ not in self.unstable}
+            case "instances", id_, "attachments", "dicom", "md5":
+                return self._image(id_).md5
             case "storage-commitment", uid:
                 ready, report = _held(self._transactions, uid)
                 return report if ready is not None and time.monotonic() >= ready else {"Status": "Pending", "Success": [], "Failures": []}
@@ -248,8 +250,6 @@ class Node(Jobs):
 
     def _at_destination(self, peer: Peer, what: str, body: Any) -> Any:
         match what:
-            case "echo":
-                return {}
             case "query" | "storage-commitment" if peer.nonsense:
                 return {}
             case "storage-commitment":
@@ -338,7 +338,7 @@ class _Handler(BaseHTTPRequestHandler):
             status, said = (200, node.answer(self.command, self.path, body)) if node.up else (503, {"Details": "database"})
         except RefusedError as error:
             status, said = error.answer
-        text = b"" if said is None else json.dumps(said).encode()
+        text = b"" if said is None else said.encode() if isinstance(said, str) else json.dumps(said).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()

@@ -39,6 +39,7 @@ class Stored:
     size: int = 500_000
     md5: str = ""
     tags: dict[str, str] = field(default_factory=dict, hash=False)  # what the node finds in its file
+    made_from: str = ""  # the metadata by which the node notes that it made it from another one
 
     def __post_init__(self) -> None:
         if not self.md5:
@@ -47,6 +48,7 @@ class Stored:
     def said(self) -> dict[str, Any]:
         """What the node says of it where it is asked for by its identifier."""
         metadata = {"SopClassUid": self.sop_class, "TransferSyntax": self.syntax, "ReceptionDate": self.received}
+        metadata |= {self.made_from: "another one"} if self.made_from else {}
         said = {"ID": self.id, "ParentSeries": self.series, "MainDicomTags": {"SOPInstanceUID": self.uid, "ImageComments": PATIENT}}
         file = {"FileUuid": self.file, "FileSize": self.size}
         return {**said, **file, "Metadata": {**metadata, **({"RemoteAET": self.aet} if self.aet else {})}}

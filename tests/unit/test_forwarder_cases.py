@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from forwarder import backlog, ledger, link, trouble
+from forwarder import backlog, ledger, link, look, trouble
 from forwarder.config import Confirm
 from forwarder.record import mark_of
 from forwarder.trouble import TRIES_REFUSED
@@ -58,7 +58,8 @@ def test_a_correction_that_the_device_may_not_have_taken_is_told_and_never_delet
 
 def test_the_content_that_the_device_has_is_deleted_when_it_is_stored_again(world: World) -> None:
     """D2."""
-    world.patch(ledger, LOOP_SECONDS=0.0)
+    for module in (ledger, look):
+        world.patch(module, LOOP_SECONDS=0.0)
     first, _ = _corrected(world)
     same = world.node.again(first, same=True)
     world.until(lambda: _confirmed(world, same) and _quiet(world))
@@ -283,7 +284,8 @@ def test_what_comes_back_under_another_ae_title_goes_twice_within_the_hour_and_t
 
 def test_a_loop_goes_on_when_the_hour_is_over(world: World) -> None:
     """D10."""
-    world.patch(ledger, LOOP_SECONDS=2.0)
+    for module in (ledger, look):
+        world.patch(module, LOOP_SECONDS=2.0)
     world.peer.returns = "ROUTER"
     began = time.monotonic()
     world.node.add("a", 3)

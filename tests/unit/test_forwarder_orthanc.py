@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from forwarder.dicom import Destination
 from forwarder.orthanc import AnswerError, NodeDownError, Orthanc
 from tests.unit.orthancs import Node
 from tests.unit.peers import CT, LITTLE, RefusedError
@@ -97,6 +96,46 @@ def test_the_images_of_a_series_come_by_one_query_and_what_it_leaves_out_as_well
     assert (node.asked[0] == "/tools/find") == (wanted > 600 // 20)
 
 
+@pytest.mark.parametrize("few", [True, False])
+@pytest.mark.parametrize(("made_from", "origin"), [("", "received"), ("AnonymizedFrom", "created"), ("ModifiedFrom", "created")])
+def test_what_is_read_of_an_image(node: Node, orthanc: Orthanc, few: bool, made_from: str, origin: str) -> None:
+    stored = node.add("a", 1, size=7_000, made_from=made_from, aet="")[0]
+    node.add("a", 50 * few)
+    (series,) = orthanc.series(["a"])
+    (image,) = orthanc.images_of(series, [stored.id])
+    assert (image.file, image.sop_instance, image.calling_aet, image.received) == (stored.file, stored.uid, "", stored.received)
+    assert (image.size, image.origin) == (7_000, origin)
+    assert (image.md5 or orthanc.md5(image)) == stored.md5
+    assert bool(image.md5) is not few, "a query tells it, and where an image is asked for by its identifier it is not told"
+
+
+def test_series_with_the_same_instance_uid_are_found(node: Node, orthanc: Orthanc) -> None:
+    for series, uid in (("a", "1.2.3"), ("b", "1.2.3"), ("b", "1.2.4")):
+        node.add(series, uid=uid)
+    assert orthanc.series_with(["1.2.3", "1.2.4", "1.2.5"]) == {"1.2.3": {"a", "b"}, "1.2.4": {"b"}, "1.2.5": set()}
+
+
+def test_a_file_that_cannot_be_read_or_has_changed_is_not_as_it_was_stored(node: Node, orthanc: Orthanc) -> None:
+    good, unreadable, damaged = node.add("a", 3)
+    node.unreadable.add(unreadable.id)
+    node.damaged.add(damaged.id)
+    assert [orthanc.is_as_stored(image.id) for image in (good, unreadable, damaged)] == [True, False, False]
+
+
+def test_the_tags_of_a_study_and_of_each_image(node: Node, orthanc: Orthanc) -> None:
+    plain, described = node.add("a")[0], node.add("a", image_tags={"StudyDescription": "Chest"})[0]
+    node.series["a"].study_tags["StudyDescription"] = "Head"
+    node.unstable.add("study-a")
+    assert orthanc.study("study-a") == ({"StudyDescription": "Head"}, False)
+    assert orthanc.tag_of_images("a", "StudyDescription") == {plain.id: "", described.id: "Chest"}
+
+
+@pytest.mark.parametrize(("said", "version"), [("1.12.7", (1, 12, 7)), ("26.8.1", (26, 8, 1)), ("mainline", (0,)), ("1.12.x", (0,))])
+def test_the_version_of_the_node(node: Node, orthanc: Orthanc, said: str, version: tuple[int, ...]) -> None:
+    node.version = said
+    assert orthanc.version == version
+
+
 def test_a_node_that_is_not_there_is_down() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -104,7 +143,7 @@ def test_a_node_that_is_not_there_is_down() -> None:
             Orthanc("127.0.0.1", unused.getsockname()[1], "user", "word").get("/changes?last")
 
 
-@pytest.mark.parametrize(("status", "code"), [(503, 0), (503, 17), (500, 11), (500, 1000)])
+@pytest.mark.parametrize(("status", "code"), [(503, 0), (503, 17), (500, 11), (500, 31), (500, 36), (500, 42), (500, 1000), (500, 1015)])
 def test_a_node_whose_database_is_away_is_down(node: Node, orthanc: Orthanc, status: int, code: int) -> None:
     def fail() -> None:
         raise RefusedError(status, code, "Database")
@@ -141,18 +180,3 @@ def test_a_connection_that_was_closed_while_it_lay_idle_is_made_anew() -> None:
         with pytest.raises(NodeDownError):
             orthanc.get("/c")
         assert len(served) == 2
-
-
-def test_a_commitment_is_pending_then_told_then_forgotten(node: Node, orthanc: Orthanc) -> None:
-    here, gone = node.add("a", 2)
-    destination, archive = Destination(orthanc, "archive"), node.peers["archive"]
-    images = list(orthanc.images([here.id, gone.id]))
-    archive.stored[here.uid] = here.file
-    archive.report_after = None
-    assert destination.commitment(destination.ask_commitment(images)) is None
-    archive.report_after = 0.0
-    transaction = destination.ask_commitment(images)
-    assert destination.commitment(transaction) == {here.uid: "", gone.uid: "it is not there"}
-    node.restart()
-    with pytest.raises(LookupError):
-        destination.commitment(transaction)

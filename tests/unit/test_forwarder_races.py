@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from forwarder import backlog, pages, watch
+from forwarder import backlog, orthanc, watch
 from forwarder.config import Confirm
 from forwarder.orthanc import Orthanc, Series
 from forwarder.record import Record, mark_of
@@ -57,7 +57,7 @@ def test_a_series_that_comes_back_while_it_is_found_gone_is_not_forgotten(world:
 
 
 def test_series_that_are_deleted_during_a_sweep_hide_no_other_from_it(world: World) -> None:
-    world.patch(pages, _PAGE=20, _OVERLAP=2)
+    world.patch(orthanc, _PAGE=20, _OVERLAP=2)
     stored = [world.node.add(f"s{number:02}", event=False)[0] for number in range(50)]
     for image in stored[:4]:
         world.node.before("/series?since=18&limit=20", partial(world.node.remove, image))
@@ -125,7 +125,7 @@ def test_what_was_taken_back_is_not_written_again_by_what_was_under_way(world: W
     settles.start()
     assert writing.wait(2)
     del world.peer.stored[images[0].uid]
-    takes = threading.Thread(target=world.ledger.take_back, args=("a", list(world.orthanc.images([images[0].id]))))
+    takes = threading.Thread(target=world.links[0].take_back, args=("a", list(world.orthanc.images([images[0].id]))))
     takes.start()
     takes.join(0.3)
     # Whatever is written from here on is written by the one that is under way.

@@ -181,7 +181,7 @@ def test_what_was_taken_back_is_still_sent_after_a_kill(world: World) -> None:
     images = world.start_with("a", 5)
     del world.peer.stored[images[0].uid]
     world.peer.down = True
-    world.ledger.take_back("a", world.orthanc.images([images[0].id]))
+    world.links[0].take_back("a", world.orthanc.images([images[0].id]))
     assert mark_of(images[0].file) not in world.record("a").confirmed
     world.start()
     world.peer.down = False

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 
 from forwarder.config import Lists, Rules, parse
+from forwarder.orthanc import Image
 
 CT = {"Modality": "CT", "StationName": "Scanner 1", "StudyDescription": "CT Head w/o"}
 CT_CLASS, DOSE_CLASS = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.88.67"
 
 
-@dataclass(frozen=True)
-class Image:
-    calling_aet: str = "SCANNER"
-    sop_class: str = CT_CLASS
-    origin: str = "received"
+def _image(calling_aet: str = "SCANNER", sop_class: str = CT_CLASS, origin: str = "received") -> Image:
+    return Image("a", "file", sop_class, "1.2", "", calling_aet, "", origin=origin)
 
 
-BY_HTTP, CREATED, DOSE = Image(calling_aet=""), Image("", origin="created"), Image(sop_class=DOSE_CLASS)
+RECEIVED, BY_HTTP, CREATED, DOSE = _image(), _image(""), _image("", origin="created"), _image(sop_class=DOSE_CLASS)
 
 
 @pytest.mark.parametrize(
@@ -50,34 +46,34 @@ BY_HTTP, CREATED, DOSE = Image(calling_aet=""), Image("", origin="created"), Ima
 )
 def test_rules_on_series(rules: Rules, tags: dict[str, str], allowed: bool) -> None:
     assert rules.allow_series(tags) is allowed
-    assert rules.allow_image(Image(), tags) is allowed, "an image is judged by its series, too"
+    assert rules.allow_image(RECEIVED, tags) is allowed, "an image is judged by its series, too"
 
 
 @pytest.mark.parametrize(
     ("rules", "allowed"),
     [
-        (Rules(), {Image(), BY_HTTP, CREATED, DOSE}),
-        (Rules(calling_aet=("SCAN*",)), {Image(), DOSE}),
-        (Rules(calling_aet=("scanner",)), {Image(), DOSE}),
-        (Rules(calling_aet=("*",)), {Image(), BY_HTTP, CREATED, DOSE}),
-        (Rules(sop_class=(CT_CLASS,)), {Image(), BY_HTTP, CREATED}),
+        (Rules(), {RECEIVED, BY_HTTP, CREATED, DOSE}),
+        (Rules(calling_aet=("SCAN*",)), {RECEIVED, DOSE}),
+        (Rules(calling_aet=("scanner",)), {RECEIVED, DOSE}),
+        (Rules(calling_aet=("*",)), {RECEIVED, BY_HTTP, CREATED, DOSE}),
+        (Rules(sop_class=(CT_CLASS,)), {RECEIVED, BY_HTTP, CREATED}),
         (Rules(sop_class=("*.88.*",)), {DOSE}),
         (Rules(origin="created"), {CREATED}),
-        (Rules(origin="received"), {Image(), BY_HTTP, DOSE}),
-        (Rules.of({}, {"sopClass": [DOSE_CLASS]}), {Image(), BY_HTTP, CREATED}),
-        (Rules.of({}, {"origin": "created"}), {Image(), BY_HTTP, DOSE}),
+        (Rules(origin="received"), {RECEIVED, BY_HTTP, DOSE}),
+        (Rules.of({}, {"sopClass": [DOSE_CLASS]}), {RECEIVED, BY_HTTP, CREATED}),
+        (Rules.of({}, {"origin": "created"}), {RECEIVED, BY_HTTP, DOSE}),
         (Rules.of({}, {"modality": ["CT"], "callingAet": ["SCANNER"]}), {BY_HTTP, CREATED}),
-        (Rules.of({}, {"modality": ["MR"], "callingAet": ["SCANNER"]}), {Image(), BY_HTTP, CREATED, DOSE}),
-        (Rules.of({"callingAet": ["SCANNER"]}, {"sopClass": ["*.88.*"]}), {Image()}),
+        (Rules.of({}, {"modality": ["MR"], "callingAet": ["SCANNER"]}), {RECEIVED, BY_HTTP, CREATED, DOSE}),
+        (Rules.of({"callingAet": ["SCANNER"]}, {"sopClass": ["*.88.*"]}), {RECEIVED}),
     ],
 )
 def test_rules_on_images(rules: Rules, allowed: set[Image]) -> None:
-    assert {image for image in (Image(), BY_HTTP, CREATED, DOSE) if rules.allow_image(image, CT)} == allowed
+    assert {image for image in (RECEIVED, BY_HTTP, CREATED, DOSE) if rules.allow_image(image, CT)} == allowed
     assert rules.allow_series(CT), "some image of such a series may be for the link"
 
 
 def test_spaces_around_an_ae_title_do_not_count() -> None:
-    assert Rules(calling_aet=("A",)).allow_image(Image("A "), CT)
+    assert Rules(calling_aet=("A",)).allow_image(_image("A "), CT)
 
 
 @pytest.mark.parametrize("rules", [Rules(study_description=("*",)), Rules.of({}, {"studyDescription": ["*test*"]})])
