@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from forwarder import backlog, dicom, ledger, link, look, trouble
+from forwarder import backlog, ledger, link, look, trouble
 from forwarder.config import Confirm
 from forwarder.record import mark_of
 from forwarder.trouble import TRIES_REFUSED
@@ -306,10 +306,10 @@ def test_a_loop_goes_on_when_the_hour_is_over(world: World) -> None:
 def test_a_job_that_makes_progress_is_not_given_up_and_each_image_is_sent_once(world: World) -> None:
     """D11."""
     world.patch(backlog, BATCH=20)
-    world.patch(dicom, _SECONDS_TO_ANSWER=0.3)
     world.peer.slow_image = 0.05
+    world.patch(world.start().links[0]._destination, _patience=0.3)
     world.node.add("a", 20, size=100)
-    world.start().delivered()
+    world.delivered()
     assert len(world.peer.got) == len(world.peer.calls("store")) * 20 == 20
     assert not any(path.endswith("/cancel") for path in world.node.asked)
 

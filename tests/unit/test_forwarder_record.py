@@ -38,7 +38,7 @@ def test_a_record_is_read_as_it_was_written_and_the_same_text_whatever_order_it_
         one.older.update(marks)
     assert Record.parse(record.text()) == record
     assert other.text() == record.text()
-    assert record.marks == set(MARKS[:5])
+    assert len(record.marks) == 5
     assert Record.parse(Record().text()) == Record()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from functools import partial
 
 import pytest
 
@@ -158,8 +157,8 @@ def test_a_new_series_is_sent_at_once_beside_more_refused_ones_than_are_held_and
     reasons = [{"reason": "no presentation context was accepted for its SOP class and transfer syntax", "images": 50}]
     world.until(lambda: (world.status()["setAside"], world.status()["waiting"], world.status()["reasons"]) == (50, 0, reasons))
     for number in range(5):
-        new = world.node.add(f"new{number}")[0]
-        world.until(partial(lambda uid: uid in world.peer.stored, new.uid), 1.0)
+        world.node.add(f"new{number}")
+        world.until(lambda: len(world.lost()) == 50, 1.0)
     world.until(lambda: world.status()["setAside"] == 50)
     assert len(world.aside()) == 50
     assert len(world.peer.got) == 55, "each once"
