@@ -238,6 +238,7 @@ class Link:
             report, forgotten = None, True
         if report is not None:
             ledger.settle(batch, report)
+            ledger.note_prompt()
         elif forgotten or time.monotonic() > batch.deadline:
             ledger.keep_stored(batch, in_vain=True)
             if not forgotten:
