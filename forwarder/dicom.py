@@ -105,7 +105,7 @@ class Sent:
     """What came of a transfer."""
 
     taken: int  #: how many of the images the destination has taken, from the first one on
-    failure: Failure | None = None  #: why it ended at the image after those; None where it has taken all
+    failure: Failure | None = None  #: why it ended at the image after those; None where that waits as before
 
 
 class Destination:
@@ -126,9 +126,8 @@ class Destination:
         self._way = "list"
         #: Whether a query has ever found an image there.
         self.lists_images = False
-        self._jobs = set[str]()
         self._posting = threading.Lock()
-        #: A job may run that is not among ``_jobs``: one of a forwarder before this one, or one whose identifier got lost.
+        #: A job may run that is not among ``Orthanc.jobs``: one of a forwarder before this one, or one whose identifier got lost.
         self._strays = True
 
     # --- sending ---
@@ -152,7 +151,7 @@ class Destination:
         try:
             said = self._follow(job, patience, stopping)
         finally:
-            self._jobs.discard(job)
+            self._orthanc.jobs.discard(job)
         if said["State"] == "Success":
             return Sent(len(images))
         # Before the failed one, Orthanc has counted what the destination took (SetOfCommandsJob::Step).
@@ -163,7 +162,8 @@ class Destination:
             # Counted of a file that cannot be read, and of nothing else (DicomModalityStoreJob::HandleInstance).
             return Sent(taken, UNREADABLE)
         details = f"{said.get('ErrorDescription', '')}: {said.get('ErrorDetails') or ''}"
-        return Sent(taken, failure_of(AnswerError(500, int(said["ErrorCode"]), details)))
+        failure = failure_of(AnswerError(500, int(said["ErrorCode"]), details))
+        return Sent(taken + 1) if failure.fault is Fault.WARNING else Sent(taken, failure)
 
     def _begin(self, images: Sequence[Image]) -> tuple[str, float]:
         """Submit a job, after jobs were ended of which nothing is known any more; its identifier, and its longest pause in seconds."""
@@ -175,19 +175,21 @@ class Destination:
                 self._cancel_strays()
             self._strays = True
             try:
-                job = str(self._orthanc.post(f"{self._path}/store", wanted)["ID"])
+                with self._orthanc.submitting:
+                    job = str(self._orthanc.post(f"{self._path}/store", wanted)["ID"])
+                    self._orthanc.jobs.add(job)
             except AnswerError as error:
                 self._strays = False
                 raise GoneError if error.status == HTTPStatus.NOT_FOUND else error from None
             self._strays = False
-            self._jobs.add(job)
         return job, patience
 
     def _cancel_strays(self) -> None:
         """End jobs of the forwarder that it does not follow: their images are sent again."""
-        for job in self._orthanc.get("/jobs?expand"):
-            ours = job["Priority"] == _PRIORITY and job["Content"].get("RemoteAet") == self._aet and job["ID"] not in self._jobs
-            if ours and job["State"] not in _ENDED:
+        with self._orthanc.submitting:
+            run = [job for job in self._orthanc.get("/jobs?expand") if job["State"] not in _ENDED and job["ID"] not in self._orthanc.jobs]
+        for job in run:
+            if job["Priority"] == _PRIORITY and job["Content"].get("RemoteAet") == self._aet:
                 self._cancel(job["ID"])
 
     def _cancel(self, job: str) -> Any:
@@ -204,6 +206,7 @@ class Destination:
             try:
                 said = self._orthanc.get(f"/jobs/{job}")
             except AnswerError:
+                self._strays = True
                 raise NodeDownError("it has forgotten a job") from None
             except NodeDownError:
                 if stopping():

@@ -208,7 +208,6 @@ class Looker:
             if not entry.settled and (not entry.whole or age < _QUIET):
                 entry.seen, entry.close_at = touched, time.monotonic() + max(0.0, _QUIET - age)
                 return
-            entry.seen = touched
             waiting = entry.waiting or {}
         with ledger.recording(entry) as record:
             record.forget_all_but(entry.known.values())
@@ -221,6 +220,7 @@ class Looker:
             say("delivered", to=ledger.config.to, series=entry.id, images=entry.delivered, set_aside=aside, seconds=seconds)
             entry.delivered, entry.opened = 0, time.monotonic()
         with ledger.changed:
+            entry.seen = touched  # not before it is written: else it is looked at again
             if entry.touched == touched and not waiting:
                 ledger.backlog.drop(entry)
             elif entry.touched == touched and self._may_rest(entry, waiting):

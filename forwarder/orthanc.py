@@ -102,6 +102,8 @@ class Orthanc:
         self._tls = ssl.create_default_context(cafile=trust) if trust else None
         self._headers = {"Authorization": "Basic " + b64encode(f"{user}:{password}".encode()).decode()}
         self._of_thread = threading.local()
+        #: The jobs that this program follows: with the lock held, no other is just being submitted.
+        self.jobs, self.submitting = set[str](), threading.Lock()
         #: Not known before it was asked, nor after it was away: it may come back with another index.
         self._extended_find: bool | None = None
 

@@ -96,9 +96,9 @@ class Record:
         return self.closed == (last_update, count, rules)
 
     @property
-    def images(self) -> int:
-        """How many images it speaks of."""
-        return len(self.confirmed) + len(self.aside) + len(self.stored)
+    def marks(self) -> set[str]:
+        """The marks of all images that it speaks of."""
+        return self.confirmed | self.stored | self.aside.keys()
 
     def confirm(self, marks: Iterable[str]) -> None:
         """The destination has confirmed images."""

@@ -63,8 +63,11 @@ class Retention:
         """A series that every destination of it has confirmed."""
         if self._delete_after is None:
             return
+        # What goes to a destination that does not answer comes last: it is to take no other's place.
+        silent = [one for link in self._links if (one := self._silent.get(link.config.to)) and link.ledger.record_of(series).confirmed]
+        left = [time.time() + one.until - time.monotonic() for one in silent]
         with self._lock:
-            self._due[series.id] = epoch(series.last_update) + self._delete_after
+            self._due[series.id] = max(epoch(series.last_update) + self._delete_after, *left, 0.0)
             if len(self._due) > _CAPACITY:
                 del self._due[max(self._due, key=self._due.__getitem__)]
 
@@ -237,4 +240,4 @@ def _left_out(link: Link, series: Series, mark: str) -> bool:
     """Whether a link has looked at all of a series, and an image is not for it."""
     ledger, record = link.ledger, link.ledger.record_of(series)
     closed = record.is_closed_for(series.last_update, len(series.images), ledger.config.rules.digest)
-    return closed and mark not in record.confirmed | record.stored | record.aside.keys()
+    return closed and mark not in record.marks

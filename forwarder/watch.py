@@ -108,7 +108,8 @@ class Watch:
             self._last_new = time.monotonic()
         for series in self._series(new):
             if self._delivered(series, new=True):
-                self._unmatched_since[series.id] = self._unmatched_in(series)
+                since = self._unmatched_since.get(series.id, 0) + len(set(series.images).intersection(new))
+                self._unmatched_since[series.id] = min(since, self._unmatched_in(series))
 
     def _series(self, ids: Sequence[str]) -> Iterator[Series]:
         """Series; where Orthanc cannot tell of all together, one by one, less those of which it cannot tell."""
@@ -183,7 +184,7 @@ class Watch:
 
     def _unmatched_in(self, series: Series) -> int:
         """How many images of a series go to no destination, where nothing of it waits."""
-        return max(0, len(series.images) - max((link.ledger.record_of(series).images for link in self._links), default=0))
+        return max(0, len(series.images) - len(set[str]().union(*(link.ledger.record_of(series).marks for link in self._links))))
 
     def _note_node(self, up: bool, reason: str = "") -> None:
         if up and not self.node_up:

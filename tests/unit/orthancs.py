@@ -268,7 +268,7 @@ class Node(Jobs):
         if peer.one_uid and len(uids) != 1:
             return []
         series = {image.uid for image in self.images() if f"3.{image.series}" == wanted["SeriesInstanceUID"]}
-        return [uid for uid in uids or peer.lists(series) if uid in peer.stored]
+        return [uid for uid in uids or peer.lists(series) if peer.has(uid, wanted["SeriesInstanceUID"])]
 
     def _store_at(self, peer: Peer, body: Any) -> dict[str, Any]:
         """A job as it is asked for: OrthancRestModalities.cpp, DicomStore, and OrthancRestApi.cpp, SubmitCommandsJob."""

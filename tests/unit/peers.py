@@ -94,6 +94,7 @@ class Peer:
     away: float = 0.0  # seconds that nothing reaches it after that
     refuses: set[str] = field(default_factory=set)  # SOP classes that it does not accept
     statuses: dict[str, str] = field(default_factory=dict)  # DIMSE statuses of C-STORE, by SOP instance UID; ``*`` for all
+    warnings: dict[str, str] = field(default_factory=dict)  # DIMSE statuses of warning with which it takes an image
     loses: int = 0  # how many images it will accept and not keep
     report_after: float | None = 0.0  # seconds until it reports on storage commitment; None for never
     omits: set[str] = field(default_factory=set)  # SOP instance UIDs that its reports say nothing of
@@ -118,6 +119,7 @@ class Peer:
     tried: list[tuple[float, str]] = field(default_factory=list)  # when it was called, and for what
 
     _back: float = 0.0  # when it is there again after a crash
+    _series: dict[str, str] = field(default_factory=dict)  # in which series it has what it has
 
     @property
     def _gone(self) -> bool:
@@ -163,13 +165,20 @@ class Peer:
             self.loses -= 1
         elif not (self.first_wins and uid in self.stored):
             self.stored[uid] = image.file
+            self._series[uid] = f"3.{image.series}"
         time.sleep(min(self.answers_after, timeout or self.answers_after))
         if 0 < timeout < self.answers_after:
             raise self._broken("C-STORE", "DIMSE No data available (timeout in non-blocking mode)")
+        if image.uid in self.warnings:
+            raise RefusedError(500, 9, f'C-STORE SCU to AET "X" has failed with DIMSE status 0x{self.warnings[image.uid]} ({PATIENT})')
 
     def lists(self, series: set[str]) -> list[str]:
         """The UIDs under which it has images of a series, of which the node has these UIDs."""
         return sorted(uid for uid in self.stored if not series.isdisjoint({uid, uid.rpartition(".")[0]}))
+
+    def has(self, uid: str, series: str) -> bool:
+        """Whether it has an image in a series, by the UIDs of both; another image with the same UID has taken its place."""
+        return uid in self.stored and self._series.get(uid, series) == series
 
     def report(self, asked: list[tuple[str, str]]) -> dict[str, Any]:
         """What it says of images, by class and UID."""

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from forwarder import backlog, dicom, ledger, link, trouble
+from forwarder import backlog, ledger, link, look, trouble
 from forwarder.config import Confirm
 from forwarder.record import mark_of
 from forwarder.trouble import TRIES_REFUSED
@@ -58,7 +58,8 @@ def test_a_correction_that_the_device_may_not_have_taken_is_told_and_never_delet
 
 def test_the_content_that_the_device_has_is_deleted_when_it_is_stored_again(world: World) -> None:
     """D2."""
-    world.patch(ledger, LOOP_SECONDS=0.0)
+    for module in (ledger, look):
+        world.patch(module, LOOP_SECONDS=0.0)
     first, _ = _corrected(world)
     same = world.node.again(first, same=True)
     world.until(lambda: _confirmed(world, same) and _quiet(world))
@@ -283,7 +284,8 @@ def test_what_comes_back_under_another_ae_title_goes_twice_within_the_hour_and_t
 
 def test_a_loop_goes_on_when_the_hour_is_over(world: World) -> None:
     """D10."""
-    world.patch(ledger, LOOP_SECONDS=2.0)
+    for module in (ledger, look):
+        world.patch(module, LOOP_SECONDS=2.0)
     world.peer.returns = "ROUTER"
     began = time.monotonic()
     world.node.add("a", 3)
@@ -304,10 +306,10 @@ def test_a_loop_goes_on_when_the_hour_is_over(world: World) -> None:
 def test_a_job_that_makes_progress_is_not_given_up_and_each_image_is_sent_once(world: World) -> None:
     """D11."""
     world.patch(backlog, BATCH=20)
-    world.patch(dicom, _SECONDS_TO_ANSWER=0.3)
     world.peer.slow_image = 0.05
+    world.patch(world.start().links[0]._destination, _patience=0.3)
     world.node.add("a", 20, size=100)
-    world.start().delivered()
+    world.delivered()
     assert len(world.peer.got) == len(world.peer.calls("store")) * 20 == 20
     assert not any(path.endswith("/cancel") for path in world.node.asked)
 
@@ -322,3 +324,12 @@ def test_batches_are_bounded_by_bytes_and_their_time_follows_their_size(world: W
     times = [job.timeout for job in world.node.jobs.values()]
     assert times[3] > 200 * 60, "an image of 200 MB may take as long as over a line of 16 kB/s"
     assert times[5] == 60
+
+
+@pytest.mark.parametrize("status", ["0001", "0107", "0116", "B123"])
+def test_an_image_that_is_taken_with_a_warning_is_delivered_though_orthanc_says_that_it_failed(world: World, status: str) -> None:
+    images = world.node.add("a", 7)
+    world.peer.warnings[images[2].uid] = status
+    world.start().delivered()
+    assert sorted(world.peer.got) == sorted(image.file for image in images), "each once"
+    assert world.status()["failures"] == 0
