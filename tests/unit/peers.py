@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,13 +52,12 @@ class Stored:
         file = {"FileUuid": self.file, "FileSize": self.size}
         return {**said, **file, "Metadata": {**metadata, **({"RemoteAET": self.aet} if self.aet else {})}}
 
-    def found(self, tags: Sequence[str]) -> dict[str, Any]:
-        """What a query answers of it (ResourceFinder::Expand): a tag that it has not is null."""
+    def found(self) -> dict[str, Any]:
+        """What a query answers of it (ResourceFinder::Expand)."""
         said = {key: value for key, value in self.said().items() if not key.startswith("File")}
         sizes = {"UncompressedSize": self.size, "CompressedSize": self.size}
         file = {"Uuid": self.file, "ContentType": 1, **sizes, "UncompressedMD5": self.md5, "CompressedMD5": self.md5}
-        found = {**said, "Attachments": [{**file, "Uuid": "none", "ContentType": 3}, file]}
-        return {**found, "RequestedTags": {tag: self.tags.get(tag) for tag in tags}} if tags else found
+        return {**said, "Attachments": [{**file, "Uuid": "none", "ContentType": 3}, file]}
 
 
 @dataclass
