@@ -22,8 +22,6 @@ UNCONFIRMED = 3
 LATE, LATE_SECONDS = 100, 24 * 3600.0
 #: Seconds in which an image is sent twice at most, where a device outside has taken it before: it may send it back each time.
 LOOP_SECONDS = 3600.0
-#: What counts images, in ``Backlog.elsewhere``, of which the device may keep an older version.
-OLDER = "older"
 
 
 def aside_of(one: Waiting, revision: str) -> Aside:
@@ -51,6 +49,7 @@ class Ledger:
         late: what was sent and had no report in time; a report still counts.
         silent: how many reports in turn did not come in time.
         unlisted: something that the destination took was not found by a query.
+        older: by series, how many confirmed images there are of which the device may keep an older version.
         retried_at: when everything was to be tried at once, in seconds since 1970.
         resent: when images were last sent again that a device outside had taken before, by identifier.
     """
@@ -72,6 +71,8 @@ class Ledger:
         self._writing = threading.Lock()
         self._sending = 0
         self._streak: set[str] = set()
+        self.older: dict[str, int] = {}
+        self._older_seen = set[str]()
         self.retried_at = 0.0
         self.resent: dict[str, float] = {}
 
@@ -106,6 +107,14 @@ class Ledger:
         """A sweep begins, or has considered every series."""
         with self.changed:
             (self.backlog.begin_sweep if begins else self.backlog.end_sweep)()
+            if not begins:
+                self.older = {series: images for series, images in self.older.items() if series in self._older_seen}
+            self._older_seen.clear()
+
+    def note_older(self, series: str, images: int) -> None:
+        """Of so many images of a series the device may keep an older version. With the lock held."""
+        self.older[series] = images
+        self._older_seen.add(series)
 
     def retry(self) -> None:
         """Try everything at once that waits for its time. What is not held, the next sweep finds."""
@@ -301,7 +310,8 @@ class Ledger:
             say("older versions may be kept", to=self.config.to, series=entry.id, images=len(older))
         with self.changed:
             self.counts.failures += len(suspects)
-            self.backlog.note_elsewhere({OLDER: len(older)})
+            if older:
+                self.note_older(entry.id, len(entry.record.older))
             if confirmed:
                 self._note_success(entry, confirmed)
             elif not suspects:

@@ -52,6 +52,7 @@ class Link:
         self.consider, self.tags_of, self.goes = self._looker.consider, self._looker.tags_of, self._looker.goes
         self.take_back = self._looker.take_back
         self._looked_late = 0.0
+        self._asked: dict[tuple[str, ...], str] = {}
 
     def threads(self) -> Iterator[Callable[[], None]]:
         """The work of each of its threads."""
@@ -265,20 +266,24 @@ class Link:
             self.ledger.unconfirmed.remove(batch)
             self.ledger.changed.notify_all()
 
-    def confirmed_now(self, images: Sequence[Image], seconds: float = 120.0) -> set[str] | None:
+    def confirmed_now(self, images: Sequence[Image], seconds: float = 30.0) -> set[str] | None:
         """Ask the destination once more, by storage commitment, for images that it has confirmed.
 
         Returns:
-            the SOP instance UIDs of those that it still has; None where it did not answer in time.
+            the SOP instance UIDs of those that it still has; None where it did not answer in time. A report that comes later is the answer
+            to the next time that the same images are asked for.
         """
+        asked = tuple(image.file for image in images)
         try:
-            transaction = self._destination.ask_commitment(images)
+            before = self._asked.pop(asked, "")
+            transaction = before or self._destination.ask_commitment(images)
             self._has("commitment")
             end = time.monotonic() + seconds
             while time.monotonic() < end and not self.ledger.stopping:
                 if (report := self._destination.commitment(transaction)) is not None:
                     return {uid for uid, reason in report.items() if not reason}
                 time.sleep(_LOOK_EVERY)
+            self._asked = {} if before else {asked: transaction}
         except AnswerError as error:
             self._lacks("commitment", failure_of(error))
         except GoneError:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from forwarder import say
 from forwarder.backlog import Entry, Waiting
-from forwarder.ledger import LOOP_SECONDS, OLDER, Ledger, aside_of
+from forwarder.ledger import LOOP_SECONDS, Ledger, aside_of
 from forwarder.orthanc import Image, Orthanc, Series, epoch, timestamp
 from forwarder.record import Aside, Record, mark_of
 from forwarder.trouble import TRIES_UNCLEAR, rest_after
@@ -59,8 +59,8 @@ class Looker:
         if series.last_update and record.is_closed_for(series.last_update, len(series.images), rules.digest):
             rests, until = self._rests_of(record)
         with self._ledger.changed:
-            if not new:
-                self._ledger.backlog.note_elsewhere({OLDER: len(record.older)})
+            if record.older:
+                self._ledger.note_older(series.id, len(record.older))
             if until and not rests:
                 return True
             if until <= time.time():
@@ -268,6 +268,7 @@ class Looker:
                 if entry.waiting is None and stored:
                     entry.record = stored[0]
                 entry.record.take_back(gone)
+                self._ledger.older.pop(series, None)
 
 
 def _closed(series: Series, ledger: Ledger) -> tuple[str, int, str]:

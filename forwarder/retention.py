@@ -22,6 +22,8 @@ from forwarder.trouble import Backoff
 _CHUNK = 200
 #: Series that are held at once until they are due; a sweep offers the others again.
 _CAPACITY = 10_000
+#: Seconds for which a destination that does not answer is left alone: much longer than it is waited for, in which nothing else is deleted.
+_SILENT_SECONDS = 300.0
 #: Orthanc before 1.12.8 gives files from this size on the MD5 of nothing: nobody can tell whether they are as they were stored.
 _CHECKED_BYTES, _CHECKS_ALL = 1 << 31, (1, 12, 8)
 
@@ -29,9 +31,9 @@ _CHECKED_BYTES, _CHECKS_ALL = 1 << 31, (1, 12, 8)
 class _SilentError(Exception):
     """A destination does not answer."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, images: int) -> None:
         super().__init__(f"{link.config.to} does not answer")
-        self.link = link
+        self.images = images
 
 
 class Retention:
@@ -49,7 +51,7 @@ class Retention:
         self._due: dict[str, float] = {}
         self._lock = threading.Lock()
         #: Of destinations that did not answer, until when what goes there is left alone.
-        self._silent: dict[str, Backoff] = {}
+        self._silent: dict[str, float] = {}
         self.stopping = threading.Event()
         self.kept: dict[str, Counter[str]] = {}
         self.deleted = 0
@@ -65,7 +67,7 @@ class Retention:
             return
         # What goes to a destination that does not answer comes last: it is to take no other's place.
         silent = [one for link in self._links if (one := self._silent.get(link.config.to)) and link.ledger.record_of(series).confirmed]
-        left = [time.time() + one.until - time.monotonic() for one in silent]
+        left = [time.time() + until - time.monotonic() for until in silent]
         with self._lock:
             self._due[series.id] = max(epoch(series.last_update) + self._delete_after, *left, 0.0)
             if len(self._due) > _CAPACITY:
@@ -105,12 +107,9 @@ class Retention:
         try:
             self._delete(series)
         except _SilentError as error:
-            silent = self._silent.setdefault(error.link.config.to, Backoff())
-            if time.monotonic() >= silent.until:
-                pause = silent.failed(time.monotonic(), str(error))
-                say("not deleted", reason=silent.reason, tries=silent.tries, next_try_s=round(pause, 1))
+            self.kept[series] = Counter({str(error): error.images})
             with self._lock:
-                self._due[series] = time.time() + silent.until - time.monotonic()
+                self._due[series] = time.time() + _SILENT_SECONDS
             return
         with self._lock:
             # Where something came since it was offered, it is offered again, and due later.
@@ -194,13 +193,15 @@ class Retention:
         Raises:
             _SilentError: it does not answer, or did not a moment ago.
         """
-        if (silent := self._silent.get(link.config.to)) and time.monotonic() < silent.until:
-            raise _SilentError(link)
+        if time.monotonic() < self._silent.get(link.config.to, 0.0):
+            raise _SilentError(link, len(images))
         there = link.confirmed_now(images) if method == "commitment" else link.listed_now(series, images)
         if there is None:
             if method == "commitment" and not link.ledger.offers.may("commitment", time.monotonic()):
                 return set()
-            raise _SilentError(link)
+            self._silent[link.config.to] = time.monotonic() + _SILENT_SECONDS
+            say("does not answer", to=link.config.to, next_try_s=_SILENT_SECONDS)
+            raise _SilentError(link, len(images))
         self._silent.pop(link.config.to, None)
         if lost := [image for image in images if image.sop_instance not in there]:
             say("no longer there", to=link.config.to, series=series.id, images=len(lost))

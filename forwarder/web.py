@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from forwarder.ledger import OLDER
 from forwarder.link import Link
 from forwarder.orthanc import Orthanc, epoch
 from forwarder.retention import Retention
@@ -40,7 +39,7 @@ def link_status(link: Link) -> dict[str, Any]:
         now, clock = time.monotonic(), time.time()
         entries = list(ledger.backlog)
         resting = sum((entry.resting for entry in entries), Counter(ledger.backlog.elsewhere))
-        older, unconfirmed = resting.pop(OLDER, 0), resting.pop("", 0)
+        unconfirmed = resting.pop("", 0)
         waiting = sum(entry.count for entry in entries)
         oldest = min((since for entry in entries if (since := entry.oldest)), default=None)
         failing = ledger.backoff.tries > 0
@@ -51,7 +50,7 @@ def link_status(link: Link) -> dict[str, Any]:
             "setAside": resting.total(),
             "reasons": _by_reason(resting),
             "unconfirmed": unconfirmed,
-            "older": older,
+            "older": sum(ledger.older.values()),
             "confirm": link.config.confirm,
             "confirmedBy": ledger.offers.in_use,
             "note": link.note,

@@ -181,6 +181,7 @@ def test_all_that_was_refused_arrives_when_the_destination_takes_it(world: World
 def test_a_new_forwarder_does_not_look_at_series_that_rest(world: World) -> None:
     """D15."""
     _refused(world, 50)
+    world.until(lambda: all(world.record(series).closed for series in world.node.series))
     world.kill()
     world.node.asked.clear()
     stores = len(world.peer.calls("store"))
