@@ -132,6 +132,17 @@ def test_an_image_that_is_deleted_before_its_report_comes_holds_up_no_other(worl
     world.delivered()
 
 
+@pytest.mark.xfail(strict=True, reason="what a device has confirmed is known as long as its series is here")
+def test_a_correction_that_comes_after_the_first_version_was_deleted_is_not_deleted_either(world: World) -> None:
+    """D2: the device still has the first version."""
+    world.peer.first_wins, world.delete_after = True, 0
+    first = world.start(DEVICE).node.add("a", 3)[1]
+    world.until(lambda: not world.node.images())
+    newer = world.node.again(first)
+    world.until(lambda: newer.file in world.peer.got)
+    world.never(lambda: not world.node.images(), 1.0)
+
+
 # --- D5: a transfer syntax that the device does not take ---
 
 
@@ -226,6 +237,19 @@ def test_many_reports_that_come_late_count_and_nothing_is_sent_again(world: Worl
     world.delivered()
     world.never(lambda: len(world.peer.got) > 36, 0.2)
     assert world.status()["delivered"] == 36
+
+
+@pytest.mark.xfail(strict=True, reason="beyond LATE open requests the oldest is dropped, whose report would come first")
+def test_reports_that_come_late_count_however_many_are_open(world: World) -> None:
+    """D9: a backlog of some hundred batches, to a device that reports after ten minutes."""
+    world.patch(link, _REPORT_SECONDS=0.05)
+    world.patch(ledger, LATE=4)
+    world.pause(0.05)
+    world.peer.report_after = 0.8
+    for number in range(40):
+        world.node.add(f"s{number:02}", 3)
+    world.start(DEVICE).until(lambda: len(world.peer.got) == 120)
+    world.until(lambda: world.status()["delivered"] > 100, 5.0)
 
 
 def test_a_late_report_that_says_that_an_image_is_gone_has_it_sent_again(world: World) -> None:
