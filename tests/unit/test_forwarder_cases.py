@@ -107,10 +107,9 @@ def test_a_correction_of_what_the_device_took_and_did_not_confirm_yet_may_be_an_
 
 def test_the_content_of_an_image_is_that_of_the_file_that_was_sent(world: World) -> None:
     """D2: also of one among many, which was stored again before it was confirmed."""
-    world.peer.first_wins = True
+    world.peer.first_wins, world.peer.report_after = True, 0.3
     world.node.add("a", 30)
-    world.start(DEVICE).until(lambda: _quiet(world))
-    world.peer.report_after = 0.3
+    world.start(DEVICE).until(lambda: len(world.peer.got) == 30)
     first = world.node.add("a")[0]
     world.until(lambda: first.file in world.peer.got)
     newer = world.node.again(first)
@@ -120,9 +119,9 @@ def test_the_content_of_an_image_is_that_of_the_file_that_was_sent(world: World)
 
 def test_an_image_that_is_deleted_before_its_report_comes_holds_up_no_other(world: World) -> None:
     """D2: its content cannot be asked for any more."""
-    world.node.add("a", 30)
-    world.start(DEVICE).until(lambda: _quiet(world))
     world.peer.report_after = 0.3
+    world.node.add("a", 30)
+    world.start(DEVICE).until(lambda: len(world.peer.got) == 30)
     late = world.node.add("a")[0]
     world.until(lambda: late.file in world.peer.got)
     world.node.remove(late)
