@@ -105,7 +105,7 @@ class Sent:
     """What came of a transfer."""
 
     taken: int  #: how many of the images the destination has taken, from the first one on
-    failure: Failure | None = None  #: why it ended at the image after those; None where it has taken all
+    failure: Failure | None = None  #: why it ended at the image after those; None where that waits as before
 
 
 class Destination:
@@ -162,7 +162,8 @@ class Destination:
             # Counted of a file that cannot be read, and of nothing else (DicomModalityStoreJob::HandleInstance).
             return Sent(taken, UNREADABLE)
         details = f"{said.get('ErrorDescription', '')}: {said.get('ErrorDetails') or ''}"
-        return Sent(taken, failure_of(AnswerError(500, int(said["ErrorCode"]), details)))
+        failure = failure_of(AnswerError(500, int(said["ErrorCode"]), details))
+        return Sent(taken + 1) if failure.fault is Fault.WARNING else Sent(taken, failure)
 
     def _begin(self, images: Sequence[Image]) -> tuple[str, float]:
         """Submit a job, after jobs were ended of which nothing is known any more; its identifier, and its longest pause in seconds."""

@@ -149,9 +149,7 @@ class Ledger:
 
     def pick_ahead(self) -> Picked | None:
         """Take a series to be looked at before a sender comes to it. With the lock held."""
-        if self.stopping or self.backoff.tries:
-            return None
-        picked = self.backlog.pick(time.monotonic(), ahead=self.config.associations)
+        picked = None if self.stopping or self.backoff.tries else self.backlog.pick(time.monotonic(), ahead=self.config.associations)
         if picked:
             picked[0].busy = True
         return picked
@@ -175,13 +173,7 @@ class Ledger:
                 self.resent = {image: at for image, at in self.resent.items() if at + LOOP_SECONDS > now}
 
     def not_taken(self, batch: Batch, images: Sequence[Waiting], failure: Failure) -> None:
-        """A transfer ended at the first of these images.
-
-        Args:
-            batch: what was to be sent.
-            images: those that the destination has not taken.
-            failure: why.
-        """
+        """A transfer ended at the first of these images of a batch."""
         first, entry = images[0], batch.entry
         if failure.fault is Fault.BROKEN:
             with self.changed:
@@ -207,10 +199,7 @@ class Ledger:
     def keep_stored(self, batch: Batch, *, in_vain: bool, works: bool = False) -> None:
         """The destination has taken a batch, and has not said whether it keeps it: that is asked again later; nothing is sent again.
 
-        Args:
-            batch: what was sent.
-            in_vain: it was asked, or cannot be asked: the next time comes later.
-            works: the destination does all that it is able to.
+        ``in_vain``: it was asked, or cannot be asked: the next time comes later. ``works``: it does all that it is able to.
         """
         contents = self._contents(batch.images)
         with self.recording(batch.entry) as record:
@@ -231,8 +220,16 @@ class Ledger:
         """No report came in time. The images are asked for again, later; a report that comes all the same counts."""
         with self.changed:
             self.silent += 1
-            self.late.append(Batch(batch.entry, list(batch.images), batch.transaction, ends=time.monotonic() + LATE_SECONDS))
-            del self.late[:-LATE]
+            if len(self.late) < LATE:  # those that were asked for first come first
+                self.late.append(Batch(batch.entry, list(batch.images), batch.transaction, ends=time.monotonic() + LATE_SECONDS))
+
+    def note_prompt(self) -> None:
+        """A report came in time: where those before it did not, ask again for all that has none."""
+        with self.changed:
+            if self.silent:
+                self.silent = 0
+                self._due_now(lambda one: one.stored)
+                self.backlog.wake_all()
 
     def give_back(self, batch: Batch) -> None:
         """It waits as before: to be sent, or to be asked for where the destination has taken it."""
@@ -282,9 +279,8 @@ class Ledger:
         with self.recording(entry) as record:
             now = time.monotonic()
             record.confirm(one.mark for one in confirmed)
-            changed = {one.mark for one in confirmed if one.mark in contents and record.note_content(one.image, contents[one.mark])}
-            record.older |= changed
-            older = len(changed)
+            older = {one.mark for one in confirmed if one.mark in contents and record.note_content(one.image, contents[one.mark])}
+            record.older |= older
             waiting = [
                 one for one in suspects if not failure and one.image.sop_instance not in report and (patient or not one.asked_enough)
             ]
@@ -302,10 +298,10 @@ class Ledger:
         for one in suspects:
             say("image failed", to=self.config.to, image=one.image.id, reason=one.reason, tries=one.tries, set_aside=one.aside)
         if older:
-            say("older versions may be kept", to=self.config.to, series=entry.id, images=older)
+            say("older versions may be kept", to=self.config.to, series=entry.id, images=len(older))
         with self.changed:
             self.counts.failures += len(suspects)
-            self.backlog.note_elsewhere({OLDER: older})
+            self.backlog.note_elsewhere({OLDER: len(older)})
             if confirmed:
                 self._note_success(entry, confirmed)
             elif not suspects:
@@ -321,6 +317,7 @@ class Ledger:
     def settle_late(self, batch: Batch, report: Mapping[str, str]) -> bool:
         """A late report counts for what still waits for it; whether that is done: what is just asked for again has to wait."""
         with self.changed:
+            self.silent = 1  # it does report
             entry, held = batch.entry, batch.entry.waiting or {}
             left = [one for one in batch.images if held.get(one.mark) is one and one.stored]
             free = [one for one in left if one.mark not in entry.in_flight]
@@ -355,10 +352,6 @@ class Ledger:
         """The destination works. With the lock held."""
         if len(self._streak) > 1:
             self._due_now(lambda one: one.mark in self._streak)  # they failed together: for the destination's sake
-        if self.silent:
-            self.silent = 0
-            self._due_now(lambda one: one.stored)  # its reports come again
-            self.backlog.wake_all()
         self._note_works()
         self._streak.clear()
         for one in confirmed:

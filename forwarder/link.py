@@ -131,6 +131,8 @@ class Link:
                 ledger.stored(batch, whole=not sent.failure)
                 if sent.failure:
                     ledger.not_taken(batch, images[sent.taken :], sent.failure)
+                else:
+                    ledger.give_back(Batch(batch.entry, images[sent.taken :]))
             if batch.images:
                 self._confirm(batch)
         except GoneError:
@@ -236,6 +238,7 @@ class Link:
             report, forgotten = None, True
         if report is not None:
             ledger.settle(batch, report)
+            ledger.note_prompt()
         elif forgotten or time.monotonic() > batch.deadline:
             ledger.keep_stored(batch, in_vain=True)
             if not forgotten:

@@ -132,9 +132,8 @@ class Looker:
                 entry.not_before = started + _UNTIL_STABLE
                 return
             # Orthanc keeps the tags of the study's first image: where that has none, each image is judged by its own.
-            own = (
-                {id_: {**tags, _STUDY: value} for id_, value in self._orthanc.tag_of_images(series.id, _STUDY).items()} if undecided else {}
-            )
+            values = self._orthanc.tag_of_images(series.images, _STUDY) if undecided else {}
+            own = {image: {**tags, _STUDY: value} for image, value in values.items()}
             if not any(map(ledger.config.rules.allow_series, own.values() or (tags,))):
                 self._leave(entry, found, touched)
                 return

@@ -76,6 +76,8 @@ _STATUS_MEANINGS = {
 }
 #: Statuses by which a destination refuses an image, whenever it comes; all others may be the destination's own trouble.
 _REFUSALS = ("A9", "C", "0105", "0106", "0115", "0117", "0118", "0119", "0120", "0121", "0122", "0211")
+#: Statuses of warning (PS3.7, annex C): Orthanc takes B000, B006, B007 and 0111 alone for success (DicomStoreUserConnection.cpp).
+_WARNINGS = ("0001", "0107", "0116", "B")
 #: Those that hold for all images of the SOP class.
 _REFUSALS_OF_A_CLASS = ("0118", "0122")
 #: What Orthanc's words about the network hold, with what is repeated of them.
@@ -101,6 +103,8 @@ class Fault(Enum):
     BROKEN = "broken"
     #: A status that may mean either: out of resources, unable to process.
     UNCLEAR = "unclear"
+    #: None: the destination has taken the image, with a warning that Orthanc takes for a failure.
+    WARNING = "warning"
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,7 @@ def failure_of(error: AnswerError) -> Failure:
     if match := _STATUS.search(error.details):
         status = match[1].upper()
         meaning = next((f", {words}" for digits, words in _STATUS_MEANINGS.items() if status.startswith(digits)), "")
-        fault = Fault.IMAGE if status.startswith(_REFUSALS) else Fault.UNCLEAR
+        fault = Fault.IMAGE if status.startswith(_REFUSALS) else Fault.WARNING if status.startswith(_WARNINGS) else Fault.UNCLEAR
         return Failure(fault, f"DIMSE status 0x{status}{meaning}", refuses_class=status in _REFUSALS_OF_A_CLASS)
     text = error.details.lower()
     if _INVALID_FILE in text:

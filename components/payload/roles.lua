@@ -21,6 +21,7 @@ local FORWARDING = {
   GET = {
     '^/changes$', '^/series$', '^/system$', '^/studies/[^/]+$', '^/storage%-commitment/[^/]+$', '^/queries/[^/]+/answers$',
     '^/jobs$', '^/jobs/[^/]+$', '^/instances/[^/]+/attachments/dicom/md5$',
+    '^/instances/[^/]+/simplified%-tags$',
   },
   POST = {
     '^/modalities/[^/]+/store$', '^/modalities/[^/]+/query$', '^/modalities/[^/]+/storage%-commitment$', '^/jobs/[^/]+/cancel$',

@@ -57,7 +57,7 @@ class Device:
         asked: how often it was asked for storage commitment.
         node: the node that it reports to.
         sent: what it was to get when the zoo opened.
-        began: when that was acknowledged by the node, as time.time().
+        began: when the first of it was sent, as time.time().
     """
 
     name: str

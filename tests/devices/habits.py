@@ -129,11 +129,11 @@ class Routing(Device):
 
     Attributes:
         caller: the AE title that it calls itself meanwhile.
-        returned: how many images the node took back.
+        returned: the SOP instance UIDs of images that the node took back.
     """
 
     caller: str = ""
-    returned: int = 0
+    returned: list[str] = field(default_factory=list)
 
     def take(self, event: Any, uid: str) -> int:
         image = event.dataset
@@ -143,7 +143,7 @@ class Routing(Device):
 
     def _send_back(self, image: FileDataset) -> None:
         assert self.node
-        self.returned += len(store(self.node, self.caller or self.aet, [image]))
+        self.returned.extend(store(self.node, self.caller or self.aet, [image]))
 
 
 @dataclass

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import calendar
 import json
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,16 +114,12 @@ class Zoo:
         """Have each node get what it is to forward, long stories first."""
         for device in self.devices:
             device.node = self.node_of(device)
-        works = [threading.Thread(target=self._fill, args=(devices,)) for devices in (self.room, self.hall)]
-        for one in works:
-            one.start()
-        for one in works:
-            one.join()
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(self._fill, self.devices))
 
-    def _fill(self, devices: Iterable[Device]) -> None:
-        for device in devices:
-            device.sent, device.began = device.images(), time.time()
-            self.send(device, device.sent)
+    def _fill(self, device: Device) -> None:
+        device.sent, device.began = device.images(), time.time()
+        self.send(device, device.sent)
 
     def send(self, device: Device, images: Sequence[FileDataset]) -> None:
         """Send images for a device to its node."""

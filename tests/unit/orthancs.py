@@ -180,6 +180,8 @@ class Node(Jobs):
                 return {**said, "ID": id_, "IsStable": id_ not in self.unstable}
             case "instances", id_, "attachments", "dicom", "md5":
                 return self._image(id_).md5
+            case "instances", id_, "simplified-tags":
+                return {"PatientName": PATIENT, **self._image(id_).tags}
             case "storage-commitment", uid:
                 ready, report = _held(self._transactions, uid)
                 return report if ready is not None and time.monotonic() >= ready else {"Status": "Pending", "Success": [], "Failures": []}
@@ -231,7 +233,7 @@ class Node(Jobs):
         uids = set(filter(None, body["Query"].get("SOPInstanceUID", "").split("\\")))
         self._refuse_broken(parent)
         wanted = [one for one in self.images() if parent in (None, one.series) and (not uids or one.uid in uids)]
-        return [image.found(body.get("RequestedTags", ())) for image in wanted[: self.finds]]
+        return [image.found() for image in wanted[: self.finds]]
 
     def _refuse_broken(self, *series: str | None) -> None:
         if not self.broken.isdisjoint(series):

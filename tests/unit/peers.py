@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,13 +52,12 @@ class Stored:
         file = {"FileUuid": self.file, "FileSize": self.size}
         return {**said, **file, "Metadata": {**metadata, **({"RemoteAET": self.aet} if self.aet else {})}}
 
-    def found(self, tags: Sequence[str]) -> dict[str, Any]:
-        """What a query answers of it (ResourceFinder::Expand): a tag that it has not is null."""
+    def found(self) -> dict[str, Any]:
+        """What a query answers of it (ResourceFinder::Expand)."""
         said = {key: value for key, value in self.said().items() if not key.startswith("File")}
         sizes = {"UncompressedSize": self.size, "CompressedSize": self.size}
         file = {"Uuid": self.file, "ContentType": 1, **sizes, "UncompressedMD5": self.md5, "CompressedMD5": self.md5}
-        found = {**said, "Attachments": [{**file, "Uuid": "none", "ContentType": 3}, file]}
-        return {**found, "RequestedTags": {tag: self.tags.get(tag) for tag in tags}} if tags else found
+        return {**said, "Attachments": [{**file, "Uuid": "none", "ContentType": 3}, file]}
 
 
 @dataclass
@@ -94,6 +92,7 @@ class Peer:
     away: float = 0.0  # seconds that nothing reaches it after that
     refuses: set[str] = field(default_factory=set)  # SOP classes that it does not accept
     statuses: dict[str, str] = field(default_factory=dict)  # DIMSE statuses of C-STORE, by SOP instance UID; ``*`` for all
+    warnings: dict[str, str] = field(default_factory=dict)  # DIMSE statuses of warning with which it takes an image
     loses: int = 0  # how many images it will accept and not keep
     report_after: float | None = 0.0  # seconds until it reports on storage commitment; None for never
     omits: set[str] = field(default_factory=set)  # SOP instance UIDs that its reports say nothing of
@@ -168,6 +167,8 @@ class Peer:
         time.sleep(min(self.answers_after, timeout or self.answers_after))
         if 0 < timeout < self.answers_after:
             raise self._broken("C-STORE", "DIMSE No data available (timeout in non-blocking mode)")
+        if image.uid in self.warnings:
+            raise RefusedError(500, 9, f'C-STORE SCU to AET "X" has failed with DIMSE status 0x{self.warnings[image.uid]} ({PATIENT})')
 
     def lists(self, series: set[str]) -> list[str]:
         """The UIDs under which it has images of a series, of which the node has these UIDs."""

@@ -347,3 +347,12 @@ def test_batches_are_bounded_by_bytes_and_their_time_follows_their_size(world: W
     times = [job.timeout for job in world.node.jobs.values()]
     assert times[3] > 200 * 60, "an image of 200 MB may take as long as over a line of 16 kB/s"
     assert times[5] == 60
+
+
+@pytest.mark.parametrize("status", ["0001", "0107", "0116", "B123"])
+def test_an_image_that_is_taken_with_a_warning_is_delivered_though_orthanc_says_that_it_failed(world: World, status: str) -> None:
+    images = world.node.add("a", 7)
+    world.peer.warnings[images[2].uid] = status
+    world.start().delivered()
+    assert sorted(world.peer.got) == sorted(image.file for image in images), "each once"
+    assert world.status()["failures"] == 0

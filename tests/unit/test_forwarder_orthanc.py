@@ -127,7 +127,7 @@ def test_the_tags_of_a_study_and_of_each_image(node: Node, orthanc: Orthanc) -> 
     node.series["a"].study_tags["StudyDescription"] = "Head"
     node.unstable.add("study-a")
     assert orthanc.study("study-a") == ({"StudyDescription": "Head"}, False)
-    assert orthanc.tag_of_images("a", "StudyDescription") == {plain.id: "", described.id: "Chest"}
+    assert orthanc.tag_of_images([plain.id, described.id], "StudyDescription") == {plain.id: "", described.id: "Chest"}
 
 
 @pytest.mark.parametrize(("said", "version"), [("1.12.7", (1, 12, 7)), ("26.8.1", (26, 8, 1)), ("mainline", (0,)), ("1.12.x", (0,))])

@@ -22,8 +22,9 @@ STATUSES = {
         "0210": "duplicate invocation",
         "0212": "mistyped argument",
         "0213": "resource limitation",
-        **dict.fromkeys(("0001", "0107", "0113", "0114", "0116", "0123", "FE00", "FF00", "B001"), ""),
+        **dict.fromkeys(("0113", "0114", "0123", "FE00", "FF00"), ""),
     },
+    Fault.WARNING: dict.fromkeys(("0001", "0107", "0116", "B001"), ""),
     IMAGE: {
         "A900": "data set does not match SOP class",
         "a9ff": "data set does not match SOP class",

@@ -34,6 +34,7 @@ _REQUESTS: tuple[tuple[str, str, str], ...] = (
     ("GET", "/modalities", "---"),
     ("GET", "/peers", "---"),
     ("GET", "/instances/{instance}/attachments/dicom/md5", "v-f"),
+    ("GET", "/instances/{instance}/simplified-tags", "v-f"),
     ("GET", "/jobs", "--f"),
     ("GET", "/jobs/some", "--f"),
     ("GET", "/exports", "---"),
