@@ -20,6 +20,8 @@ from forwarder.trouble import NOT_THERE, TRIES_REFUSED, Backoff, Failure, Fault,
 UNCONFIRMED = 3
 #: Requests for storage commitment without a report whose reports still count, and for how many seconds.
 LATE, LATE_SECONDS = 100, 24 * 3600.0
+#: Seconds after which such a request gives way to a newer one where there are too many: reports may come again.
+LATE_LEAST_SECONDS = 3600.0
 #: Seconds in which an image is sent twice at most, where a device outside has taken it before: it may send it back each time.
 LOOP_SECONDS = 3600.0
 
@@ -229,8 +231,11 @@ class Ledger:
         """No report came in time. The images are asked for again, later; a report that comes all the same counts."""
         with self.changed:
             self.silent += 1
+            ends = time.monotonic() + LATE_SECONDS
+            if len(self.late) >= LATE and ends - self.late[0].ends > LATE_LEAST_SECONDS:
+                del self.late[0]
             if len(self.late) < LATE:  # those that were asked for first come first
-                self.late.append(Batch(batch.entry, list(batch.images), batch.transaction, ends=time.monotonic() + LATE_SECONDS))
+                self.late.append(Batch(batch.entry, list(batch.images), batch.transaction, ends=ends))
 
     def note_prompt(self) -> None:
         """A report came in time: where those before it did not, ask again for all that has none."""

@@ -107,10 +107,9 @@ def test_a_correction_of_what_the_device_took_and_did_not_confirm_yet_may_be_an_
 
 def test_the_content_of_an_image_is_that_of_the_file_that_was_sent(world: World) -> None:
     """D2: also of one among many, which was stored again before it was confirmed."""
-    world.peer.first_wins = True
+    world.peer.first_wins, world.peer.report_after = True, 0.3
     world.node.add("a", 30)
-    world.start(DEVICE).until(lambda: _quiet(world))
-    world.peer.report_after = 0.3
+    world.start(DEVICE).until(lambda: len(world.peer.got) == 30)
     first = world.node.add("a")[0]
     world.until(lambda: first.file in world.peer.got)
     newer = world.node.again(first)
@@ -120,9 +119,9 @@ def test_the_content_of_an_image_is_that_of_the_file_that_was_sent(world: World)
 
 def test_an_image_that_is_deleted_before_its_report_comes_holds_up_no_other(world: World) -> None:
     """D2: its content cannot be asked for any more."""
-    world.node.add("a", 30)
-    world.start(DEVICE).until(lambda: _quiet(world))
     world.peer.report_after = 0.3
+    world.node.add("a", 30)
+    world.start(DEVICE).until(lambda: len(world.peer.got) == 30)
     late = world.node.add("a")[0]
     world.until(lambda: late.file in world.peer.got)
     world.node.remove(late)
@@ -130,6 +129,17 @@ def test_an_image_that_is_deleted_before_its_report_comes_holds_up_no_other(worl
     world.node.add("b", 3)
     world.until(lambda: _quiet(world), 3.0)
     world.delivered()
+
+
+@pytest.mark.xfail(strict=True, reason="what a device has confirmed is known as long as its series is here")
+def test_a_correction_that_comes_after_the_first_version_was_deleted_is_not_deleted_either(world: World) -> None:
+    """D2: the device still has the first version."""
+    world.peer.first_wins, world.delete_after = True, 0
+    first = world.start(DEVICE).node.add("a", 3)[1]
+    world.until(lambda: not world.node.images())
+    newer = world.node.again(first)
+    world.until(lambda: newer.file in world.peer.got)
+    world.never(lambda: not world.node.images(), 1.0)
 
 
 # --- D5: a transfer syntax that the device does not take ---
@@ -213,11 +223,9 @@ def test_a_destination_that_aborts_each_association_after_some_images_gets_all_o
 # --- D9: reports that come long after ---
 
 
-@pytest.mark.parametrize("held", [100, 3], ids=["few", "more than are looked for"])
-def test_many_reports_that_come_late_count_and_nothing_is_sent_again(world: World, held: int) -> None:
+def test_many_reports_that_come_late_count_and_nothing_is_sent_again(world: World) -> None:
     """D9."""
     world.patch(link, _REPORT_SECONDS=0.05)
-    world.patch(ledger, LATE=held)
     world.pause(0.1)
     world.peer.report_after = 0.4
     for number in range(12):
@@ -226,6 +234,21 @@ def test_many_reports_that_come_late_count_and_nothing_is_sent_again(world: Worl
     world.delivered()
     world.never(lambda: len(world.peer.got) > 36, 0.2)
     assert world.status()["delivered"] == 36
+
+
+@pytest.mark.parametrize("mute", [False, True], ids=["", "and some never come"])
+def test_reports_that_come_late_count_however_many_are_open(world: World, mute: bool) -> None:
+    """D9: a backlog of some hundred batches, to a device that reports after ten minutes."""
+    world.patch(link, _REPORT_SECONDS=0.05)
+    world.patch(ledger, LATE=10, LATE_LEAST_SECONDS=1.0)
+    world.pause(0.05)
+    world.peer.report_after = None if mute else 0.6
+    for number in range(30):
+        world.node.add(f"s{number:02}", 2)
+    world.start(DEVICE).until(lambda: len(world.peer.got) == 60 and len(world.ledger.late) == 10)
+    world.peer.report_after = 0.6
+    world.until(lambda: world.status()["delivered"] == 60, 20.0)
+    assert len(world.peer.got) == 60
 
 
 def test_a_late_report_that_says_that_an_image_is_gone_has_it_sent_again(world: World) -> None:

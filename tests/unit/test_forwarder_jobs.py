@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from forwarder.config import Rules
 from tests.unit.forwarding import World, a_world, config
 from tests.unit.jobs import Job
 from tests.unit.peers import Peer, RefusedError, Stored
@@ -65,7 +66,7 @@ def test_a_new_forwarder_ends_the_job_of_the_one_that_was_killed_before_it_sends
 
 
 def test_a_job_of_a_user_and_one_to_another_destination_go_on(world: World) -> None:
-    world.second.slow_image = 0.05
+    world.peer.slow_image = world.second.slow_image = 0.05
     image = world.node.add("b", 10)[0]
     body: dict[str, Any] = {"Resources": ["b"], "Synchronous": False}
     jobs = [world.node.answer("POST", "/modalities/second/store", {**body, "Priority": priority})["ID"] for priority in (0, 17)]
@@ -162,8 +163,13 @@ def test_a_job_that_waits_behind_others_is_not_cancelled(world: World) -> None:
 
 def test_two_destinations_with_the_same_ae_title_do_not_end_each_other_s_jobs(world: World) -> None:
     world.peer.aet = world.second.aet = "ORTHANC"
-    world.peer.slow_image = world.second.slow_image = 0.03
-    world.node.add("a", 10)
-    world.start(config(aet="ORTHANC", associations=1), config("second", aet="ORTHANC", associations=1)).delivered()
-    assert (len(world.peer.got), len(world.second.got)) == (10, 10)
+    world.peer.slow_image = 0.05
+    world.node.add("a", 10, aet="CT")
+    world.start(config(aet="ORTHANC", associations=1), config("second", aet="ORTHANC", rules=Rules(calling_aet=("MR",))))
+    world.until(lambda: len(world.peer.got) >= 2)
+    world.node.add("b", aet="MR")
+    world.until(lambda: world.second.got)
+    assert len(world.peer.got) < 10
+    world.delivered("archive")
+    assert len(world.peer.got) == 11
     assert not any(job.canceled for job in world.node.jobs.values())
