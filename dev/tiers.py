@@ -106,15 +106,22 @@ def report(found: Mapping[tuple[str, str], float], seconds: float) -> tuple[str,
 
 
 def _ensure_packages() -> None:
-    """A browser and its driver for the tests that look at web pages, a C compiler for the page of the contract image."""
-    wanted = (("chromium", ("chromium", "google-chrome")), ("chromium-driver", ("chromedriver",)), ("gcc", ("cc",)))
+    """A browser and its driver for the tests of web pages, a C compiler for the page of the contract image, DCMTK's devices for the zoo."""
+    wanted = (
+        ("chromium", ("chromium", "google-chrome")),
+        ("chromium-driver", ("chromedriver",)),
+        ("gcc", ("cc",)),
+        ("dcmtk", ("dcmqrscp",)),
+    )
     missing = [package for package, commands in wanted if not any(map(shutil.which, commands))]
     why = ""
     if missing and apt.can_install():
         try:
-            apt.install("Tests", missing, "the tests of web pages")
+            apt.install("Tests", missing, "the tests of web pages and devices")
             missing = []
         except SetupError as error:
             why = f": {str(error).splitlines()[0]}"
-    said = f"{' and '.join(missing)} missing, tests of web pages are skipped (apt-get install {' '.join(missing)}{why})"
-    say("Tests", said if missing else "a browser, chromedriver, cc")
+    said = (
+        f"{' and '.join(missing)} missing: web pages are skipped, devices fail (apt-get install {' '.join(missing)}{why})"
+    )
+    say("Tests", said if missing else "a browser, chromedriver, cc, DCMTK")
