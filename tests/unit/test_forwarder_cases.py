@@ -131,17 +131,6 @@ def test_an_image_that_is_deleted_before_its_report_comes_holds_up_no_other(worl
     world.delivered()
 
 
-@pytest.mark.xfail(strict=True, reason="what a device has confirmed is known as long as its series is here")
-def test_a_correction_that_comes_after_the_first_version_was_deleted_is_not_deleted_either(world: World) -> None:
-    """D2: the device still has the first version."""
-    world.peer.first_wins, world.delete_after = True, 0
-    first = world.start(DEVICE).node.add("a", 3)[1]
-    world.until(lambda: not world.node.images())
-    newer = world.node.again(first)
-    world.until(lambda: newer.file in world.peer.got)
-    world.never(lambda: not world.node.images(), 1.0)
-
-
 # --- D5: a transfer syntax that the device does not take ---
 
 
