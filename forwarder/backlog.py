@@ -334,6 +334,7 @@ class Backlog:
         self._picks += not ahead
         newest_first = not ahead and self._picks % _NEWEST_EVERY == 0
         left = ahead
+        broken: Picked | None = None  # an image at which associations broke: after all others, which may get through
         for _, series in reversed(self._order) if newest_first else self._order:
             entry = self._entries[series]
             if entry.busy:
@@ -344,8 +345,10 @@ class Backlog:
                 continue
             batch = entry.due(now, careful=careful, asking=asking and not ahead)
             if batch and not ahead:
-                return entry, batch
+                if not batch[0].cuts:
+                    return entry, batch
+                broken = broken or (entry, batch)
             left -= bool(batch)
             if ahead and left <= 0:
                 break
-        return None
+        return broken
