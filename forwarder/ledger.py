@@ -14,7 +14,7 @@ from forwarder.config import LinkConfig
 from forwarder.dicom import Offers
 from forwarder.orthanc import AnswerError, NodeDownError, Orthanc, Series
 from forwarder.record import Aside, Record
-from forwarder.trouble import NOT_THERE, TRIES_REFUSED, Backoff, Failure, Fault, pause_after
+from forwarder.trouble import BROKE, NOT_THERE, TRIES_UNCLEAR, Backoff, Failure, Fault, pause_after
 
 #: Batches that may wait for their confirmation besides those that are being sent: sending goes on meanwhile.
 UNCONFIRMED = 3
@@ -192,8 +192,8 @@ class Ledger:
                 first.due = time.monotonic() + pause_after(first.cuts - 1)
                 if blamed:
                     self._note_works()
-                    first.tries = max(first.tries, TRIES_REFUSED - 1)
-                    failure = Failure(Fault.IMAGE, f"the connection broke at this image, and not at others: {failure.reason}")
+                    first.tries = max(first.tries, TRIES_UNCLEAR - 1)
+                    failure = Failure(Fault.UNCLEAR, f"{BROKE}: {failure.reason}")
         network = failure.fault in (Fault.BROKEN, Fault.DESTINATION)
         self.give_back(Batch(entry, list(images if network else images[1:])))
         if network:

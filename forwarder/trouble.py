@@ -19,8 +19,10 @@ TRIES_REFUSED = 3
 TRIES_UNCLEAR = 5
 #: How the reason begins for an image that the destination took, and of which it then says that it has it not.
 NOT_THERE = "the destination took it, and says that it has it not"
+#: The same for an image at which associations broke.
+BROKE = "the connection broke at this image, and not at others"
 #: Associations that broke at an image, while others got through, after which it is set aside.
-CUTS = 3
+CUTS = 4
 #: How often a destination is asked, at growing intervals, for an image that it took and of which it says nothing, until it is sent again.
 PATIENCE = 6
 #: How long an image that was refused lies aside before it is tried once more all the same: devices change without telling anybody.
@@ -183,9 +185,9 @@ def rest_after(tries: int, reason: str, *, refused: bool) -> float:
     """How long an image that is set aside lies there, in seconds.
 
     A day where the destination refused it; five minutes where that is not certain, and with each try longer, up to a day, where each try
-    may leave a copy at the destination.
+    may leave a copy at the destination, or end it.
     """
-    longer = min(16, max(0, tries - TRIES_UNCLEAR)) if reason.startswith(NOT_THERE) else 0
+    longer = min(16, max(0, tries - TRIES_UNCLEAR)) if reason.startswith((NOT_THERE, BROKE)) else 0
     return ASIDE_SECONDS if refused else min(ASIDE_SECONDS, LONGEST_PAUSE * 2.0**longer)
 
 
