@@ -55,13 +55,13 @@ def _send(world: World, client: str, images: list[Image]) -> None:
 
 @contextlib.contextmanager
 def _device_away(world: World, _: Random) -> Iterator[None]:
-    """The device outside is away: its associations are cut, and nothing answers."""
+    """The device outside is killed, and comes back."""
     assert world.device
     world.device.stop()
     try:
         yield
     finally:
-        world.device.come_back()
+        world.device.start()
 
 
 @contextlib.contextmanager

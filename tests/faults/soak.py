@@ -121,6 +121,8 @@ class Soak:
             _say(line)
 
     def _await_end(self, recovery: Recovery) -> None:
+        for client in self._world.clients:
+            self._world.retry(client)  # what came three times within an hour would wait for the end of that
         _say(f"the load ends with {len(self._world.ledger)} images; waiting for the last")
         started = time.monotonic()
         recovery.wait(_LAST_SECONDS, self._world.idle)
@@ -141,9 +143,9 @@ class Soak:
         outcome.images, outcome.lost = len(self._world.ledger), audit.lost
         outcome.missing, outcome.wrong = list(audit.missing[:100]), list(audit.wrong[:100])
         assert self._world.device
-        held = {uid: md5 for (_, uid), md5 in self._world.device.held.items()}
-        at_device = self._world.ledger.audit(self._world.ledger.by_identifier(held), self._world.ledger.promised())
-        outcome.lost_at_device, outcome.transfers = at_device.lost, len(self._world.device.transfers)
+        held = self._world.ledger.by_identifier(self._world.device.held())
+        outcome.lost_at_device = self._world.ledger.audit(held, self._world.ledger.promised()).lost
+        outcome.transfers = self._world.device.transfers
 
 
 def main() -> int:
@@ -153,7 +155,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix="orthanc-stack-soak-") as folder:
         world = make_world(copy_program(Path(folder)), _CLIENTS)
-        device = add_device(world)
+        device = add_device(world, Path(folder) / "device")
         soak = Soak(world, faults, images, seed)
         try:
             soak.run()

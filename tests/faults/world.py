@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.phantom import Phantom
-from tests.devices.device import Device
+from tests.faults import pacs
 from tests.faults.archive import Archive, DownError, fetch
 from tests.faults.images import CT, SMALL, Series
 from tests.faults.ledger import Audit, Ledger
+from tests.faults.pacs import Pacs
 from tests.stack.harness import Node, Stack, docker, eventually, free_ports
 
-SERVER, SCANNER, PACS = "server", "WORKSTATION", "pacs"
+SERVER, SCANNER = "server", "WORKSTATION"
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class World:
     stack: Stack
     ledger: Ledger = field(default_factory=Ledger)
     #: A device outside the stack that the clients forward to besides; only the soak has one.
-    device: Device | None = None
+    device: Pacs | None = None
     _nodes: dict[str, Node] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -171,18 +172,17 @@ class World:
         assert audit.lost == 0, f"lost: {audit}"
 
 
-def add_device(world: World) -> Device:
-    """Let each client forward to a device, too: it has no C-ECHO and no storage commitment, and its C-FIND knows one UID at a time."""
-    device = world.device = Device(PACS, finds=True, one_uid=True, echoes=False)
-    world.stack.settings["modalities"].append(
-        {"name": PACS, "aet": device.aet, "host": "host.docker.internal", "port": 0, "nodes": world.clients, "allow": []}
-    )
+def add_device(world: World, kept: Path) -> Pacs:
+    """Let each client forward to a device outside the stack, too, and start it; ``kept`` is a file for what it is sent."""
+    modality = {"name": pacs.NAME, "aet": pacs.NAME.upper(), "host": "host.docker.internal", "port": 0, "nodes": world.clients, "allow": []}
+    world.stack.settings["modalities"].append(modality)
     for client in world.clients:
         settings = world.stack.node_settings(client)
-        settings["forwardTo"] = [*settings["forwardTo"], PACS]
+        settings["forwardTo"] = [*settings["forwardTo"], pacs.NAME]
     world.stack.give_ports()
-    device.start(next(int(one["port"]) for one in world.stack.settings["modalities"] if one["name"] == PACS))
-    return device
+    world.device = Pacs(int(str(modality["port"])), kept)
+    world.device.start()
+    return world.device
 
 
 def undelivered(link: dict[str, Any]) -> int:
