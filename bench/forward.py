@@ -15,7 +15,7 @@ from bench.stack import Stack, cpu_seconds, memory_of, running
 #: Series that are sent one after another, for the 95th percentile of their latency.
 SERIES: Final = 20
 #: Images of a backlog that is compared with the transfer by hand: so many that the forwarder's start is a small part of it.
-BACKLOG: Final = 2_000
+BACKLOG: Final = 1_000
 _SEEDS_BACKLOG: Final = 200
 _IDLE_SECONDS: Final = 60
 
@@ -70,14 +70,17 @@ def _latency(session: Session, stack: Stack, results: Results) -> None:
 
 
 def _beside_hand(stack: Stack, images: int, results: Results, number: int) -> None:
-    """The same series, to an empty archive: sent by hand with as many jobs as the forwarder has associations, and by the forwarder."""
+    """The same series, to an empty archive: sent by hand with as many jobs as the forwarder has associations, and by the forwarder.
+
+    By hand without and with storage commitment, which the forwarder asks for each batch.
+    """
     stack.stop()
     stack.empty()
     store(stack.client, Phantom(CT).files(images))
-    for jobs in (1, 2):
+    for how, commitment in (("2 jobs", False), ("2 jobs, StorageCommitment", True)):
         stack.server.empty()
-        seconds = _by_hand(stack.client, jobs)
-        results.add(Row("backlog", "by hand", f"{jobs} job{'s' * (jobs > 1)}", number, images / seconds, "images/s"))
+        seconds = _by_hand(stack.client, 2, commitment=commitment)
+        results.add(Row("backlog", "by hand", how, number, images / seconds, "images/s"))
     stack.server.empty()
     results.add(Row("backlog", "forwarder", "2 associations", number, images / stack.deliver(images), "images/s"))
 
@@ -89,7 +92,7 @@ def _seeds(seed: Stack, images: int, results: Results, number: int) -> None:
     results.add(Row("backlog", "seed, by hand", "1 job", number, images / _by_hand(seed.client, 1), "images/s"))
 
 
-def _by_hand(client: Node, jobs: int) -> float:
+def _by_hand(client: Node, jobs: int, *, commitment: bool = False) -> float:
     """Each series by a job, so many at once; the seconds until the last has ended."""
     series = sorted(client.call("GET", "/series"))
-    return send_by_jobs(client, [[[one] for one in series[i::jobs]] for i in range(jobs)])
+    return send_by_jobs(client, [[[one] for one in series[i::jobs]] for i in range(jobs)], commitment=commitment)

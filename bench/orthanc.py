@@ -158,23 +158,31 @@ def store(node: Node, files: Iterable[bytes], clients: int = 4) -> Upload:
     return done
 
 
-def send_by_jobs(client: Node, shares: Sequence[Sequence[Sequence[str]]]) -> float:
+def send_by_jobs(client: Node, shares: Sequence[Sequence[Sequence[str]]], *, commitment: bool = False) -> float:
     """POST /modalities/server/store of a node, job after job, for several shares of the work at once.
 
     Args:
         client: the node.
         shares: for each thread its jobs, for each job what it sends.
+        commitment: ask for storage commitment in each job, too.
 
     Returns:
-        the seconds until the last job has ended.
+        the seconds until the last job has ended, and the last report of storage commitment has come.
 
     Raises:
         BenchError: a job failed.
     """
 
     def work(jobs: Sequence[Sequence[str]]) -> None:
+        asked = []
         for resources in jobs:
-            client.call("POST", "/modalities/server/store", {"Resources": list(resources), "Synchronous": True})
+            wanted = {"Resources": list(resources), "Synchronous": True, "StorageCommitment": commitment}
+            asked.append(client.call("POST", "/modalities/server/store", wanted))
+        for job in asked if commitment else ():
+            while (report := client.call("GET", f"/storage-commitment/{job['StorageCommitmentTransactionUID']}"))["Status"] == "Pending":
+                time.sleep(0.01)
+            if report["Status"] != "Success":
+                raise BenchError("the server has not committed itself")
 
     try:
         return _at_once([functools.partial(work, jobs) for jobs in shares])
