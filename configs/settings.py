@@ -114,17 +114,17 @@ class IndexDbSettings(Settings):
 
 
 class RuleSettings(Settings):
-    """The images that match every key here, and of a list any pattern. `*` is any text, `?` any character; case does not count."""
+    """The images that match every key; in a list, one pattern is enough. `*` is any text, `?` any character; case does not count."""
 
     modality: Patterns = ()
     """patterns for Modality (0008,0060): `[CT, "M*"]`."""
     calling_aet: Patterns = ()
-    """patterns for the AE title that sent the image to the node. What came by HTTP has none, and matches `*` alone."""
+    """patterns for the AE title that sent the image to the node. An image that came by HTTP has none, and matches `*` alone."""
     station: Patterns = ()
     """patterns for StationName (0008,1010)."""
     study_description: Patterns = ()
-    """patterns for StudyDescription (0008,1030): `["*chest*"]`. Where the study's first image has none, the link waits until the study is
-    stable (`StableAge` seconds without a new image), and judges each image by its own."""
+    """patterns for StudyDescription (0008,1030): `["*chest*"]`. If the study's first image has none, the link waits until the study is
+    stable (`StableAge` seconds without a new image), and then judges each image by the one in its own file."""
     sop_class: UidPatterns = ()
     """patterns for the SOP class UID (0008,0016): `[1.2.840.10008.5.1.4.1.1.2]` is CT, `["*.5.1.4.1.1.88.*"]` structured reports."""
     origin: Literal["received", "created"] | None = None
@@ -137,17 +137,17 @@ class LinkSettings(Settings):
     to: str
     """the destination's name: a node, or one of the stack's modalities that has this node among its `nodes`."""
     only: RuleSettings = Field(default_factory=RuleSettings)
-    """which images the destination gets: those that match; all, when left out. An image that no link is for stays at the node."""
+    """which images the destination gets: those that match; all, when left out. An image that no link takes stays at the node."""
     but_not: RuleSettings = Field(default_factory=RuleSettings, alias="not")
-    """which of those it does not get: the images that match every key of `not`; `{modality: [SR], callingAet: [CT1]}` leaves out the SR of
-    CT1 alone. None, when left out."""
+    """which of these images it does not get: those that match every key of `not`. `{modality: [SR], callingAet: [CT1]}` leaves out only the
+    SR that CT1 sent. When left out, it gets all of them."""
     associations: Annotated[int, Field(ge=1, le=16)] = 2
     """how many associations may send to the destination at once, 1 to 16."""
     confirm: Literal["auto", "commitment", "query", "stored"] = "auto"
     """what counts as arrived. 'commitment': the destination says by DICOM storage commitment that it keeps the image. 'query': it lists the
-    image when it is asked (C-FIND). 'stored': it acknowledged the transfer; nothing is asked afterwards. 'auto': of a node of the stack
-    always 'commitment'; of a device the first of the three that it turns out to have, asked again every 15 minutes. `./orthanc-stack
-    status` says which one is in use."""
+    image when it is asked (C-FIND). 'stored': it acknowledged the transfer; nothing is asked afterwards. 'auto': 'commitment' for a node
+    of the stack; for a device, the first of the three that it turns out to have. What it lacks is tried again every 15 minutes.
+    `./orthanc-stack status` says which one is in use."""
 
     @property
     def may_commit(self) -> bool:
@@ -196,11 +196,12 @@ class NodeSettings(Settings):
     """where the node keeps its index: 'postgresql' (a database of its own on the stack's server) or 'sqlite' (in its volume). Fixed once
     the node's volume exists."""
     forward_to: Annotated[tuple[_Link, ...], FromList, Field(max_length=64)] = ()
-    """the destinations of every image that the node gets, each a name or a mapping as below. The node's forwarder sends until each has
-    confirmed. Each end then knows the other."""
+    """the destinations of the node's images, each a name or a mapping as below. The node's forwarder sends until each has confirmed. Both
+    ends are put into each other's DicomModalities."""
     keep: Keep = "forever"
-    """how long the node keeps what it has forwarded: 'forever'; 'until-confirmed', until every destination has confirmed it by storage
-    commitment; 'until-confirmed after 7d', that, and that long after the last image of its series came (a number, and s, m, h or d)."""
+    """how long the node keeps images that it has forwarded. 'forever'. 'until-confirmed': until every destination has confirmed them by
+    storage commitment. 'until-confirmed after 7d': the same, but at least until 7 days after the last image of their series came (a
+    number, and s, m, h or d)."""
     metrics_port: Port | None = None
     """the host's port for the forwarder's status and Prometheus metrics, 1 to 65535; on no port when left out."""
     bind: Address | None = None

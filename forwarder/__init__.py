@@ -1,18 +1,21 @@
 """The forwarder: sends what its Orthanc holds to the Orthanc's destinations, until each has confirmed it.
 
-Runs beside an Orthanc, in a container of the same image, with Python's standard library alone. Whether an image has still to go
-somewhere is derived from the Orthanc's own database: what it stores, against a record, in a metadata of each series, of what each
-destination has confirmed (record.py). Nothing that this program holds in memory is needed to go on after it was killed.
+Runs beside an Orthanc, in a container of the same image, with Python's standard library alone. What has still to be sent follows from
+Orthanc's own database: the images that it stores, less those that each destination's record names (record.py). A record is a metadata of
+a series. Nothing that this program holds in memory is needed to go on after it was killed.
 
     watch.py      finds series that may hold something new: the changes log, and a sweep for whatever that misses
-    look.py       what of a series is not confirmed by one destination
+    look.py       finds what of a series one destination has not confirmed
+    record.py     what one destination has confirmed of a series
     backlog.py    the series that wait for it, oldest first; what is sent together
-    ledger.py     what is on its way to it, and what became of it, written to the record
+    ledger.py     what is on its way to it, and what came of that, written to the record
     link.py       one destination: the threads that send, and that wait for its confirmation
-    dicom.py      what is asked of Orthanc to send images and to have them confirmed
+    dicom.py      asks Orthanc to send images and to have them confirmed
+    orthanc.py    Orthanc's REST API
     trouble.py    what a failure means, and when to try again
     retention.py  deletes what every destination has confirmed, where the stack file says so
-    web.py        status, metrics, and what can be asked for
+    web.py        serves status and metrics, and takes `retry` and `recheck`
+    config.py     reads what the deployment wrote
 """
 
 from __future__ import annotations

@@ -21,14 +21,14 @@ from forwarder.web import asides, server, statuses
 #: Touched while all is well; the container's health check looks at its age.
 ALIVE = Path("/tmp/forwarder-alive")
 _BEAT_SECONDS = 5.0
-#: A thread that was silent for so long hangs; the longest request takes a minute.
+#: The thread that follows the changes log hangs if it was silent for so long: its longest request takes a minute.
 _SILENCE_SECONDS = 300.0
 #: How long what is being sent may take to be confirmed when the forwarder is stopped. What is cut off is sent again.
 _STOP_SECONDS = 10.0
 
 
 def run(config: Config) -> int:
-    """Forward until SIGTERM; 1 where a thread has died, for the engine to start everything anew."""
+    """Forward until SIGTERM. Returns 1 where a thread has died or hangs: the engine then starts the container anew."""
     orthanc = Orthanc(config.host, config.port, config.user, config.password, config.trust)
     links: list[Link] = []
     retention = Retention(orthanc, links, config.delete_after)
@@ -70,7 +70,7 @@ def run(config: Config) -> int:
 
 
 def retry(links: Sequence[Link]) -> None:
-    """Try at once whatever waits for its time."""
+    """Try at once everything that waits for a pause to end."""
     for link in links:
         link.ledger.retry()
 

@@ -1,4 +1,4 @@
-"""What may still have to go to one destination: series, oldest first, and the images of those that are being worked on.
+"""What may still have to go to one destination: its series, oldest first, and the images of series that are worked on.
 
 Memory only. A series in which nothing is to be sent now rests: of it, only counts are kept, and the time when it is looked at again. What
 does not fit is found again by a sweep of the database.
@@ -31,16 +31,16 @@ class Waiting:
     """An image that the destination has not confirmed."""
 
     image: Image  #: the image
-    mark: str  #: what stands for it in the record
+    mark: str  #: its mark in the record (``mark_of``)
     tries: int = 0  #: how often it failed by itself
     due: float = 0.0  #: when it may be sent; on time.monotonic()'s clock, as every time here
     reason: str = ""  #: why it failed last
-    refused: bool = False  #: the destination said that it does not want it
+    refused: bool = False  #: the destination refused it
     cuts: int = 0  #: how often the association broke at it, and ``cut_at`` how many transfers had succeeded then
     cut_at: int = 0
     stored: bool = False  #: the destination has taken it, and has not confirmed it yet
     asked: int = 0  #: how often the destination was asked for it in vain since then
-    unnamed: int = 0  #: how often of those it answered, and said nothing of this image
+    unnamed: int = 0  #: how many of those times an answer came that did not name this image
 
     @property
     def aside(self) -> bool:
@@ -54,7 +54,7 @@ class Waiting:
 
     @property
     def asked_enough(self) -> bool:
-        """Whether the destination said so often nothing of it that it is sent again the next time."""
+        """Whether it is sent again if the next answer does not name it either."""
         return self.unnamed + 1 >= PATIENCE
 
     def taken(self) -> None:
@@ -95,7 +95,7 @@ class Entry:
 
     id: str  #: its identifier in Orthanc
     since: str  #: when the oldest image that waits was stored, or the series last changed: ``20260131T120000``
-    estimate: int = 0  #: how many images wait that are not set aside, where that was not looked at since the last one came
+    estimate: int = 0  #: about how many images wait that are not set aside; it counts until the series is looked at
     touched: int = 1  #: how often something was stored in it; ``seen`` is that when it was last looked at
     seen: int = 0
     busy: bool = False  #: a thread looks at it
@@ -204,7 +204,7 @@ class Backlog:
 
     Attributes:
         overflowed: something was not taken in for want of room: a sweep has to look again.
-        elsewhere: what was found of series that are not held, or no longer: what rests, counted as in ``Entry.rests``.
+        elsewhere: the resting images of series that are not held here, counted as in ``Entry.rests``.
     """
 
     def __init__(self, capacity: int = CAPACITY) -> None:
@@ -235,7 +235,7 @@ class Backlog:
         return self._entries.get(series)
 
     def touch(self, series: str, since: str, estimate: int, now: float, *, new: bool = True) -> bool:
-        """Something may wait in a series.
+        """Take in a series in which something may wait.
 
         Args:
             series: its identifier.
@@ -261,7 +261,7 @@ class Backlog:
         return True
 
     def rest(self, series: str, since: str, rests: Mapping[str, int], until: float) -> None:
-        """Nothing is to be sent in a series until then; while its images were looked at they are forgotten."""
+        """Let a series rest until then: nothing of it is to be sent. What was read of its images is forgotten."""
         entry = self._entries.get(series)
         if entry is None:
             if len(self._entries) >= self._capacity:
@@ -275,24 +275,24 @@ class Backlog:
         heapq.heappush(self._wakes, (until, series))
 
     def begin_sweep(self) -> None:
-        """Every series will be looked at: count anew what is not held."""
+        """Begin to count anew what rests in series that are not held: every series will be looked at."""
         self.overflowed, self._swept = False, Counter()
 
     def end_sweep(self) -> None:
-        """The count is complete."""
+        """Take over that count: every series was looked at."""
         self.elsewhere, self._swept = self.elsewhere if self._swept is None else self._swept, None
 
     def note_elsewhere(self, counts: Mapping[str, int]) -> None:
-        """Count what is not held: in a sweep, for its end."""
+        """Count what rests in a series that is not held; during a sweep, in the new count."""
         (self.elsewhere if self._swept is None else self._swept).update(counts)
 
     def wake_all(self) -> None:
-        """Look at everything that rests."""
+        """Wake every series that rests: it is looked at."""
         for series in list(self._resting):
             self._wake(self._entries[series])
 
     def drop(self, entry: Entry) -> None:
-        """Nothing waits in a series any more."""
+        """Forget a series: nothing waits in it any more."""
         if self._entries.pop(entry.id, None) is not None and self._resting.pop(entry.id, None) is None:
             self._remove(entry)
 
@@ -304,7 +304,7 @@ class Backlog:
             bisect.insort(self._order, (entry.since, entry.id))
 
     def _evict(self, *, new: bool) -> bool:
-        """Forget a series that rests; where there is none, for a new image the newest that nobody has looked at; whether there was one."""
+        """Make room: forget a series that rests or, for a new image, the newest that was not looked at. False where there is neither."""
         if self._resting:
             entry = self._entries.pop(next(reversed(self._resting)))
             del self._resting[entry.id]
@@ -319,7 +319,7 @@ class Backlog:
         return False
 
     def pick(self, now: float, *, careful: bool = False, asking: bool = True, ahead: int = 0) -> Picked | None:
-        """What to do next: of the oldest series that is ready, and each fourth time of the newest.
+        """Choose what to do next: something of the oldest series that is ready, and each fourth time of the newest.
 
         Args:
             now: the time.

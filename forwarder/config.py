@@ -48,7 +48,7 @@ class Lists:
 
     @property
     def of_images(self) -> bool:
-        """Whether a list tells the images of a series apart."""
+        """Whether a list may match some images of a series, and not others."""
         return bool(self.calling_aet or self.sop_class or self.origin)
 
     def match_series(self, tags: Mapping[str, str]) -> bool:
@@ -93,7 +93,7 @@ class Rules(Lists):
         return bool(self.study_description or (self.but_not and self.but_not.study_description))
 
     def undecided(self, study_tags: Mapping[str, str]) -> bool:
-        """Whether a tag of the study is asked for that the study does not have: Orthanc keeps those of its first image alone."""
+        """Whether the rules ask for StudyDescription and the study has none. Orthanc keeps the tags of a study's first image alone."""
         return self.needs_study and not study_tags.get("StudyDescription", "").strip()
 
     @property
@@ -120,11 +120,11 @@ class LinkConfig:
     """One destination."""
 
     to: str  #: its name: the entry of the Orthanc's DicomModalities
-    record: int  #: the number of the metadata of each series that holds what it has confirmed
+    record: int  #: the number of the series' metadata that holds its record
     aet: str = ""  #: its AE title
     outside: bool = False  #: whether it is a device, and no node of the stack
     associations: int = 2  #: how many associations may send to it at once
-    #: what counts as arrived: storage commitment, an answer to a query, the success of the transfer, or what it has of these
+    #: what counts as arrived: storage commitment, an answer to a query, the success of the transfer, or the first of these that it has
     confirm: Confirm = "commitment"
     rules: Rules = field(default_factory=Rules)  #: which images it gets
     revision: str = ""  #: changes when it was deployed anew: what it refused is then tried again

@@ -1,4 +1,4 @@
-"""What is asked of the node's Orthanc to send images to a destination, and to have them confirmed."""
+"""Asks the node's Orthanc to send images to a destination, and to have them confirmed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ENDED = ("Success", "Failure")
 _ASK_AGAIN_SECONDS = 900.0
 #: How a destination can confirm, the strongest first.
 METHODS: Sequence[Method] = ("commitment", "query", "stored")
-#: What is said of a link whose destination has not got what the stack file asks for.
+#: The note at a link whose destination lacks the method that the stack file names.
 _LACKS: Mapping[str, str] = {
     "commitment": "offers no storage commitment: set confirm: query, or stored",
     "query": "answers no query (C-FIND): set confirm: commitment, or stored",
@@ -57,11 +57,11 @@ class Offers:
         self._lacking: dict[str, float] = {}
 
     def lacks(self, method: Method, now: float) -> None:
-        """It has no such service; ``now`` is on time.monotonic()'s clock, as every time here."""
+        """Note that it has no such service; ``now`` is on time.monotonic()'s clock, as every time here."""
         self._lacking[method] = now + _ASK_AGAIN_SECONDS
 
     def has(self, method: Method) -> bool:
-        """It has such a service. Whether that is news."""
+        """Note that it has such a service. Returns whether it was known to lack it."""
         return self._lacking.pop(method, None) is not None
 
     def ask_soon(self) -> None:
@@ -71,7 +71,7 @@ class Offers:
                 self._lacking[method] = 0.0
 
     def may(self, method: Method, now: float) -> bool:
-        """Whether it may have a service, or may have it by now."""
+        """Whether to ask it for a service: it is not known to lack it, or was not asked for 15 minutes."""
         return self._lacking.get(method, 0.0) <= now
 
     def method(self, now: float) -> Method | None:
@@ -88,7 +88,7 @@ class Offers:
         return METHODS if self.wanted == "auto" else (self.wanted,)
 
     def note(self, *, deletes: bool) -> str:
-        """What it lacks of what the stack file asks for, in words; ``deletes``: the node deletes what was confirmed."""
+        """What to tell of a service that it lacks; empty for nothing. ``deletes``: the node deletes what was confirmed."""
         if self.wanted in self._lacking:
             return _LACKS[self.wanted]
         if deletes and "commitment" in self._lacking:
@@ -166,7 +166,7 @@ class Destination:
         return Sent(taken + 1) if failure.fault is Fault.WARNING else Sent(taken, failure)
 
     def _begin(self, images: Sequence[Image]) -> tuple[str, float]:
-        """Submit a job, after jobs were ended of which nothing is known any more; its identifier, and its longest pause in seconds."""
+        """Submit a job, after jobs that nobody follows were cancelled. Returns its identifier, and the seconds that an answer may take."""
         patience = self._patience + max(image.size for image in images) / _SLOW_LINE
         resources = [image.id for image in images]
         wanted = {"Resources": resources, "Synchronous": False, "Timeout": int(patience), "Priority": _PRIORITY}
@@ -185,7 +185,7 @@ class Destination:
         return job, patience
 
     def _cancel_strays(self) -> None:
-        """End jobs of the forwarder that it does not follow: their images are sent again."""
+        """Cancel jobs of a forwarder that this one does not follow: their images are sent again."""
         with self._orthanc.submitting:
             run = [job for job in self._orthanc.get("/jobs?expand") if job["State"] not in _ENDED and job["ID"] not in self._orthanc.jobs]
         for job in run:
@@ -193,7 +193,7 @@ class Destination:
                 self._cancel(job["ID"])
 
     def _cancel(self, job: str) -> Any:
-        """Cancel a job; how it ended."""
+        """Cancel a job. Returns how it ended."""
         self._orthanc.post(f"/jobs/{job}/cancel", {})
         while (said := self._orthanc.get(f"/jobs/{job}"))["State"] not in _ENDED:
             time.sleep(_LOOK_LAST)
@@ -258,7 +258,7 @@ class Destination:
         """C-FIND: which of a series' images the destination lists.
 
         A list of UIDs in one key is DICOM's own way to ask for several (PS3.4, C.2.2.2.2). Not every device knows it: what is not found
-        is asked for as a whole series, and one by one. The way that found something last comes first.
+        is asked for as a whole series, and then one by one. The form that found something last comes first.
 
         Raises:
             AnswerError: it cannot be asked.

@@ -106,7 +106,7 @@ class Ledger:
                 entry.unwritten = False
 
     def sweep(self, *, begins: bool) -> None:
-        """A sweep begins, or has considered every series."""
+        """Note that a sweep begins, or that it has considered every series."""
         with self.changed:
             (self.backlog.begin_sweep if begins else self.backlog.end_sweep)()
             if not begins:
@@ -114,12 +114,12 @@ class Ledger:
             self._older_seen.clear()
 
     def note_older(self, series: str, images: int) -> None:
-        """Of so many images of a series the device may keep an older version. With the lock held."""
+        """Note of how many images of a series the device may keep an older version. With the lock held."""
         self.older[series] = images
         self._older_seen.add(series)
 
     def retry(self) -> None:
-        """Try everything at once that waits for its time. What is not held, the next sweep finds."""
+        """Try at once everything that waits for a pause to end. The next sweep finds series that are not held."""
         with self.changed:
             self.backoff.until = 0.0
             self.offers.ask_soon()
@@ -130,7 +130,7 @@ class Ledger:
             self.backlog.overflowed = True
 
     def _due_now(self, wanted: Callable[[Waiting], bool]) -> None:
-        """Some images wait for their time no more. With the lock held."""
+        """Make some images due now. With the lock held."""
         for entry in self.backlog:
             for one in filter(wanted, (entry.waiting or {}).values()):
                 one.due = 0.0
@@ -166,13 +166,13 @@ class Ledger:
         return picked
 
     def sent(self) -> None:
-        """What was picked has been sent, or not."""
+        """Note that a transfer has ended, well or not."""
         with self.changed:
             self._sending -= 1
             self.changed.notify_all()
 
     def stored(self, batch: Batch, *, whole: bool) -> None:
-        """The destination has taken all images of a batch; ``whole``: and the transfer did not end early."""
+        """Note that the destination has taken the images of a batch; ``whole``: the transfer did not end early."""
         with self.changed:
             now = time.monotonic()
             self.counts.transfers += whole
@@ -184,7 +184,7 @@ class Ledger:
                 self.resent = {image: at for image, at in self.resent.items() if at + LOOP_SECONDS > now}
 
     def not_taken(self, batch: Batch, images: Sequence[Waiting], failure: Failure) -> None:
-        """A transfer ended at the first of these images of a batch."""
+        """Note that a transfer ended at the first of these images of a batch."""
         first, entry = images[0], batch.entry
         if failure.fault is Fault.BROKEN:
             with self.changed:
@@ -208,9 +208,9 @@ class Ledger:
             raise
 
     def keep_stored(self, batch: Batch, *, in_vain: bool, works: bool = False) -> None:
-        """The destination has taken a batch, and has not said whether it keeps it: that is asked again later; nothing is sent again.
+        """Note that the destination has taken a batch and not confirmed it. It is asked again later; nothing is sent again.
 
-        ``in_vain``: it was asked, or cannot be asked: the next time comes later. ``works``: it does all that it is able to.
+        ``in_vain``: it was asked, or cannot be asked, so that the next pause is longer. ``works``: this is no failure of the destination.
         """
         contents = self._contents(batch.images)
         with self.recording(batch.entry) as record:
@@ -228,7 +228,7 @@ class Ledger:
         self.give_back(batch)
 
     def note_late(self, batch: Batch) -> None:
-        """No report came in time. The images are asked for again, later; a report that comes all the same counts."""
+        """Note that no report came in time. The images are asked for again later; a late report still counts."""
         with self.changed:
             self.silent += 1
             ends = time.monotonic() + LATE_SECONDS
@@ -238,7 +238,7 @@ class Ledger:
                 self.late.append(Batch(batch.entry, list(batch.images), batch.transaction, ends=ends))
 
     def note_prompt(self) -> None:
-        """A report came in time: where those before it did not, ask again for all that has none."""
+        """Note that a report came in time. If those before it did not, all images without a report are asked for again now."""
         with self.changed:
             if self.silent:
                 self.silent = 0
@@ -246,14 +246,14 @@ class Ledger:
                 self.backlog.wake_all()
 
     def give_back(self, batch: Batch) -> None:
-        """It waits as before: to be sent, or to be asked for where the destination has taken it."""
+        """Let a batch wait as before: to be sent, or to be asked for where the destination has taken it."""
         with self.changed:
             batch.entry.in_flight.difference_update(one.mark for one in batch.images)
             self.probing = False
             self.changed.notify_all()
 
     def pause(self, failure: Failure) -> None:
-        """The destination failed: leave it alone for a while."""
+        """Note that the destination failed, and leave it alone for a while."""
         with self.changed:
             now = time.monotonic()
             if now < self.backoff.until:
@@ -262,7 +262,7 @@ class Ledger:
             pause = self.backoff.failed(now, failure.reason)
             say("destination failed", to=self.config.to, reason=failure.reason, tries=self.backoff.tries, next_try_s=round(pause, 1))
 
-    # --- what became of it ---
+    # --- what came of it ---
 
     def settle(
         self,
@@ -275,13 +275,13 @@ class Ledger:
     ) -> None:
         """Note what a destination said of each image: what it has, in the record; what it has not, for another try.
 
-        An image that was taken and of which nothing is said is asked for again, with growing patience, before it is sent again.
+        An image that was taken and that the report does not name is asked for again, after growing pauses, before it is sent again.
 
         Args:
             batch: what was sent.
             report: by SOP instance UID a reason why the destination has it not, empty where it has.
             failure: why the only image of the batch was not taken.
-            silence: what it means that nothing is said of an image.
+            silence: the reason that is noted for an image that the report does not name.
             patient: never send such an image again.
         """
         entry = batch.entry
@@ -330,7 +330,7 @@ class Ledger:
             self.changed.notify_all()
 
     def settle_late(self, batch: Batch, report: Mapping[str, str]) -> bool:
-        """A late report counts for what still waits for it; whether that is done: what is just asked for again has to wait."""
+        """Settle what still waits for a late report. False where images are just asked for again: this has to be repeated."""
         with self.changed:
             self.silent = 1  # it does report
             entry, held = batch.entry, batch.entry.waiting or {}
@@ -343,7 +343,7 @@ class Ledger:
         return not batch.images
 
     def _contents(self, images: Sequence[Waiting]) -> dict[str, str]:
-        """By mark, what tells the content of images that a device outside has taken; where it is not known, no other has the same."""
+        """The MD5 of images that a device outside has taken, by mark; where it is not known, the UUID of the file, which no other has."""
         return {one.mark: one.image.md5 or self._orthanc.md5(one.image) or one.image.file for one in images if self.config.outside}
 
     def _alike(self, entry: Entry, refused: Waiting) -> list[Waiting]:
@@ -358,13 +358,13 @@ class Ledger:
             ]
 
     def _note_works(self) -> None:
-        """The destination takes images. With the lock held."""
+        """Note that the destination takes images. With the lock held."""
         if self.backoff.tries:
             say("destination works again", to=self.config.to, tries=self.backoff.tries)
         self.backoff.succeeded()
 
     def _note_success(self, entry: Entry, confirmed: Sequence[Waiting]) -> None:
-        """The destination works. With the lock held."""
+        """Note that the destination has confirmed images. With the lock held."""
         if len(self._streak) > 1:
             self._due_now(lambda one: one.mark in self._streak)  # they failed together: for the destination's sake
         self._note_works()
@@ -378,7 +378,7 @@ class Ledger:
         entry.touched += all(one.resting for one in (entry.waiting or {}).values())  # one more look, to close it
 
     def _note_streak(self, suspects: Sequence[Waiting]) -> None:
-        """Images that fail one after another, without one in between that does not: it is the destination. With the lock held."""
+        """Note images that failed. If several fail in turn, and none succeeds in between, it is the destination. With the lock held."""
         self._streak.update(one.mark for one in suspects)
         if len(self._streak) > 1 and suspects:
             self.pause(Failure(Fault.DESTINATION, suspects[0].reason))

@@ -1,4 +1,4 @@
-"""One destination: its threads, which send what waits and see to it that it is confirmed."""
+"""One destination: its threads, which send what waits and have it confirmed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NAMES: Mapping[Method, str] = {"commitment": "storage commitment", "query": "qu
 _AFTER_SURPRISE = 60
 #: An answer that was not expected.
 _SURPRISES = (AnswerError, AttributeError, KeyError, TypeError, ValueError)
-#: The same where the last report did not come in time: nothing waits for that which may come hours later.
+#: Seconds that a report may take where the last one did not come in time: it may come hours later, and counts then, too.
 _REPORT_SECONDS_SILENT = 2.0
 #: Seconds between two looks for a report that is late.
 _LOOK_LATE = 10.0
@@ -37,7 +37,7 @@ class Link:
 
     Attributes:
         config: the destination.
-        deletes: the node deletes what all its destinations have confirmed.
+        deletes: whether the node deletes what all its destinations have confirmed.
         ledger: what waits for it and what is on its way.
     """
 
@@ -63,7 +63,7 @@ class Link:
 
     @property
     def note(self) -> str:
-        """What the destination lacks of what the stack file asks for, in words; empty where it lacks nothing."""
+        """What `status` tells of the destination: a service that it lacks or does not answer. Empty for nothing."""
         offers = self.ledger.offers
         said = offers.note(deletes=self.deletes)
         if not said and offers.in_use == "query" and self.ledger.unlisted and not self._destination.lists_images:
@@ -76,7 +76,7 @@ class Link:
         return said and f"{self.config.to} {said}"
 
     def stop(self) -> None:
-        """Begin nothing new."""
+        """Let the threads begin nothing new."""
         with self.ledger.changed:
             self.ledger.stopping = True
             self.ledger.changed.notify_all()
@@ -106,7 +106,7 @@ class Link:
             self._surprised(batch, type(error).__name__)
 
     def _surprised(self, batch: Batch, what: str) -> None:
-        """An answer that was not expected, the node's about a series or the destination's about a batch: it holds up no other."""
+        """Put off a series, after an answer about it that was not expected, the node's or the destination's: it delays no other."""
         ledger, entry = self.ledger, batch.entry
         say("series failed", to=self.config.to, series=entry.id, reason=what, next_try_s=_AFTER_SURPRISE)
         try:
@@ -149,7 +149,7 @@ class Link:
     # --- confirming ---
 
     def _confirm(self, batch: Batch) -> None:
-        """Have a batch confirmed that the destination has taken, in the strongest way that it has."""
+        """Have a batch confirmed that the destination has taken, by the strongest method that it has."""
         method = self.ledger.offers.method(time.monotonic())
         failure: Failure | None = None
         if method == "commitment":
@@ -165,7 +165,7 @@ class Link:
 
     def _asked_in_vain(self, batch: Batch, method: Method, failure: Failure) -> None:
         if self._lacks(method, failure):
-            self._confirm(batch)  # in the next way, or not now
+            self._confirm(batch)  # by the next method, or not now
         else:
             self.ledger.keep_stored(batch, in_vain=False)
             self.ledger.pause(Failure(Fault.DESTINATION, f"{_NAMES[method]}: {failure.reason}"))

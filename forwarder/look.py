@@ -1,4 +1,4 @@
-"""What of a series one destination has not confirmed; closes the record when there is nothing."""
+"""Finds what of a series one destination has not confirmed; closes the record when nothing is left to send."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Looker:
         self._on_closed = on_closed
 
     def consider(self, series: Series, *, new: bool = True) -> bool:
-        """A series may hold something new.
+        """Take in a series that may hold something new.
 
         Args:
             series: the series.
@@ -86,7 +86,7 @@ class Looker:
         return one.at + (LOOP_SECONDS if one.reason == _LOOP else rest_after(one.tries, one.reason, refused=one.refused))
 
     def goes(self, image: Image, tags: Mapping[str, str]) -> bool:
-        """Whether an image of a series with these tags is for the destination: not what a device outside has sent itself."""
+        """Whether an image of a series with these tags goes to the destination. What a device outside has sent does not go back to it."""
         config = self._ledger.config
         return config.rules.allow_image(image, tags) and not (config.outside and config.aet and image.calling_aet == config.aet)
 
@@ -152,7 +152,7 @@ class Looker:
                 ledger.changed.notify_all()
 
     def _leave(self, entry: Entry, found: Sequence[Series], touched: int) -> None:
-        """A series is gone, or not for the destination: the record says so, and no sweep asks for its study again."""
+        """Leave a series that is gone, or does not go to the destination: its record says so, and no sweep asks for its study again."""
         ledger = self._ledger
         for series in found:
             stored = ledger.record_of(series)
@@ -199,7 +199,7 @@ class Looker:
             return any(not one.resting or (one.aside and one.due <= now) for one in waiting.values())
 
     def _close(self, entry: Entry, series: Series, touched: int) -> None:
-        """Nothing has to be sent: say so in the record, once the series is quiet."""
+        """Say in the record that nothing is left to send, once the series is quiet."""
         ledger = self._ledger
         with ledger.changed:
             # On this program's own clock: the node's may be wrong, or be set back.
@@ -229,7 +229,7 @@ class Looker:
             self._on_closed(entry.id)
 
     def _may_rest(self, entry: Entry, waiting: Mapping[str, Waiting]) -> bool:
-        """Whether no image is wanted here for a while: none has a report to come, or is asked for soon."""
+        """Whether a series may rest: no report is to come for it, and no image is sent or asked for soon."""
         ledger = self._ledger
         now = time.monotonic()
         mute = ledger.offers.method(now) is None
@@ -256,7 +256,7 @@ class Looker:
                     self._ledger.changed.notify_all()
 
     def take_back(self, series: str, images: Iterable[Image]) -> None:
-        """The destination no longer has images of a series that it had confirmed: they wait again."""
+        """Let images wait again that the destination had confirmed, and has no longer."""
         with self.alone_with(series) as entry:
             if entry is None:
                 return  # no room: the record stays as it is, and this is found again
@@ -272,5 +272,5 @@ class Looker:
 
 
 def _closed(series: Series, ledger: Ledger) -> tuple[str, int, str]:
-    """What a record says when all of a series is confirmed."""
+    """What a record says when nothing of a series is left to send."""
     return series.last_update, len(series.images), ledger.config.rules.digest

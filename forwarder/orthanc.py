@@ -22,11 +22,11 @@ _TIMEOUT = 60.0
 _DATABASE_CODES = frozenset({11, 31, 36, 42, *range(1000, 1016)})
 #: Resources that are asked for in one request: what bounds the memory of both sides.
 _CHUNK = 250
-#: One in so many images of a series is few.
+#: At most one in so many images of a series are read one by one; of more, the whole series is read.
 _FEW = 20
 #: Series of a study that are read together; those of larger ones are read one by one.
 _MANY = 250
-#: What is asked of each instance that a query finds; its files are listed with their kind, of which this is the image's.
+#: What is asked of each instance that a query finds; and the type of attachment that is the image's file.
 _FOUND = ["MainDicomTags", "Metadata", "Attachments"]
 _DICOM_FILE = 1
 #: Metadata of an instance that was made from another one of the same node (ResourceModificationJob.cpp).
@@ -236,7 +236,7 @@ class Orthanc:
         return ""
 
     def is_as_stored(self, image: str) -> bool:
-        """Whether the file of an instance has that MD5; reads the file."""
+        """Whether the file of an instance still has the MD5 that it had when it was stored; reads the file."""
         try:
             self.post(f"/instances/{image}/attachments/dicom/verify-md5", {})
         except AnswerError:
@@ -244,7 +244,7 @@ class Orthanc:
         return True
 
     def study(self, study: str) -> tuple[dict[str, str], bool]:
-        """The main DICOM tags of a study, by name, and whether nothing was stored in it for a minute (Orthanc's ``StableAge``)."""
+        """The main DICOM tags of a study, by name, and whether it is stable: nothing was stored in it for Orthanc's ``StableAge``."""
         said = self.get(f"/studies/{study}")
         return dict(said["MainDicomTags"]), bool(said["IsStable"])
 

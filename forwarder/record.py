@@ -38,7 +38,7 @@ class Aside:
 
     image: str  #: its identifier in Orthanc
     reason: str  #: why, without a patient's data
-    refused: bool  #: the destination said that it does not want it; otherwise it is not known whose fault it was
+    refused: bool  #: the destination refused it; otherwise it is not known whose fault it was
     tries: int  #: how often it was tried
     at: int  #: when it was last tried, seconds since 1970
     revision: str  #: the deployment of the destination that it was tried at
@@ -50,7 +50,7 @@ class Record:
 
     confirmed: set[str] = field(default_factory=set)  #: the marks of the images that the destination has confirmed
     aside: dict[str, Aside] = field(default_factory=dict)  #: those that are set aside, by mark
-    #: when all was confirmed: the series' last update, how many images it had, the digest of the link's rules
+    #: when nothing was left to send: the series' last update, how many images it had, the digest of the link's rules
     closed: tuple[str, int, str] | None = None
     #: the marks of those that the destination has taken and not confirmed: it is asked for them again; they are not sent again
     stored: set[str] = field(default_factory=set)
@@ -97,18 +97,18 @@ class Record:
 
     @property
     def marks(self) -> set[str]:
-        """The marks of all images that it speaks of."""
+        """The marks of all images that it names."""
         return self.confirmed | self.stored | self.aside.keys()
 
     def confirm(self, marks: Iterable[str]) -> None:
-        """The destination has confirmed images."""
+        """Note that the destination has confirmed images."""
         for mark in marks:
             self.confirmed.add(mark)
             self.stored.discard(mark)
             self.aside.pop(mark, None)
 
     def note_content(self, image: Image, md5: str) -> bool:
-        """A device outside has taken an image; whether it had taken another content of it before, which it may have kept."""
+        """Note the content of an image that a device outside has taken. Returns whether it may have kept another one from before."""
         content = mark_of(md5, _HALF)
         return self.contents.setdefault(mark_of(image.id, _HALF), content) != content
 
@@ -117,7 +117,7 @@ class Record:
         return mark_of(image.id, _HALF) in self.contents
 
     def take_back(self, images: Iterable[Image]) -> None:
-        """The destination has these no longer."""
+        """Note that the destination has images no longer."""
         for image in images:
             mark = mark_of(image.file)
             self.confirmed.discard(mark)

@@ -22,7 +22,7 @@ from forwarder.trouble import Backoff
 _CHUNK = 200
 #: Series that are held at once until they are due; a sweep offers the others again.
 _CAPACITY = 10_000
-#: Seconds for which a destination that does not answer is left alone: much longer than it is waited for, in which nothing else is deleted.
+#: Seconds for which a destination that does not answer is left alone: much longer than the wait for its answer, which delays all deletion.
 _SILENT_SECONDS = 300.0
 #: Orthanc before 1.12.8 gives files from this size on the MD5 of nothing: nobody can tell whether they are as they were stored.
 _CHECKED_BYTES, _CHECKS_ALL = 1 << 31, (1, 12, 8)
@@ -62,10 +62,10 @@ class Retention:
         self._recheck.set()
 
     def offer(self, series: Series) -> None:
-        """A series that every destination of it has confirmed."""
+        """Take in a series that all its destinations have confirmed."""
         if self._delete_after is None:
             return
-        # What goes to a destination that does not answer comes last: it is to take no other's place.
+        # What goes to a destination that does not answer comes last, so that it takes no other's place.
         silent = [one for link in self._links if (one := self._silent.get(link.config.to)) and link.ledger.record_of(series).confirmed]
         left = [time.time() + until - time.monotonic() for until in silent]
         with self._lock:
@@ -74,7 +74,7 @@ class Retention:
                 del self._due[max(self._due, key=self._due.__getitem__)]
 
     def offer_id(self, series: str) -> None:
-        """A series that one destination has confirmed, maybe the last one."""
+        """Take in a series that one destination has confirmed, maybe as the last one."""
         if self._delete_after is not None:
             for found in self._orthanc.series([series]):
                 self.offer(found)
@@ -117,7 +117,7 @@ class Retention:
                 self._due.pop(series, None)
 
     def _delete(self, id_: str) -> None:
-        """Delete of a series what all its destinations have confirmed, and confirm once more."""
+        """Delete the images of a series that all their destinations have confirmed, and confirm once more."""
         self.kept.pop(id_, None)
         for series in self._orthanc.series([id_]):
             if epoch(series.last_update) + (self._delete_after or 0) > time.time():

@@ -17,13 +17,13 @@ LONGEST_ASK = 3600.0
 #: Tries of its own after which an image is set aside: one that the destination refuses, and one of which that is not certain.
 TRIES_REFUSED = 3
 TRIES_UNCLEAR = 5
-#: How the reason begins for an image that the destination took, and of which it then says that it has it not.
+#: How the reason begins for an image that the destination took, and then says that it does not have.
 NOT_THERE = "the destination took it, and says that it has it not"
 #: The same for an image at which associations broke.
 BROKE = "the connection broke at this image, and not at others"
 #: Associations that broke at an image, while others got through, after which it is set aside.
 CUTS = 4
-#: How often a destination is asked, at growing intervals, for an image that it took and of which it says nothing, until it is sent again.
+#: How many answers may leave out an image that the destination took: then it is sent again.
 PATIENCE = 6
 #: How long an image that was refused lies aside before it is tried once more all the same: devices change without telling anybody.
 ASIDE_SECONDS = 24 * 3600
@@ -49,7 +49,7 @@ _CODES_OF_WORDS = {
     "no valid presentation context": _NO_PRESENTATION_CONTEXT,
     "request cannot be handled by remote aet": _NO_PRESENTATION_CONTEXT,  # of storage commitment, DicomAssociation.cpp
 }
-#: Words that it says of a file that is none (FromDcmtkBridge::LoadFromMemoryBuffer).
+#: Orthanc's words for a file that is not DICOM (FromDcmtkBridge::LoadFromMemoryBuffer).
 _INVALID_FILE = "invalid dicom file"
 #: Those that hold for all images of the same SOP class and transfer syntax.
 _CODES_OF_A_CLASS = frozenset({_NOT_IMPLEMENTED, _NO_PRESENTATION_CONTEXT})
@@ -171,7 +171,7 @@ class Backoff:
         return pause
 
     def succeeded(self) -> None:
-        """It works."""
+        """Note that it works: no pause."""
         self.tries, self.reason, self.until = 0, "", 0.0
 
 
@@ -184,8 +184,8 @@ def pause_after(tries: int) -> float:
 def rest_after(tries: int, reason: str, *, refused: bool) -> float:
     """How long an image that is set aside lies there, in seconds.
 
-    A day where the destination refused it; five minutes where that is not certain, and with each try longer, up to a day, where each try
-    may leave a copy at the destination, or end it.
+    A day where the destination refused it; five minutes where that is not certain. Where each try may leave a copy at the destination, or
+    break its associations: five minutes at first, and twice as long after each try, up to a day.
     """
     longer = min(16, max(0, tries - TRIES_UNCLEAR)) if reason.startswith((NOT_THERE, BROKE)) else 0
     return ASIDE_SECONDS if refused else min(ASIDE_SECONDS, LONGEST_PAUSE * 2.0**longer)

@@ -112,7 +112,7 @@ class Watch:
                 self._unmatched_since[series.id] = min(since, self._unmatched_in(series))
 
     def _series(self, ids: Sequence[str]) -> Iterator[Series]:
-        """Series; where Orthanc cannot tell of all together, one by one, less those of which it cannot tell."""
+        """Read series: all at once or, where Orthanc fails, one by one, without those at which it fails."""
         if not ids:
             return
         try:
@@ -147,7 +147,7 @@ class Watch:
         self._sweep_wanted.set()
 
     def _sweep(self) -> None:
-        """Compare every series with its records, page by page, resting as long as each took."""
+        """Compare every series with its records, page by page, with a pause after each page as long as it took."""
         started, seen, open_ = time.monotonic(), 0, 0
         unmatched = 0
         self._unmatched_since.clear()

@@ -1,4 +1,4 @@
-"""Status as JSON, metrics for Prometheus, and what can be asked for from inside the container."""
+"""Serves status as JSON and metrics for Prometheus; takes requests from inside the container."""
 
 from __future__ import annotations
 
