@@ -121,7 +121,5 @@ def _ensure_packages() -> None:
             missing = []
         except SetupError as error:
             why = f": {str(error).splitlines()[0]}"
-    said = (
-        f"{' and '.join(missing)} missing: web pages are skipped, devices fail (apt-get install {' '.join(missing)}{why})"
-    )
+    said = f"{' and '.join(missing)} missing: web pages are skipped, devices fail (apt-get install {' '.join(missing)}{why})"
     say("Tests", said if missing else "a browser, chromedriver, cc, DCMTK")

@@ -372,6 +372,7 @@ class Ledger:
         for one in confirmed:
             (entry.waiting or {}).pop(one.mark, None)
         entry.delivered += len(confirmed)
+        entry.estimate -= len(confirmed)
         entry.confirmed_at = time.monotonic()
         self.counts.delivered += len(confirmed)
         self.counts.last_delivered = time.time()

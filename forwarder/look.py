@@ -195,6 +195,7 @@ class Looker:
                 if mark not in record.confirmed and goes(image):
                     waiting[mark] = before.get(mark) or self._waiting(entry, image, mark)
             entry.waiting, entry.rests = waiting, Counter()
+            entry.estimate = sum(not one.resting for one in waiting.values())
             now = time.monotonic()
             return any(not one.resting or (one.aside and one.due <= now) for one in waiting.values())
 

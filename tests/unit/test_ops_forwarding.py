@@ -112,7 +112,7 @@ def test_links_are_sorted_and_the_notes_of_each_are_below_the_table(lines: Calla
     [
         (trouble._IMAGE_CODES[2015], "accept this SOP class"),
         (trouble._IMAGE_CODES[2], "accept this transfer syntax"),
-        (trouble._IMAGE_CODES[15], "Restore the node's volume"),
+        (trouble.UNREADABLE.reason, "Restore the node's volume"),
         ("DIMSE status 0x0122, SOP class not supported", "accept this SOP class"),
         ("DIMSE status 0xC000, cannot understand", "See the device's log for what it refuses"),
     ],
