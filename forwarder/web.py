@@ -20,7 +20,7 @@ from forwarder.watch import Watch
 _METRICS: Mapping[str, tuple[str, str]] = {
     "waiting": ("gauge", "Images that wait to be sent."),
     "in_flight": ("gauge", "Images that are being sent or confirmed."),
-    "set_aside": ("gauge", "Images that the destination does not take; they are tried again now and then."),
+    "set_aside": ("gauge", "Images that are set aside; they are tried again now and then."),
     "older": ("gauge", "Images that the destination confirmed, and of which it may keep an older version."),
     "unconfirmed": ("gauge", "Images that the destination has taken and not confirmed; it is asked for them again."),
     "oldest_waiting_seconds": ("gauge", "Age of the oldest image that is neither confirmed nor set aside; 0 where there is none."),

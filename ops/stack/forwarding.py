@@ -17,7 +17,7 @@ _LINKS: Final = (
     *("link", "confirmed by", "waiting", "in flight", "set aside", "not confirmed"),
     *("oldest", "last delivered", "tries", "next try", "state"),
 )
-_IMAGES: Final = ("set aside", "series (identifiers at the node)", "image", "reason", "tries", "since")
+_IMAGES: Final = ("set aside", "series (identifiers at the node)", "image", "reason", "tries", "last tried")
 #: What mends images that are set aside, by how the reason begins (forwarder/trouble.py, forwarder/dicom.py). The first that fits counts.
 _MENDS: Final = (
     (("no presentation context", "DIMSE status 0x0122"), "Let the device accept this SOP class, or leave it out: not: {sopClass: [...]}"),
@@ -85,7 +85,7 @@ def _notes(node: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
         if older := link.get("older"):
             yield title, str(older), "the device may keep an older version (it had the UID before)", "Delete them there, then recheck"
     if unmatched := node.get("unmatched"):
-        yield node["node"], str(unmatched), "match no rule of its links, and stay here", "To send them, change only: or not: of a link"
+        yield node["node"], str(unmatched), "go to no destination, and stay here", "To send them, change only: or not: of a link"
     for one in node.get("kept", ()):
         yield node["node"], str(one["images"]), f"not deleted: {one['reason']}", ""
 

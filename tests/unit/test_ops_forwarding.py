@@ -102,7 +102,7 @@ def test_links_are_sorted_and_the_notes_of_each_are_below_the_table(lines: Calla
         "client -> backup offers none",
         "client -> server 5 set aside: DIMSE status 0xA700, out of resources Make room at the device",
         "client -> server 1 set aside: anything else See the device's log, then retry",
-        "client 4 match no rule of its links, and stay here To send them, change only: or not: of a link",
+        "client 4 go to no destination, and stay here To send them, change only: or not: of a link",
         "client 7 not deleted: not asked again yet",
     ]
 
