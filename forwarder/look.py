@@ -234,7 +234,7 @@ class Looker:
         ledger = self._ledger
         now = time.monotonic()
         mute = ledger.offers.method(now) is None
-        return not any(batch.entry is entry for batch in ledger.late) and all(
+        return not (entry.in_flight or any(batch.entry is entry for batch in ledger.late)) and all(
             one.due > now and (one.aside or one.asked >= _ASKED_OFTEN or mute) for one in waiting.values()
         )
 
