@@ -9,27 +9,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from operator import itemgetter
 from typing import Any
 
 from forwarder.link import Link
 from forwarder.orthanc import Orthanc, epoch
 from forwarder.retention import Retention
 from forwarder.watch import Watch
-
-#: Each metric with its type and its meaning; all have the labels ``node`` and ``to``.
-_METRICS: Mapping[str, tuple[str, str]] = {
-    "waiting": ("gauge", "Images that wait to be sent."),
-    "in_flight": ("gauge", "Images that are being sent or confirmed."),
-    "set_aside": ("gauge", "Images that are set aside; they are tried again now and then."),
-    "older": ("gauge", "Images that the destination confirmed, and of which it may keep an older version."),
-    "unconfirmed": ("gauge", "Images that the destination has taken and not confirmed; it is asked for them again."),
-    "oldest_waiting_seconds": ("gauge", "Age of the oldest image that is neither confirmed nor set aside; 0 where there is none."),
-    "last_delivered_timestamp_seconds": ("gauge", "When an image was last confirmed; 0 where none was since the start."),
-    "delivered_total": ("counter", "Images that the destination confirmed since the start."),
-    "failures_total": ("counter", "Failures of the destination, and of images, since the start."),
-    "tries": ("gauge", "Tries of the destination that failed, one after another, until now."),
-    "next_try_timestamp_seconds": ("gauge", "When the destination is tried again; 0 where it works."),
-}
 
 
 def link_status(link: Link) -> dict[str, Any]:
@@ -38,7 +24,9 @@ def link_status(link: Link) -> dict[str, Any]:
     with ledger.changed:
         now, clock = time.monotonic(), time.time()
         entries = list(ledger.backlog)
-        resting = sum((entry.resting for entry in entries), Counter(ledger.backlog.elsewhere))
+        resting = Counter(ledger.backlog.elsewhere)
+        for entry in entries:
+            resting.update(entry.resting)
         unconfirmed = resting.pop("", 0)
         waiting = sum(entry.count for entry in entries)
         oldest = min((since for entry in entries if (since := entry.oldest)), default=None)
@@ -65,49 +53,61 @@ def link_status(link: Link) -> dict[str, Any]:
         }
 
 
+def _age(moment: str | None) -> float:
+    return round(max(0.0, time.time() - _of_iso(moment)), 1) if moment else 0
+
+
+#: Each metric of a link: its type, its meaning, and its value by the link's status.
+_METRICS: Mapping[str, tuple[str, str, Callable[[Mapping[str, Any]], float]]] = {
+    "waiting": ("gauge", "Images that wait to be sent.", itemgetter("waiting")),
+    "in_flight": ("gauge", "Images that are being sent or confirmed.", itemgetter("inFlight")),
+    "set_aside": ("gauge", "Images that are set aside; they are tried again now and then.", itemgetter("setAside")),
+    "older": ("gauge", "Images that the destination confirmed, and of which it may keep an older version.", itemgetter("older")),
+    "unconfirmed": ("gauge", "Images that the destination has taken and not confirmed; it is asked again.", itemgetter("unconfirmed")),
+    "oldest_waiting_seconds": (
+        "gauge",
+        "Age of the oldest image that is neither confirmed nor set aside; 0 where there is none.",
+        lambda link: _age(link["oldestWaiting"]),
+    ),
+    "last_delivered_timestamp_seconds": (
+        "gauge",
+        "When an image was last confirmed; 0 where none was since the start.",
+        lambda link: _of_iso(link["lastDelivered"]),
+    ),
+    "delivered_total": ("counter", "Images that the destination confirmed since the start.", itemgetter("delivered")),
+    "failures_total": ("counter", "Failures of the destination, and of images, since the start.", itemgetter("failures")),
+    "tries": ("gauge", "Tries of the destination that failed, one after another, until now.", itemgetter("tries")),
+    "next_try_timestamp_seconds": (
+        "gauge",
+        "When the destination is tried again; 0 where it works.",
+        lambda link: _of_iso(link["nextTry"]),
+    ),
+}
+
+
 def metrics(status: Mapping[str, Any]) -> str:
     """A status in Prometheus' text format."""
     return "\n".join(_lines(status)) + "\n"
 
 
 def _lines(status: Mapping[str, Any]) -> Iterator[str]:
-    values = [(link["to"], _values(link)) for link in status["links"]]
-    for name, (kind, meaning) in _METRICS.items():
-        yield f"# HELP orthanc_forwarder_{name} {meaning}"
-        yield f"# TYPE orthanc_forwarder_{name} {kind}"
-        for to, of_link in values:
-            yield f'orthanc_forwarder_{name}{{node="{status["node"]}",to="{to}"}} {of_link[name]}'
-    yield "# HELP orthanc_forwarder_confirmed_by How the destination confirms: the method is commitment, query, stored or none."
-    yield "# TYPE orthanc_forwarder_confirmed_by gauge"
-    for link in status["links"]:
-        labels = f'node="{status["node"]}",to="{link["to"]}",method="{link["confirmedBy"] or "none"}"'
-        yield f"orthanc_forwarder_confirmed_by{{{labels}}} 1"
-    of_node = (
-        ("node_up", "Whether the node's Orthanc answers.", int(status["nodeAnswers"])),
-        ("unmatched", "Images that go to no destination.", status["unmatched"]),
-        ("kept", "Images that are due, confirmed, and not deleted; the status says why.", sum(one["images"] for one in status["kept"])),
-    )
-    for name, meaning, value in of_node:
-        yield f"# HELP orthanc_forwarder_{name} {meaning}"
-        yield f"# TYPE orthanc_forwarder_{name} gauge"
-        yield f'orthanc_forwarder_{name}{{node="{status["node"]}"}} {value}'
+    node = f'node="{status["node"]}"'
+    of_links = [(f'{node},to="{link["to"]}"', link) for link in status["links"]]
+    for name, (kind, meaning, value) in _METRICS.items():
+        yield from _metric(name, kind, meaning, {labels: value(link) for labels, link in of_links})
+    methods = {f'{labels},method="{link["confirmedBy"] or "none"}"': 1 for labels, link in of_links}
+    yield from _metric("confirmed_by", "gauge", "How the destination confirms: the method is commitment, query, stored or none.", methods)
+    yield from _metric("node_up", "gauge", "Whether the node's Orthanc answers.", {node: int(status["nodeAnswers"])})
+    yield from _metric("unmatched", "gauge", "Images that go to no destination.", {node: status["unmatched"]})
+    kept = sum(one["images"] for one in status["kept"])
+    yield from _metric("kept", "gauge", "Images that are due, confirmed, and not deleted; the status says why.", {node: kept})
 
 
-def _values(link: Mapping[str, Any]) -> dict[str, float]:
-    oldest = link["oldestWaiting"]
-    return {
-        "waiting": link["waiting"],
-        "in_flight": link["inFlight"],
-        "set_aside": link["setAside"],
-        "unconfirmed": link["unconfirmed"],
-        "older": link["older"],
-        "oldest_waiting_seconds": round(max(0.0, time.time() - _of_iso(oldest)), 1) if oldest else 0,
-        "last_delivered_timestamp_seconds": _of_iso(link["lastDelivered"]),
-        "delivered_total": link["delivered"],
-        "failures_total": link["failures"],
-        "tries": link["tries"],
-        "next_try_timestamp_seconds": _of_iso(link["nextTry"]),
-    }
+def _metric(name: str, kind: str, meaning: str, values: Mapping[str, float]) -> Iterator[str]:
+    yield f"# HELP orthanc_forwarder_{name} {meaning}"
+    yield f"# TYPE orthanc_forwarder_{name} {kind}"
+    for labels, value in values.items():
+        yield f"orthanc_forwarder_{name}{{{labels}}} {value}"
 
 
 def server(
