@@ -268,6 +268,7 @@ class Looker:
                 if entry.waiting is None and stored:
                     entry.record = stored[0]
                 entry.record.take_back(gone)
+                entry.unwritten = True  # also where nothing is left in it: an entry that was just made looks the same
                 self._ledger.older.pop(series, None)
 
 

@@ -177,6 +177,17 @@ def test_a_recheck_sends_what_a_destination_has_lost(world: World) -> None:
     assert len(world.second.got) == 7
 
 
+@pytest.mark.parametrize("recheck", [False, True])
+def test_a_series_of_which_a_destination_has_lost_everything_is_sent_again(world: World, recheck: bool) -> None:
+    _delivered(world, a=1, b=3)
+    world.peer.stored.clear()
+    world.delete_after = None if recheck else SHORT
+    world.start("archive", "second")
+    if recheck:
+        world.retention.recheck_soon()
+    world.until(lambda: len(world.peer.stored) == 4)
+
+
 def test_what_was_taken_back_is_still_sent_after_a_kill(world: World) -> None:
     images = world.start_with("a", 5)
     del world.peer.stored[images[0].uid]
