@@ -241,7 +241,8 @@ class Link:
             ledger.settle(batch, report)
             ledger.note_prompt()
         elif forgotten or time.monotonic() > batch.deadline:
-            ledger.keep_stored(batch, in_vain=True)
+            # It takes images, and requests.
+            ledger.keep_stored(batch, in_vain=True, works=not forgotten)
             if not forgotten:
                 ledger.note_late(batch)
         else:
