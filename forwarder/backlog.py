@@ -163,9 +163,9 @@ class Entry:
         free = [one for mark, one in (self.waiting or {}).items() if mark not in self.in_flight and one.due <= now]
         to_send = [one for one in free if not one.stored]
         if not to_send:
-            # All that are stored, also those that are not due yet: one request asks for them together.
+            # All that are stored, also those that are not due yet: one request asks for them together. Those that are due come first.
             stored = [one for mark, one in (self.waiting or {}).items() if one.stored and mark not in self.in_flight]
-            return stored[:BATCH] if asking and free else []
+            return sorted(stored, key=lambda one: one.due)[:BATCH] if asking and free else []
         first = min(to_send, key=lambda one: (one.cuts, one.tries))
         if careful or first.cuts or first.tries:
             return [first]

@@ -78,6 +78,10 @@ class Offers:
         """How to have images confirmed now; None where it is known not to have what the stack file asks for."""
         return next((method for method in self._allowed if method == "stored" or self.may(method, now)), None)
 
+    def from_when(self, now: float) -> float:
+        """When there may be a way to have images confirmed; 0 where there is one now."""
+        return 0.0 if self.method(now) else min(self._lacking.values(), default=0.0)
+
     @property
     def in_use(self) -> Method | None:
         """How it confirms, as far as is known."""

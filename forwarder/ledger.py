@@ -339,7 +339,12 @@ class Ledger:
             batch.images = [one for one in left if one.mark in entry.in_flight]
             entry.in_flight.update(one.mark for one in free)
         if free:
-            self.settle(Batch(entry, free), report)
+            try:
+                self.settle(Batch(entry, free), report)
+            except NodeDownError:
+                self.give_back(Batch(entry, free))
+                batch.images += free
+                raise
         return not batch.images
 
     def _contents(self, images: Sequence[Waiting]) -> dict[str, str]:

@@ -232,20 +232,28 @@ class Link:
 
     def _look_for_report(self, batch: Batch) -> None:
         ledger, forgotten = self.ledger, False
+        before = [(one, dict(vars(one))) for one in batch.images]
         try:
             report = self._destination.commitment(batch.transaction)
         except GoneError:
             # The node was started anew, or did not ask because an image was gone.
             report, forgotten = None, True
-        if report is not None:
-            ledger.settle(batch, report)
-            ledger.note_prompt()
-        elif forgotten or time.monotonic() > batch.deadline:
-            ledger.keep_stored(batch, in_vain=True)
-            if not forgotten:
-                ledger.note_late(batch)
-        else:
-            return
+        try:
+            if report is not None:
+                ledger.settle(batch, report)
+                ledger.note_prompt()
+            elif forgotten or time.monotonic() > batch.deadline:
+                # It takes images, and requests.
+                ledger.keep_stored(batch, in_vain=True, works=not forgotten)
+                if not forgotten:
+                    ledger.note_late(batch)
+            else:
+                return
+        except NodeDownError:
+            # Not written: this is done again, and counts as one try.
+            for one, was in before:
+                vars(one).update(was)
+            raise
         self._remove(batch)
 
     def _look_for_late_report(self, batch: Batch) -> None:

@@ -76,7 +76,9 @@ class Looker:
         rests = Counter(one.reason for one in record.aside.values())
         until = min((self._rests_until(one) for one in record.aside.values()), default=float("inf"))
         if record.stored:
-            rests[""], until = len(record.stored), 0.0
+            now = time.monotonic()
+            when = self._ledger.offers.from_when(now)
+            rests[""], until = len(record.stored), min(until, when - now + time.time()) if when else 0.0
         return rests, until
 
     def _rests_until(self, one: Aside) -> float:
@@ -223,20 +225,21 @@ class Looker:
             entry.seen = touched  # not before it is written: else it is looked at again
             if entry.touched == touched and not waiting:
                 ledger.backlog.drop(entry)
-            elif entry.touched == touched and self._may_rest(entry, waiting):
+            elif entry.touched == touched and (until := self._wanted_at(entry, waiting)) > time.monotonic():
                 entry.asked = max((one.asked for one in waiting.values() if one.stored), default=0)
-                ledger.backlog.rest(entry.id, entry.since, entry.resting, min(one.due for one in waiting.values()))
+                ledger.backlog.rest(entry.id, entry.since, entry.resting, until)
         if not waiting:
             self._on_closed(entry.id)
 
-    def _may_rest(self, entry: Entry, waiting: Mapping[str, Waiting]) -> bool:
-        """Whether a series may rest: no report is to come for it, and no image is sent or asked for soon."""
+    def _wanted_at(self, entry: Entry, waiting: Mapping[str, Waiting]) -> float:
+        """When an image is wanted here again; 0 for soon: one has a report to come, or is asked for soon."""
         ledger = self._ledger
-        now = time.monotonic()
-        mute = ledger.offers.method(now) is None
-        return not (entry.in_flight or any(batch.entry is entry for batch in ledger.late)) and all(
-            one.due > now and (one.aside or one.asked >= _ASKED_OFTEN or mute) for one in waiting.values()
-        )
+        # Without a way to ask for what is stored, it rests until there may be one: it is to take no other's place.
+        ask_at = ledger.offers.from_when(time.monotonic())
+        soon = not ask_at and any(not one.aside and one.asked < _ASKED_OFTEN for one in waiting.values())
+        if soon or entry.in_flight or any(batch.entry is entry for batch in ledger.late):
+            return 0.0
+        return min(max(one.due, ask_at) if one.stored else one.due for one in waiting.values())
 
     @contextlib.contextmanager
     def alone_with(self, series: str) -> Iterator[Entry | None]:
@@ -269,6 +272,7 @@ class Looker:
                 if entry.waiting is None and stored:
                     entry.record = stored[0]
                 entry.record.take_back(gone)
+                entry.unwritten = True  # also where nothing is left in it: an entry that was just made looks the same
                 self._ledger.older.pop(series, None)
 
 

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from forwarder import say
+
 #: Seconds that Orthanc may take to answer what it answers from its database.
 _TIMEOUT = 60.0
 #: Orthanc's codes of a database that is away or busy (ErrorCode_Database, _DatabasePlugin, _DatabaseUnavailable,
@@ -170,6 +172,19 @@ class Orthanc:
             # Also what the query left out: LimitFindResults may be set.
             found += map(_series, self.post("/tools/bulk-content", {"Resources": list(left), "Level": "Series", "Metadata": True}))
         return found
+
+    def readable(self, ids: Sequence[str]) -> Iterator[Series]:
+        """The same; where Orthanc cannot tell of all together, one by one, less those of which it cannot tell."""
+        if not ids:
+            return
+        try:
+            yield from self.series(ids)
+        except AnswerError as error:
+            if len(ids) == 1:
+                say("series cannot be read", of=ids[0], status=error.status)
+                return
+            for one in ids:
+                yield from self.readable([one])
 
     def _studies_of(self, ids: Sequence[str]) -> list[str]:
         """The studies of series or instances, where reading those as a whole is the quicker way."""

@@ -103,11 +103,14 @@ class Retention:
             return series if series and self._due[series] <= time.time() else None
 
     def _try_to_delete(self, series: str) -> None:
-        """Delete what may be deleted of a series. It is put off where a destination does not answer, and holds up no other."""
+        """Delete what may be deleted of a series. It is put off where a destination or the node cannot answer, and holds up no other."""
         try:
             self._delete(series)
-        except _SilentError as error:
-            self.kept[series] = Counter({str(error): error.images})
+        except (_SilentError, AnswerError) as error:
+            if isinstance(error, _SilentError):
+                self.kept[series] = Counter({str(error): error.images})
+            else:
+                say("series cannot be deleted", series=series, status=error.status, next_try_s=_SILENT_SECONDS)
             with self._lock:
                 self._due[series] = time.time() + _SILENT_SECONDS
             return
@@ -212,8 +215,12 @@ class Retention:
         """Ask each destination for all that it has confirmed; one that does not answer is left out."""
         seen, lost, silent = 0, 0, set[str]()
         for ids in self._orthanc.pages(self.stopping):
-            for series in self._orthanc.series(ids):
-                held = list(self._orthanc.images_of(series, series.images))
+            for series in self._orthanc.readable(ids):
+                try:
+                    held = list(self._orthanc.images_of(series, series.images))
+                except AnswerError as error:
+                    say("series cannot be rechecked", series=series.id, status=error.status)
+                    continue
                 for link in self._links:
                     method = link.ledger.offers.in_use
                     if method is None or method == "stored" or link.config.to in silent:

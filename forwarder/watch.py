@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from forwarder import say
@@ -106,23 +106,10 @@ class Watch:
         new = [change["ID"] for change in changes if change["ChangeType"] == "NewInstance"]
         if new:
             self._last_new = time.monotonic()
-        for series in self._series(new):
+        for series in self._orthanc.readable(new):
             if self._delivered(series, new=True):
                 since = self._unmatched_since.get(series.id, 0) + len(set(series.images).intersection(new))
                 self._unmatched_since[series.id] = min(since, self._unmatched_in(series))
-
-    def _series(self, ids: Sequence[str]) -> Iterator[Series]:
-        """Read series: all at once or, where Orthanc fails, one by one, without those at which it fails."""
-        if not ids:
-            return
-        try:
-            yield from self._orthanc.series(ids)
-        except AnswerError as error:
-            if len(ids) == 1:
-                say("series cannot be read", of=ids[0], status=error.status)
-                return
-            for one in ids:
-                yield from self._series([one])
 
     def sweep_for_ever(self) -> None:
         """The work of the thread that sweeps."""
@@ -157,7 +144,7 @@ class Watch:
             self._retention.kept.clear()
         for ids in self._orthanc.pages(self.stopping):
             began = time.monotonic()
-            for series in self._series(ids):
+            for series in self._orthanc.readable(ids):
                 if not self._delivered(series, new=False):
                     open_ += 1
                     continue

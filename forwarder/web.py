@@ -176,7 +176,7 @@ def asides(orthanc: Orthanc, links: Sequence[Link]) -> list[dict[str, Any]]:
     return [
         {"to": link.config.to, "series": series.id, "image": one.image, "reason": one.reason, "tries": one.tries, "at": _iso(one.at)}
         for ids in orthanc.pages(threading.Event())
-        for series in orthanc.series(ids)
+        for series in orthanc.readable(ids)
         for link in links
         for _, one in sorted(link.ledger.record_of(series).aside.items())
     ]

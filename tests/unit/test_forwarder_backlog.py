@@ -243,6 +243,16 @@ def test_a_batch_has_at_most_100_images_and_what_is_not_confirmed_is_asked_for_i
     assert entry.due(1.0, careful=False, asking=False) == []
 
 
+def test_all_that_is_not_confirmed_is_asked_for_in_turn_and_nothing_before_its_pause_is_over() -> None:
+    entry = _looked_at(Entry("s", ""), *(_waiting(number, stored=True) for number in range(250)))
+    asked = Counter[str]()
+    while batch := entry.due(1.0, careful=False):
+        for one in batch:
+            one.asked_in_vain(1.0, answered=True)
+        asked.update(one.mark for one in batch)
+    assert (len(asked), max(asked.values()), asked.total()) == (250, 2, 300), "50 fill the last request"
+
+
 # --- one image ---
 
 

@@ -82,3 +82,11 @@ def test_an_image_that_a_report_says_nothing_of_is_not_confirmed(world: World) -
         assert world.ledger.counts.delivered == 4
     world.peer.omits.clear()
     world.delivered()
+
+
+def test_a_device_that_reports_late_is_back_when_it_takes_images(world: World) -> None:
+    world.peer.down, world.peer.report_after = True, None
+    world.node.add("a", 30)
+    world.start(config(outside=True)).until(lambda: world.status()["tries"] >= 3)
+    world.peer.down = False
+    world.until(lambda: not world.lost() and world.status()["tries"] == 0)

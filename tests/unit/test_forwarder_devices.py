@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
-from forwarder import dicom, link
+from forwarder import dicom, ledger, link
+from forwarder.backlog import Backlog
 from forwarder.config import Confirm
 from forwarder.dicom import Offers
 from forwarder.trouble import TRIES_REFUSED
@@ -251,6 +254,20 @@ def test_a_destination_that_lists_nothing_is_not_sent_everything_again_and_the_l
     world.peer.lists_uids = True
     world.delivered()
     assert (world.status()["note"], len(world.peer.got)) == ("", 10)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_cannot_be_confirmed_takes_no_place_of_what_is_new(world: World, restarted: bool) -> None:
+    world.patch(ledger, Backlog=partial(Backlog, 20))
+    world.peer.commits = False
+    for number in range(50):
+        world.node.add(f"s{number:02}", 2)
+    world.start(config(outside=True)).until(lambda: not world.lost() and world.status()["unconfirmed"] == 100)
+    if restarted:
+        world.start().until(lambda: world.status()["unconfirmed"] == 100)
+    world.node.add("new")
+    world.until(lambda: not world.lost(), 2.0)
+    assert len(world.peer.got) == 101, "each once"
 
 
 # --- transfer syntaxes ---

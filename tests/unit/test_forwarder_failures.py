@@ -13,7 +13,7 @@ from forwarder.__main__ import retry
 from forwarder.config import Confirm
 from forwarder.trouble import TRIES_REFUSED
 from tests.unit.forwarding import World, a_world, config
-from tests.unit.peers import PATIENT, SECRET
+from tests.unit.peers import PATIENT, SECRET, RefusedError
 
 world = a_world
 
@@ -234,3 +234,38 @@ def test_the_node_may_go_away_in_the_middle_which_is_told(world: World) -> None:
     world.delivered()
     assert world.statuses()["nodeAnswers"]
     assert world.alive
+
+
+def _writes_nothing(world: World, times: int) -> list[str]:
+    """The node's database is away whenever a record is to be written, for so many times; what was refused."""
+    refused: list[str] = []
+
+    def hook(method: str, path: str) -> None:
+        if method == "PUT" and len(refused) < times:
+            refused.append(path)
+            raise RefusedError(503, 36, "")
+
+    world.node.hooks.append(hook)
+    return refused
+
+
+def test_a_report_that_cannot_be_recorded_for_a_while_counts_once(world: World) -> None:
+    world.start().peer.loses = 1
+    refused = _writes_nothing(world, 12)
+    with world.node.lock:
+        world.node.add("a", 5)
+    world.until(lambda: len(refused) == 12)
+    world.delivered()
+    assert (world.status()["failures"], len(world.peer.got)) == (1, 6)
+
+
+def test_a_late_report_that_cannot_be_recorded_at_once_still_counts(world: World) -> None:
+    world.patch(link, _REPORT_SECONDS=0.05)
+    world.patch(trouble, LONGEST_ASK=60.0, FIRST_PAUSE=60.0)
+    world.peer.reports_late = [0.4]
+    world.node.add("a", 4)
+    world.start().until(lambda: len(world.record("a").stored) == 4 and len(world.ledger.late) == 1)
+    refused = _writes_nothing(world, 3)
+    world.until(lambda: len(refused) == 3)
+    world.delivered()
+    assert len(world.peer.got) == 4

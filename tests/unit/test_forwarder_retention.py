@@ -177,6 +177,17 @@ def test_a_recheck_sends_what_a_destination_has_lost(world: World) -> None:
     assert len(world.second.got) == 7
 
 
+@pytest.mark.parametrize("recheck", [False, True])
+def test_a_series_of_which_a_destination_has_lost_everything_is_sent_again(world: World, recheck: bool) -> None:
+    _delivered(world, a=1, b=3)
+    world.peer.stored.clear()
+    world.delete_after = None if recheck else SHORT
+    world.start("archive", "second")
+    if recheck:
+        world.retention.recheck_soon()
+    world.until(lambda: len(world.peer.stored) == 4)
+
+
 def test_what_was_taken_back_is_still_sent_after_a_kill(world: World) -> None:
     images = world.start_with("a", 5)
     del world.peer.stored[images[0].uid]
@@ -186,3 +197,28 @@ def test_what_was_taken_back_is_still_sent_after_a_kill(world: World) -> None:
     world.start()
     world.peer.down = False
     world.delivered()
+
+
+def test_a_series_that_the_node_cannot_read_holds_up_no_other(world: World) -> None:
+    _delivered(world, a=1, b=1)
+    world.delete_after = LONG
+    world.start().until(lambda: len(world.retention._due) == 2)
+    world.node.broken.add("a")
+    world.retention._delete_after = SHORT
+    world.retention._due.update(a=0.0, b=1.0)
+    world.until(lambda: [image.series for image in world.node.images()] == ["a"])
+    world.node.broken.clear()
+    world.sweep()
+    world.until(lambda: not world.node.images())
+
+
+def test_a_series_that_the_node_cannot_read_ends_no_recheck_and_no_list(world: World) -> None:
+    aside = world.set_aside()
+    lost = world.node.add("b")[0]
+    world.until(lambda: world.lost() == [aside.id])
+    world.node.broken.add("0")
+    world.node.add("0", event=False)
+    assert [one["image"] for one in world.aside()] == [aside.id]
+    del world.peer.stored[lost.uid]
+    world.retention.recheck_soon()
+    world.until(lambda: lost.uid in world.peer.stored)
