@@ -247,16 +247,16 @@ class Destination:
             None while there is none.
 
         Raises:
-            GoneError: the node knows no such transaction: it was started anew, or never asked.
+            GoneError: the node knows no such transaction: it was started anew, or never asked; or its report is none.
         """
         try:
             report = self._orthanc.get(f"/storage-commitment/{transaction}")
-        except AnswerError:
+            if report["Status"] == "Pending":
+                return None
+            failures = {one["SOPInstanceUID"]: _reason(int(one["FailureReason"])) for one in report["Failures"]}
+            return {one["SOPInstanceUID"]: "" for one in report["Success"]} | failures
+        except (AnswerError, KeyError, TypeError, ValueError):
             raise GoneError from None
-        if report["Status"] == "Pending":
-            return None
-        failures = {one["SOPInstanceUID"]: _reason(int(one["FailureReason"])) for one in report["Failures"]}
-        return {one["SOPInstanceUID"]: "" for one in report["Success"]} | failures
 
     def query(self, study_uid: str, series_uid: str, images: Iterable[Image]) -> set[str]:
         """C-FIND: which of a series' images the destination lists.

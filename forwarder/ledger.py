@@ -24,6 +24,8 @@ LATE, LATE_SECONDS = 100, 24 * 3600.0
 LATE_LEAST_SECONDS = 3600.0
 #: Seconds in which an image is sent twice at most, where a device outside has taken it before: it may send it back each time.
 LOOP_SECONDS = 3600.0
+#: Images whose content is remembered beside the records.
+_REMEMBERED = 10_000
 
 
 def aside_of(one: Waiting, revision: str) -> Aside:
@@ -53,6 +55,8 @@ class Ledger:
         unlisted: something that the destination took was not found by a query.
         older: by series, how many confirmed images there are of which the device may keep an older version.
         retried_at: when everything was to be tried at once, in seconds since 1970.
+        contents: what a device outside took last, as in ``Record.contents``. Orthanc deletes a series of one image, and its record with it,
+            when that image comes again (StatelessDatabaseOperations::StoreInstance).
         resent: when images were last sent again that a device outside had taken before, by identifier.
     """
 
@@ -77,6 +81,7 @@ class Ledger:
         self._older_seen = set[str]()
         self.retried_at = 0.0
         self.resent: dict[str, float] = {}
+        self.contents: dict[str, str] = {}
 
     @property
     def at_work(self) -> bool:
@@ -98,6 +103,9 @@ class Ledger:
                 before = entry.record.text()
                 yield entry.record
                 text = entry.record.text()
+                self.contents |= entry.record.contents if self.config.outside else {}
+                for image in list(self.contents)[:-_REMEMBERED]:
+                    del self.contents[image]
             # Where it could not be written the last time, what changed then is still to be written.
             if text != before or entry.unwritten:
                 entry.unwritten = True
@@ -218,6 +226,7 @@ class Ledger:
                 if in_vain:
                     one.asked_in_vain(time.monotonic(), answered=False)
                 record.stored.add(one.mark)
+                record.aside.pop(one.mark, None)
                 if one.mark in contents:
                     record.note_content(one.image, contents[one.mark])
         with self.changed:

@@ -172,7 +172,8 @@ class Link:
 
     def _lacks(self, method: Method, failure: Failure) -> bool:
         """Whether a failure says that the destination has no such service: it answers, and refuses what it is asked."""
-        if not failure.refuses_class:
+        # A device without queries for images may refuse each one by A900: identifier does not match SOP class (PS3.4, table C.4-1).
+        if not failure.refuses_class and not (method == "query" and failure.reason.startswith("DIMSE status 0xA9")):
             return False
         say("destination lacks", to=self.config.to, what=_NAMES[method])
         self.ledger.offers.lacks(method, time.monotonic())

@@ -13,7 +13,7 @@ from forwarder import say
 from forwarder.backlog import Entry, Waiting
 from forwarder.ledger import LOOP_SECONDS, Ledger, aside_of
 from forwarder.orthanc import Image, Orthanc, Series, epoch, timestamp
-from forwarder.record import Aside, Record, mark_of
+from forwarder.record import Aside, Record, key_of, mark_of
 from forwarder.trouble import TRIES_UNCLEAR, rest_after
 
 #: Seconds without a new image before a series counts as delivered: Orthanc writes its last update in whole seconds, so that within
@@ -195,6 +195,7 @@ class Looker:
             for image in sorted(entry.known.values(), key=lambda image: (image.received, image.id)):
                 mark = mark_of(image.file)
                 if mark not in record.confirmed and goes(image):
+                    record.recall(image, ledger.contents)
                     waiting[mark] = before.get(mark) or self._waiting(entry, image, mark)
             entry.waiting, entry.rests = waiting, Counter()
             entry.estimate = sum(not one.resting for one in waiting.values())
@@ -267,6 +268,7 @@ class Looker:
             gone = list(images)
             for image in gone:
                 self._ledger.resent.pop(image.id, None)  # it is sent again because it is gone
+                self._ledger.contents.pop(key_of(image), None)
             stored = [self._ledger.record_of(found) for found in self._orthanc.series([series])]
             with self._ledger.recording(entry):
                 if entry.waiting is None and stored:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from base64 import urlsafe_b64encode
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,11 @@ def mark_of(file: str, length: int = _LENGTH) -> str:
         length: of the mark, in characters.
     """
     return urlsafe_b64encode(hashlib.blake2b(file.encode(), digest_size=length * 3 // 4).digest()).decode()[:length]
+
+
+def key_of(image: Image) -> str:
+    """What stands for all versions of an image in ``Record.contents``."""
+    return mark_of(image.id, _HALF)
 
 
 @dataclass(frozen=True)
@@ -110,11 +115,17 @@ class Record:
     def note_content(self, image: Image, md5: str) -> bool:
         """Note the content of an image that a device outside has taken. Returns whether it may have kept another one from before."""
         content = mark_of(md5, _HALF)
-        return self.contents.setdefault(mark_of(image.id, _HALF), content) != content
+        return self.contents.setdefault(key_of(image), content) != content
 
     def taken_before(self, image: Image) -> bool:
         """Whether a device outside has taken this image, or another version of it."""
-        return mark_of(image.id, _HALF) in self.contents
+        return key_of(image) in self.contents
+
+    def recall(self, image: Image, contents: Mapping[str, str]) -> None:
+        """Take over what is known of an image whose series was made anew; ``contents`` as in a record."""
+        key = key_of(image)
+        if key in contents:
+            self.contents.setdefault(key, contents[key])
 
     def take_back(self, images: Iterable[Image]) -> None:
         """Note that the destination has images no longer."""
@@ -122,12 +133,12 @@ class Record:
             mark = mark_of(image.file)
             self.confirmed.discard(mark)
             self.older.discard(mark)
-            self.contents.pop(mark_of(image.id, _HALF), None)
+            self.contents.pop(key_of(image), None)
         self.closed = None
 
     def forget_all_but(self, images: Collection[Image]) -> None:
         """Forget images that the series no longer holds."""
-        marks, keys = {mark_of(image.file) for image in images}, {mark_of(image.id, _HALF) for image in images}
+        marks, keys = {mark_of(image.file) for image in images}, {key_of(image) for image in images}
         self.confirmed &= marks
         self.stored &= marks
         self.older &= marks
