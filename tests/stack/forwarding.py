@@ -42,9 +42,9 @@ def link(stack: Stack, node: str, to: str) -> dict[str, Any]:
 
 
 def nothing_waits(stack: Stack, node: str, to: str) -> bool:
-    """Whether nothing waits, is on its way, is not confirmed or is set aside."""
+    """Whether nothing waits, is on its way, is not confirmed or is set aside; a forwarder of an earlier version tells less."""
     now = link(stack, node, to)
-    return not any(now[key] for key in ("waiting", "inFlight", "setAside", "unconfirmed", "more"))
+    return not any(now.get(key) for key in ("waiting", "inFlight", "setAside", "unconfirmed", "more"))
 
 
 def all_recorded(node: Node, to: str) -> bool:
