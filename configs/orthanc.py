@@ -61,6 +61,8 @@ OF_LINKS = frozenset(
 
 #: Orthanc's defaults of ConcurrentJobs, HttpThreadsCount and StorageCommitmentReportsSize.
 _CONCURRENT_JOBS, _HTTP_THREADS, _REPORTS = 2, 50, 100
+#: Reports of storage commitment that a node has to remember for each destination.
+REPORTS_OF_A_LINK = 200
 #: Orthanc reads a C++ int, and refuses a negative one at its start (GetUnsignedIntegerParameter).
 _MAX_INTEGER = 2**31 - 1
 #: A message lists at most this many words.
@@ -119,7 +121,7 @@ def room_for_links(sent: Sequence[LinkSettings], received: Sequence[LinkSettings
     if sent:  # each thread of the forwarder keeps a connection, and Orthanc gives each connection a thread
         room["HttpThreadsCount"] = _HTTP_THREADS + sum(link.associations + 3 for link in sent)
         room["JobsHistorySize"] = history + 20 * len(sent)
-        room["StorageCommitmentReportsSize"] = _REPORTS + 200 * len(sent)
+        room["StorageCommitmentReportsSize"] = _REPORTS + REPORTS_OF_A_LINK * len(sent)
     if received:
         room["DicomThreadsCount"] = threads + sum(link.associations + 1 for link in received)
     return room

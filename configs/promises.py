@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from configs.orthanc import options_of, words_of
+from configs.orthanc import REPORTS_OF_A_LINK, options_of, words_of
 from configs.problems import NO_VALUE, Problem, nearest
 from configs.secrets import needs_certificate
 from configs.settings import NodeSettings, StackSettings
@@ -75,8 +75,8 @@ RULES = (
     Rule(
         "StorageCommitmentReportsSize",
         FORWARDS,
-        lambda links: range(1, 200 * links),
-        "less than 200 for each destination (0 is without end)",
+        lambda links: range(1, REPORTS_OF_A_LINK * links),
+        f"less than {REPORTS_OF_A_LINK} for each destination (0 is without end)",
         "Orthanc forgets a report that its forwarder waits for",
     ),
     _rule("CheckRevisions", FORWARDS, (True,), "its forwarder writes metadata without revisions"),

@@ -104,8 +104,8 @@ class Ledger:
                 yield entry.record
                 text = entry.record.text()
                 self.contents |= entry.record.contents if self.config.outside else {}
-                for image in list(self.contents)[:-_REMEMBERED]:
-                    del self.contents[image]
+                while len(self.contents) > _REMEMBERED:
+                    del self.contents[next(iter(self.contents))]
             # Where it could not be written the last time, what changed then is still to be written.
             if text != before or entry.unwritten:
                 entry.unwritten = True

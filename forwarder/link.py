@@ -233,23 +233,23 @@ class Link:
 
     def _look_for_report(self, batch: Batch) -> None:
         ledger, forgotten = self.ledger, False
-        before = [(one, dict(vars(one))) for one in batch.images]
         try:
             report = self._destination.commitment(batch.transaction)
         except GoneError:
             # The node was started anew, or did not ask because an image was gone.
             report, forgotten = None, True
+        if report is None and not forgotten and time.monotonic() <= batch.deadline:
+            return
+        before = [(one, dict(vars(one))) for one in batch.images]
         try:
             if report is not None:
                 ledger.settle(batch, report)
                 ledger.note_prompt()
-            elif forgotten or time.monotonic() > batch.deadline:
+            else:
                 # It takes images, and requests.
                 ledger.keep_stored(batch, in_vain=True, works=not forgotten)
                 if not forgotten:
                     ledger.note_late(batch)
-            else:
-                return
         except NodeDownError:
             # Not written: this is done again, and counts as one try.
             for one, was in before:

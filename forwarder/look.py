@@ -42,7 +42,7 @@ class Looker:
         self._orthanc = orthanc
         self._on_closed = on_closed
 
-    def consider(self, series: Series, *, new: bool = True) -> bool:
+    def consider(self, series: Series, *, new: bool = True) -> set[str] | None:
         """Take in a series that may hold something new.
 
         Args:
@@ -50,11 +50,11 @@ class Looker:
             new: an image of it has just come; otherwise a sweep came by.
 
         Returns:
-            whether everything in it that is for this destination is known to be confirmed.
+            the marks of the images that its record speaks of; None where something in it is for this destination and not confirmed.
         """
         rules, record = self._ledger.config.rules, self._ledger.record_of(series)
         if not rules.needs_study and not rules.allow_series(series.tags):
-            return True
+            return record.marks
         rests, until = Counter[str](), 0.0
         if series.last_update and record.is_closed_for(series.last_update, len(series.images), rules.digest):
             rests, until = self._rests_of(record)
@@ -62,14 +62,14 @@ class Looker:
             if record.older:
                 self._ledger.note_older(series.id, len(record.older))
             if until and not rests:
-                return True
+                return record.marks
             if until <= time.time():
                 left = max(0, len(series.images) - len(record.confirmed) - len(record.aside) - len(record.stored))
                 self._ledger.backlog.touch(series.id, series.last_update or timestamp(), left, time.monotonic(), new=new)
                 self._ledger.changed.notify_all()
             elif self._ledger.backlog.get(series.id) is None:
                 self._ledger.backlog.rest(series.id, series.last_update, rests, until - time.time() + time.monotonic())
-        return False
+        return None
 
     def _rests_of(self, record: Record) -> tuple[Counter[str], float]:
         """What of a record rests, as in ``Entry.rests``, and until when, in seconds since 1970."""

@@ -177,8 +177,7 @@ class Backoff:
 
 def pause_after(tries: int) -> float:
     """The pause after this many failures before the last one, in seconds."""
-    longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(tries, 16))
-    return longest * random.uniform(0.75, 1.0)
+    return _growing(tries, LONGEST_PAUSE)
 
 
 def rest_after(tries: int, reason: str, *, refused: bool) -> float:
@@ -193,4 +192,9 @@ def rest_after(tries: int, reason: str, *, refused: bool) -> float:
 
 def ask_again_after(asked: int) -> float:
     """The pause until a destination is asked again for what it took and did not confirm, in seconds: up to an hour."""
-    return min(LONGEST_ASK, FIRST_PAUSE * 2.0 ** min(asked, 16)) * random.uniform(0.75, 1.0)
+    return _growing(asked, LONGEST_ASK)
+
+
+def _growing(times: int, longest: float) -> float:
+    """A pause that doubles each time, by chance up to a quarter shorter."""
+    return min(longest, FIRST_PAUSE * 2.0 ** min(times, 16)) * random.uniform(0.75, 1.0)

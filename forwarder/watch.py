@@ -107,9 +107,9 @@ class Watch:
         if new:
             self._last_new = time.monotonic()
         for series in self._orthanc.readable(new):
-            if self._delivered(series, new=True):
+            if (unmatched := self._unmatched_in(series, new=True)) is not None:
                 since = self._unmatched_since.get(series.id, 0) + len(set(series.images).intersection(new))
-                self._unmatched_since[series.id] = min(since, self._unmatched_in(series))
+                self._unmatched_since[series.id] = min(since, unmatched)
 
     def sweep_for_ever(self) -> None:
         """The work of the thread that sweeps."""
@@ -135,8 +135,7 @@ class Watch:
 
     def _sweep(self) -> None:
         """Compare every series with its records, page by page, with a pause after each page as long as it took."""
-        started, seen, open_ = time.monotonic(), 0, 0
-        unmatched = 0
+        started, seen, open_, unmatched = time.monotonic(), 0, 0, 0
         self._unmatched_since.clear()
         for link in self._links:
             link.ledger.sweep(begins=True)
@@ -145,10 +144,10 @@ class Watch:
         for ids in self._orthanc.pages(self.stopping):
             began = time.monotonic()
             for series in self._orthanc.readable(ids):
-                if not self._delivered(series, new=False):
+                if (of_series := self._unmatched_in(series, new=False)) is None:
                     open_ += 1
                     continue
-                unmatched += self._unmatched_in(series)
+                unmatched += of_series
                 if self._retention:
                     self._retention.offer(series)
             seen += len(ids)
@@ -164,14 +163,11 @@ class Watch:
         """How many images go to no destination, as far as the last sweep and what came since tell."""
         return self._unmatched + sum(list(self._unmatched_since.values()))
 
-    def _delivered(self, series: Series, *, new: bool) -> bool:
-        """Whether no destination wants anything of a series; each is asked."""
-        delivered = [link.consider(series, new=new) for link in self._links]
-        return all(delivered)
-
-    def _unmatched_in(self, series: Series) -> int:
-        """How many images of a series go to no destination, where nothing of it waits."""
-        return max(0, len(series.images) - len(set[str]().union(*(link.ledger.record_of(series).marks for link in self._links))))
+    def _unmatched_in(self, series: Series, *, new: bool) -> int | None:
+        """How many images of a series go to no destination; None where a destination wants something of it. Each is asked."""
+        answers = [link.consider(series, new=new) for link in self._links]
+        marks = [one for one in answers if one is not None]
+        return max(0, len(series.images) - len(set[str]().union(*marks))) if len(marks) == len(answers) else None
 
     def _note_node(self, up: bool, reason: str = "") -> None:
         if up and not self.node_up:
