@@ -30,7 +30,7 @@ from components.tls import NodeTls
 from configs import names
 from configs.fields import USER_NAME
 from configs.orthanc import OF_LINKS, baseline, computed_in, overlay
-from configs.plan import COMMITMENT_REQUEST, PERMISSIONS
+from configs.plan import PERMISSIONS
 from configs.secrets import Certificate
 from configs.settings import Role
 
@@ -42,8 +42,8 @@ _ENGINE_HOST = {"host.docker.internal": "host-gateway"}
 #: The images' files are another user's (999), and Orthanc runs as root: without it, not even /etc/hostid could be written.
 _CAPABILITIES = ("DAC_OVERRIDE",)
 
-#: The script in Python that answers storage commitment, and the script in Lua that decides what each user may do; both images run them.
-_COMMITMENT_SCRIPT = "/etc/orthanc/commitment.py"
+#: The script in Python that guards what is stored, and the script in Lua that decides what each user may do; both images run them.
+_STORAGE_SCRIPT = "/etc/orthanc/storage.py"
 _ROLES_SCRIPT = "/etc/orthanc/roles.lua"
 _STORAGE = "/var/lib/orthanc/db"
 _DB_TRUSTED = "/etc/orthanc/tls-database.pem"
@@ -102,11 +102,6 @@ class OrthancNodeArgs(PublishedArgs):
     server_id: str = ""
     limits: Limits = field(default_factory=Limits)  #: What its container may use of the machine.
     start_seconds: int = START_SECONDS  #: How long it may take to become healthy.
-
-    @property
-    def commits(self) -> bool:
-        """Whether a peer may ask the node for storage commitment."""
-        return any(COMMITMENT_REQUEST in peer.permissions for peer in self.peers.values())
 
     @property
     def trusts(self) -> dict[str, Certificate]:
@@ -225,10 +220,12 @@ def _public(name: str, args: OrthancNodeArgs) -> pulumi.Output[dict[str, Any]]:
             "StorageDirectory": _STORAGE,
             "DatabaseServerIdentifier": args.server_id or (args.stack or Ownership()).physical(name),
             "LuaScripts": [_ROLES_SCRIPT],
+            "PythonScript": _STORAGE_SCRIPT,
+            # Else a C-STORE, which holds Orthanc's lock for plugins and waits for Python's, and an answer to storage commitment, which
+            # holds Python's and waits for Orthanc's, wait for each other for ever.
+            "Python": {"AllowThreads": True},
             "DicomModalities": {peer: args.peers[peer].modality(hosts[peer]) for peer in sorted(args.peers)},
         }
-        if args.commits:
-            computed["PythonScript"] = _COMMITMENT_SCRIPT
         if args.index:
             computed["PostgreSQL"] = {
                 "Host": args.index.host,
@@ -260,12 +257,11 @@ def _revision(made_of: Sequence[Any]) -> str:
 
 
 def _scripts(args: OrthancNodeArgs) -> list[File]:
-    commitment, lua = ((PAYLOAD / file).read_text(encoding="utf-8") for file in ("commitment.py", "roles.lua"))
+    storage, lua = ((PAYLOAD / file).read_text(encoding="utf-8") for file in ("storage.py", "roles.lua"))
     # The Lua script's data comes first. Users' names and roles have no characters with a meaning in Lua.
     roles = "".join(f"  ['{name}'] = '{user.role}',\n" for name, user in sorted(args.users.items()))
     data = f"local ROLES = {{\n{roles}}}\nlocal DELETES = {str(args.deletes).lower()}\n\n"
-    scripts = [File(path=_COMMITMENT_SCRIPT, content=commitment)] if args.commits else []
-    return [*scripts, File(path=_ROLES_SCRIPT, content=data + lua)]
+    return [File(path=_STORAGE_SCRIPT, content=storage), File(path=_ROLES_SCRIPT, content=data + lua)]
 
 
 def _secret(args: OrthancNodeArgs) -> pulumi.Output[str]:

@@ -37,7 +37,7 @@ COMPUTED: Mapping[tuple[str, ...], str] = {
         ("RemoteAccessAllowed", "set bind"),
         ("DatabaseServerIdentifier", "it is made from the stack's and the node's name"),
         ("StorageDirectory IndexDirectory", "it is where the node's volume is mounted"),
-        ("PythonScript", "the stack's own script is Orthanc's only one"),
+        ("PythonScript Python.Path Python.AllowThreads", "the stack's own script is Orthanc's only one"),
         ("LuaScripts", "the stack's own script says what each user may do; set the users' roles"),
         ("SslEnabled SslCertificate DicomTlsEnabled DicomTlsCertificate DicomTlsPrivateKey", "set the node's tls"),
         ("SslVerifyPeers SslTrustedClientCertificates", "users log in with passwords"),

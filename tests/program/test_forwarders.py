@@ -195,19 +195,15 @@ def test_a_preview_shows_the_configuration(chain: Run) -> None:
         assert len(component.inputs["program"]) == 12
 
 
-# --- storage commitment at the destination ---
+# --- what runs inside each node ---
 
 
-def test_who_is_asked_for_storage_commitment_answers_by_the_stacks_script(chain: Run) -> None:
-    script = (ROOT / "components" / "payload" / "commitment.py").read_text()
-    for name in ("archive", "backup"):
-        assert chain.configuration(name)["PythonScript"] == "/etc/orthanc/commitment.py"
-        assert uploads(chain, f"{name}-container")["/etc/orthanc/commitment.py"]["content"] == script
-    assert "PythonScript" not in chain.configuration("ct")
-    assert "/etc/orthanc/commitment.py" not in uploads(chain, "ct-container")
-    queried = changed(forwardTo=[{"to": "backup", "confirm": "query"}])
-    assert "PythonScript" not in queried.configuration("backup"), "who is only queried needs none"
-    assert "PythonScript" in queried.configuration("archive")
+def test_each_node_runs_the_stacks_script(chain: Run) -> None:
+    script = (ROOT / "components" / "payload" / "storage.py").read_text()
+    for name in ("archive", "backup", "ct"):
+        assert chain.configuration(name)["PythonScript"] == "/etc/orthanc/storage.py"
+        assert chain.configuration(name)["Python"] == {"AllowThreads": True}
+        assert uploads(chain, f"{name}-container")["/etc/orthanc/storage.py"]["content"] == script
 
 
 # --- what replaces a forwarder, and what does not ---
