@@ -20,7 +20,7 @@ local UPLOADS = {'^/instances$', '^/dicom%-web/studies$', '^/dicom%-web/studies/
 local FORWARDING = {
   GET = {
     '^/changes$', '^/series$', '^/system$', '^/studies/[^/]+$', '^/storage%-commitment/[^/]+$', '^/queries/[^/]+/answers$',
-    '^/jobs$', '^/jobs/[^/]+$', '^/instances/[^/]+/attachments/dicom/md5$',
+    '^/jobs$', '^/jobs/[^/]+$',
     '^/instances/[^/]+/simplified%-tags$',
   },
   POST = {

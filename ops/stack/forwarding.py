@@ -66,7 +66,8 @@ def report(said: Iterable[Mapping[str, Any]], now: float) -> None:
         notes += _notes(node)
         for one in node.get("aside", ()):
             images.append((f"{node['node']} -> {one['to']}", *(str(one[key]) for key in ("series", "image", "reason", "tries", "at"))))
-    table(_LINKS, links)
+    if links:
+        table(_LINKS, links)
     for columns, rows in ((("link or node", "images", "note", "what mends it"), notes), (_IMAGES, sorted(images))):
         if rows:
             print()

@@ -92,6 +92,11 @@ def test_a_link_with_images_that_the_device_may_keep_in_an_older_version_is_not_
     assert below[-1].endswith("Delete them there, then recheck")
 
 
+def test_where_no_forwarder_answers_there_is_no_empty_table(capsys: pytest.CaptureFixture[str]) -> None:
+    report([], NOW)
+    assert not capsys.readouterr().out
+
+
 def test_links_are_sorted_and_the_notes_of_each_are_below_the_table(lines: Callable[..., list[str]]) -> None:
     reasons = [{"reason": "DIMSE status 0xA700, out of resources", "images": 5}, {"reason": "anything else", "images": 1}]
     unread = [{"reason": "not asked again yet", "images": 7}]

@@ -33,7 +33,7 @@ _REQUESTS: tuple[tuple[str, str, str], ...] = (
     ("GET", "/changes?last", "--f"),
     ("GET", "/modalities", "---"),
     ("GET", "/peers", "---"),
-    ("GET", "/instances/{instance}/attachments/dicom/md5", "v-f"),
+    ("GET", "/instances/{instance}/attachments/dicom/md5", "v--"),
     ("GET", "/instances/{instance}/simplified-tags", "v-f"),
     ("GET", "/jobs", "--f"),
     ("GET", "/jobs/some", "--f"),
