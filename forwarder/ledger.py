@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from forwarder import say
 from forwarder.backlog import Backlog, Batch, Entry, Picked, Waiting
@@ -24,6 +25,8 @@ LATE, LATE_SECONDS = 100, 24 * 3600.0
 LATE_LEAST_SECONDS = 3600.0
 #: Seconds in which an image is sent twice at most, where a device outside has taken it before: it may send it back each time.
 LOOP_SECONDS = 3600.0
+#: Seconds until a series is looked at again of which Orthanc answered something that was not expected.
+_AFTER_SURPRISE = 60
 #: Images whose content is remembered beside the records.
 _REMEMBERED = 10_000
 
@@ -109,9 +112,20 @@ class Ledger:
             # Where it could not be written the last time, what changed then is still to be written.
             if text != before or entry.unwritten:
                 entry.unwritten = True
-                with contextlib.suppress(AnswerError):
+                try:
                     self._orthanc.put_metadata(entry.id, self.config.record, text)
+                except AnswerError as error:
+                    if error.status != HTTPStatus.NOT_FOUND:
+                        self.put_off(entry, f"its record is not written: error {error.code}")
+                        return
                 entry.unwritten = False
+
+    def put_off(self, entry: Entry, reason: str) -> None:
+        """Look at a series again in a minute, after an answer about it that was not expected: it delays no other."""
+        say("series failed", to=self.config.to, series=entry.id, reason=reason, next_try_s=_AFTER_SURPRISE)
+        with self.changed:
+            entry.touched += 1
+            entry.not_before = time.monotonic() + _AFTER_SURPRISE
 
     def sweep(self, *, begins: bool) -> None:
         """Note that a sweep begins, or that it has considered every series."""

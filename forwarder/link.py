@@ -20,8 +20,6 @@ _LOOK_EVERY = 0.1
 #: Seconds that a report may take: for the request, and for each image, whose file is read.
 _REPORT_SECONDS, _REPORT_SECONDS_PER_IMAGE = 15.0, 0.2
 _NAMES: Mapping[Method, str] = {"commitment": "storage commitment", "query": "query (C-FIND)", "stored": "transfer"}
-#: Seconds until a series is looked at again of which Orthanc answered something that was not expected.
-_AFTER_SURPRISE = 60
 #: An answer that was not expected.
 _SURPRISES = (AnswerError, AttributeError, KeyError, TypeError, ValueError)
 #: Seconds that a report may take where the last one did not come in time: it may come hours later, and counts then, too.
@@ -108,7 +106,6 @@ class Link:
     def _surprised(self, batch: Batch, what: str) -> None:
         """Put off a series, after an answer about it that was not expected, the node's or the destination's: it delays no other."""
         ledger, entry = self.ledger, batch.entry
-        say("series failed", to=self.config.to, series=entry.id, reason=what, next_try_s=_AFTER_SURPRISE)
         try:
             if batch.stored:
                 ledger.keep_stored(batch, in_vain=True)
@@ -116,9 +113,7 @@ class Link:
                 ledger.give_back(batch)
         except NodeDownError:
             ledger.give_back(batch)
-        with ledger.changed:
-            entry.not_before = time.monotonic() + _AFTER_SURPRISE
-            entry.waiting = None
+        ledger.put_off(entry, what)
         if batch.images:
             ledger.pause(Failure(Fault.DESTINATION, "an answer that was not expected"))
 

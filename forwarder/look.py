@@ -122,7 +122,6 @@ class Looker:
         """Fill an entry that was picked with what waits in its series."""
         ledger = self._ledger
         started, touched = time.monotonic(), entry.touched
-        entry.close_at = math.inf
         try:
             found = self._orthanc.series([entry.id])
             if not found:
@@ -144,7 +143,7 @@ class Looker:
             entry.study_uid, entry.series_uid = series.tags.get("StudyInstanceUID", ""), series.tags.get("SeriesInstanceUID", "")
             self._read_images(entry, series)
             if self._find_waiting(entry, series, lambda image: self.goes(image, own.get(image.id, tags))) or entry.in_flight:
-                entry.seen = touched
+                entry.seen, entry.close_at = touched, math.inf
             else:
                 self._close(entry, series, touched)
         finally:
@@ -223,7 +222,7 @@ class Looker:
             say("delivered", to=ledger.config.to, series=entry.id, images=entry.delivered, set_aside=aside, seconds=seconds)
             entry.delivered, entry.opened = 0, time.monotonic()
         with ledger.changed:
-            entry.seen = touched  # not before it is written: else it is looked at again
+            entry.seen, entry.close_at = touched, math.inf  # not before it is written: else it is looked at again
             if entry.touched == touched and not waiting:
                 ledger.backlog.drop(entry)
             elif entry.touched == touched and (until := self._wanted_at(entry, waiting)) > time.monotonic():

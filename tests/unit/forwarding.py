@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import pytest
 
-from forwarder import backlog, dicom, link, look, retention, trouble, watch
+from forwarder import backlog, dicom, ledger, link, look, retention, trouble, watch
 from forwarder.config import LinkConfig
 from forwarder.link import Link
 from forwarder.orthanc import Orthanc
@@ -77,7 +77,8 @@ class World:
         self.links: list[Link] = []
         self.patch(backlog, BATCH=10)
         self.patch(link, _LOOK_EVERY=0.005, _REPORT_SECONDS=0.15, _REPORT_SECONDS_PER_IMAGE=0.0, _REPORT_SECONDS_SILENT=0.05)
-        self.patch(link, _LOOK_LATE=0.02, _AFTER_SURPRISE=0.1)
+        self.patch(link, _LOOK_LATE=0.02)
+        self.patch(ledger, _AFTER_SURPRISE=0.1)
         self.patch(dicom, _LOOK_LAST=0.005)
         self.patch(retention, _SILENT_SECONDS=0.2)
         hurried = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: time.sleep(min(seconds, 0.02)))

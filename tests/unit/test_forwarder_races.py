@@ -9,9 +9,9 @@ from functools import partial
 
 import pytest
 
-from forwarder import backlog, orthanc, watch
+from forwarder import backlog, look, orthanc, watch
 from forwarder.config import Confirm
-from forwarder.orthanc import Orthanc, Series
+from forwarder.orthanc import AnswerError, NodeDownError, Orthanc, Series
 from forwarder.record import Record, mark_of
 from tests.unit.forwarding import World, a_world, config
 from tests.unit.peers import SECRET
@@ -89,7 +89,7 @@ def test_a_destination_that_answers_nonsense_is_left_alone_and_tried_again(world
         world.node.add(f"s{number}", 2)
     world.start(config(confirm=confirm)).until(lambda: world.ledger.backoff.tries >= 2)
     world.peer.down = True
-    world.until(lambda: world.status()["reason"] == "connection refused")
+    world.until(lambda: world.status()["reason"].endswith("connection refused"))
     world.peer.down = False
     world.until(lambda: world.status()["reason"] == "an answer that was not expected")
     world.peer.nonsense = False
@@ -103,6 +103,37 @@ def test_a_series_for_which_the_node_cannot_answer_holds_up_no_other(world: Worl
     world.node.add("b")
     world.node.broken.add("a")
     world.start().until(lambda: len(world.peer.stored) == 1)
+
+
+def _is_closed(world: World, series: str) -> bool:
+    return world.record(series).closed is not None
+
+
+@pytest.mark.parametrize("error", [NodeDownError("it does not answer"), AnswerError(500, 1, "")], ids=lambda error: type(error).__name__)
+def test_a_request_that_the_node_answers_once_with_an_error_is_made_again(world: World, error: Exception) -> None:
+    """Whichever it is, up to the last one, which closes the record. Nothing else wakes the link: the node's outage is not seen."""
+    world.patch(look, _QUIET=0.02)
+    world.node.clock = time.time  # else it is older than what counts as quiet by itself
+    world.start()
+    ask, left = world.orthanc._ask, [0]
+    of_the_link = world._threads[3:]
+
+    def failing_once(method: str, path: str, body: bytes | None, timeout: float) -> bytes:
+        if threading.current_thread() in of_the_link:
+            left[0] -= 1
+            if left[0] == 0:
+                raise error
+        return ask(method, path, body, timeout)
+
+    world.orthanc._ask = failing_once  # type: ignore[method-assign]
+    for failing in itertools.count(1):
+        left[0] = failing
+        world.node.add(f"s{failing}", 2)
+        world.delivered()
+        world.until(partial(_is_closed, world, f"s{failing}"), 3.0)
+        if left[0] > 0:
+            break
+    assert failing > 6, "it looks, sends, asks, looks, writes, closes"
 
 
 def test_what_was_taken_back_is_not_written_again_by_what_was_under_way(world: World) -> None:
