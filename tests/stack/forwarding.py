@@ -47,28 +47,33 @@ def nothing_waits(stack: Stack, node: str, to: str) -> bool:
     return not any(now.get(key) for key in ("waiting", "inFlight", "setAside", "unconfirmed", "more"))
 
 
-def all_recorded(node: Node, to: str) -> bool:
-    """Whether the record of each series says that the destination has confirmed all of it: also what came a moment ago, which the forwarder
-    may not have seen yet.
+def unrecorded(node: Node, to: str) -> list[str]:
+    """The series whose records do not say that the destination has confirmed all of them, and what they say: also what came a moment ago,
+    which the forwarder may not have seen yet.
     """
     ids = node.get("/series")
     found = node.post("/tools/bulk-content", {"Resources": ids, "Level": "Series", "Metadata": True})
     number, rules = str(names.record_number(to)), Rules().digest
-    records = [(series, Record.parse(series["Metadata"].get(number))) for series in found]
-    return all(
-        record.is_closed_for(series["Metadata"]["LastUpdate"], len(series["Instances"]), rules) and not record.aside and not record.stored
-        for series, record in records
-    )
+    left = []
+    for series in found:
+        record, updated, count = Record.parse(series["Metadata"].get(number)), series["Metadata"]["LastUpdate"], len(series["Instances"])
+        if not record.is_closed_for(updated, count, rules) or record.aside or record.stored:
+            left.append(f"{series['ID']}, {count} images, changed {updated}: {record.text()}")
+    return left
 
 
 def await_delivery(stack: Stack, node: str, to: str, seconds: float = 120) -> None:
     """Wait until the forwarder of a node has nothing to do, and has recorded everything that the node holds as confirmed."""
-    sender = stack.node(node)
-    eventually(
-        f"{to} has confirmed all that {node} holds",
-        lambda: nothing_waits(stack, node, to) and all_recorded(sender, to),
-        seconds,
-    )
+    sender, left = stack.node(node), list[Any]()
+
+    def delivered() -> bool:
+        left[:] = [link(stack, node, to), *unrecorded(sender, to)]
+        return nothing_waits(stack, node, to) and not left[1:]
+
+    try:
+        eventually(f"{to} has confirmed all that {node} holds", delivered, seconds)
+    except AssertionError as error:
+        raise AssertionError(f"{error}; {left}") from None
 
 
 @dataclass(frozen=True)
