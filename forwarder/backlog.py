@@ -105,11 +105,10 @@ class Entry:
     whole: bool = False
     #: those not confirmed, by mark: in flight, due or set aside. None before it was looked at, and while it rests.
     waiting: dict[str, Waiting] | None = None
-    in_flight: set[str] = field(default_factory=set)  #: the marks of those that are being sent or confirmed
+    in_flight: dict[str, Batch] = field(default_factory=dict)  #: by mark, the batch by which it is being sent or confirmed
     record: Record = field(default_factory=Record)  #: what the destination has confirmed
     unwritten: bool = False  #: the record changed and could not be written
-    study_uid: str = ""  #: for a query
-    series_uid: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)  #: its main DICOM tags
     last_update: str = ""  #: the series' last update as it was last seen
     quiet_since: float = 0.0  #: when that was first seen
     settled: bool = False  #: nothing can have been stored in it since all its images were read
@@ -179,19 +178,14 @@ class Entry:
         return batch
 
 
-#: What to do next: images to send, or none where their series has to be looked at.
-Picked = tuple[Entry, list[Waiting]]
-
-
 @dataclass(eq=False)
 class Batch:
-    """Images that are sent together."""
+    """Images that are sent together, and then asked for together; none where their series has to be looked at."""
 
     entry: Entry  #: their series
     images: list[Waiting]  #: the images
     transaction: str = ""  #: the UID of the storage commitment transaction
-    deadline: float = 0.0  #: when its report is late
-    ends: float = math.inf  #: when it is looked for no more
+    deadline: float = 0.0  #: when its report is late; where it is late, when it is looked for no more
 
     @property
     def stored(self) -> bool:
@@ -318,7 +312,7 @@ class Backlog:
                 return True
         return False
 
-    def pick(self, now: float, *, careful: bool = False, asking: bool = True, ahead: int = 0) -> Picked | None:
+    def pick(self, now: float, *, careful: bool = False, asking: bool = True, ahead: int = 0) -> Batch | None:
         """Choose what to do next: something of the oldest series that is ready, and each fourth time of the newest.
 
         Args:
@@ -334,20 +328,20 @@ class Backlog:
         self._picks += not ahead
         newest_first = not ahead and self._picks % _NEWEST_EVERY == 0
         left = ahead
-        broken: Picked | None = None  # an image at which associations broke: after all others, which may get through
+        broken: Batch | None = None  # an image at which associations broke: after all others, which may get through
         for _, series in reversed(self._order) if newest_first else self._order:
             entry = self._entries[series]
             if entry.busy:
                 continue
             if entry.to_look_at(now):
-                return entry, []
+                return Batch(entry, [])
             if not entry.waiting or len(entry.in_flight) == len(entry.waiting):
                 continue
             batch = entry.due(now, careful=careful, asking=asking and not ahead)
             if batch and not ahead:
                 if not batch[0].cuts:
-                    return entry, batch
-                broken = broken or (entry, batch)
+                    return Batch(entry, batch)
+                broken = broken or Batch(entry, batch)
             left -= bool(batch)
             if ahead and left <= 0:
                 break

@@ -258,8 +258,8 @@ class Destination:
         except (AnswerError, KeyError, TypeError, ValueError):
             raise GoneError from None
 
-    def query(self, study_uid: str, series_uid: str, images: Iterable[Image]) -> set[str]:
-        """C-FIND: which of a series' images the destination lists.
+    def query(self, tags: Mapping[str, str], images: Iterable[Image]) -> set[str]:
+        """C-FIND: which images of a series with these DICOM tags the destination lists.
 
         A list of UIDs in one key is DICOM's own way to ask for several (PS3.4, C.2.2.2.2). Not every device knows it: what is not found
         is asked for as a whole series, and then one by one. The form that found something last comes first.
@@ -273,7 +273,7 @@ class Destination:
             left = sorted(wanted - found)
             there = set[str]()
             for uids in {"list": ["\\".join(left)], "series": [""], "one by one": left}[way]:
-                there |= self._find(study_uid, series_uid, uids) & wanted
+                there |= self._find(tags, uids) & wanted
             found |= there
             if there:
                 self._way, self.lists_images = way, True
@@ -281,8 +281,8 @@ class Destination:
                 break  # the destination knows lists: what it does not list, it has not
         return found
 
-    def _find(self, study_uid: str, series_uid: str, uids: str) -> set[str]:
-        wanted = {"StudyInstanceUID": study_uid, "SeriesInstanceUID": series_uid, "SOPInstanceUID": uids}
+    def _find(self, tags: Mapping[str, str], uids: str) -> set[str]:
+        wanted = {key: tags.get(key, "") for key in ("StudyInstanceUID", "SeriesInstanceUID")} | {"SOPInstanceUID": uids}
         body = {"Level": "Instance", "Query": wanted, "Timeout": self._patience}
         asked = self._orthanc.post(f"{self._path}/query", body, timeout=self._patience * 3)
         answers = self._orthanc.get(f"/queries/{asked['ID']}/answers?expand&simplify")

@@ -7,9 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from forwarder import say
-from forwarder.backlog import Backlog, Batch, Entry, Picked, Waiting
+from forwarder.backlog import Backlog, Batch, Entry, Waiting
 from forwarder.config import LinkConfig
 from forwarder.dicom import Offers
 from forwarder.orthanc import AnswerError, NodeDownError, Orthanc, Series
@@ -96,22 +97,40 @@ class Ledger:
     def recording(self, entry: Entry) -> Iterator[Record]:
         """Change the record of a series, then write it: with the lock held while it is changed, and one after another.
 
-        A series that is gone is left: the next look finds that.
+        While the node is away, this waits for it: what came of a transfer is not to get lost. A series that is gone is left: the next look
+        finds that.
+
+        Raises:
+            NodeDownError: the forwarder is stopped meanwhile.
+            AnswerError: the node cannot write it. It is written with the next change, or at the next look that finds nothing to send.
         """
         with self._writing:
             with self.changed:
                 before = entry.record.text()
                 yield entry.record
                 text = entry.record.text()
+                entry.unwritten |= text != before
                 self.contents |= entry.record.contents if self.config.outside else {}
                 while len(self.contents) > _REMEMBERED:
                     del self.contents[next(iter(self.contents))]
-            # Where it could not be written the last time, what changed then is still to be written.
-            if text != before or entry.unwritten:
-                entry.unwritten = True
-                with contextlib.suppress(AnswerError):
-                    self._orthanc.put_metadata(entry.id, self.config.record, text)
+            if entry.unwritten:
+                self._write(entry.id, text)
                 entry.unwritten = False
+
+    def _write(self, series: str, text: str) -> None:
+        while True:
+            try:
+                self._orthanc.put_metadata(series, self.config.record, text)
+            except AnswerError as error:
+                if error.status != HTTPStatus.NOT_FOUND:
+                    raise
+            except NodeDownError:
+                if self.stopping:
+                    raise
+                with self.changed:
+                    self.changed.wait(1.0)
+                continue
+            return
 
     def sweep(self, *, begins: bool) -> None:
         """Note that a sweep begins, or that it has considered every series."""
@@ -146,32 +165,26 @@ class Ledger:
 
     # --- what is on its way ---
 
-    def pick(self) -> Picked | None:
-        """Take what to do next. With the lock held."""
+    def pick(self) -> Batch | None:
+        """Take what to do next. While all associations are in use, that is to look at a series before its turn. With the lock held."""
         now = time.monotonic()
-        if self.stopping or now < self.backoff.until or len(self.unconfirmed) > self.config.associations + UNCONFIRMED:
-            return None
         # After a failure of the destination one thread finds out, with one batch, whether it works again.
-        if self.backoff.tries and (self.probing or self.at_work):
+        if self.stopping or now < self.backoff.until or (self.backoff.tries and (self.probing or self.at_work)):
             return None
-        picked = self.backlog.pick(now, careful=bool(self._streak), asking=bool(self.offers.method(now)))
-        if picked is None:
-            return None
-        entry, images = picked
-        if images:
-            entry.in_flight.update(one.mark for one in images)
+        full = self._sending >= self.config.associations or len(self.unconfirmed) > self.config.associations + UNCONFIRMED
+        batch = self.backlog.pick(
+            now,
+            careful=bool(self._streak),
+            asking=bool(self.offers.method(now)),
+            ahead=self.config.associations if full else 0,
+        )
+        if batch and batch.images:
+            batch.entry.in_flight |= {one.mark: batch for one in batch.images}
             self._sending += 1
             self.probing = bool(self.backoff.tries)
-        else:
-            entry.busy = True
-        return picked
-
-    def pick_ahead(self) -> Picked | None:
-        """Take a series to be looked at before a sender comes to it. With the lock held."""
-        picked = None if self.stopping or self.backoff.tries else self.backlog.pick(time.monotonic(), ahead=self.config.associations)
-        if picked:
-            picked[0].busy = True
-        return picked
+        elif batch:
+            batch.entry.busy = True
+        return batch
 
     def sent(self) -> None:
         """Note that a transfer has ended, well or not."""
@@ -191,60 +204,69 @@ class Ledger:
             if len(self.resent) > 10_000:
                 self.resent = {image: at for image, at in self.resent.items() if at + LOOP_SECONDS > now}
 
-    def not_taken(self, batch: Batch, images: Sequence[Waiting], failure: Failure) -> None:
-        """Note that a transfer ended at the first of these images of a batch."""
-        first, entry = images[0], batch.entry
-        if failure.fault is Fault.BROKEN:
+    def not_taken(self, batch: Batch, images: Sequence[Waiting], failure: Failure | None) -> None:
+        """Note that a transfer ended before these images of a batch: by a failure at the first one, or for no fault of theirs."""
+        if failure and failure.fault is Fault.BROKEN:
             with self.changed:
-                blamed = first.cut(self.counts.transfers)
-                first.due = time.monotonic() + pause_after(first.cuts - 1)
+                blamed = images[0].cut(self.counts.transfers)
+                images[0].due = time.monotonic() + pause_after(images[0].cuts - 1)
                 if blamed:
                     self._note_works()
-                    first.tries = max(first.tries, TRIES_UNCLEAR - 1)
+                    images[0].tries = max(images[0].tries, TRIES_UNCLEAR - 1)
                     failure = Failure(Fault.UNCLEAR, f"{BROKE}: {failure.reason}")
-        network = failure.fault in (Fault.BROKEN, Fault.DESTINATION)
-        self.give_back(Batch(entry, list(images if network else images[1:])))
-        if network:
-            self.pause(failure)
+        if failure and failure.fault not in (Fault.BROKEN, Fault.DESTINATION):
+            self.give_back(batch, images[1:])
+            self.settle(batch, {images[0].image.sop_instance: failure.reason}, failure, images=images[:1])
             return
-        try:
-            self.settle(Batch(entry, [first]), {first.image.sop_instance: failure.reason}, failure)
-        except NodeDownError:
-            with self.changed:
-                entry.touched += 1  # a look, to write the record
-            self.give_back(Batch(entry, [first]))
-            raise
+        self.give_back(batch, images)
+        if failure:
+            self.pause(failure)
 
-    def keep_stored(self, batch: Batch, *, in_vain: bool, works: bool = False) -> None:
-        """Note that the destination has taken a batch and not confirmed it. It is asked again later; nothing is sent again.
+    def give_back(self, batch: Batch, images: Sequence[Waiting] | None = None) -> None:
+        """Let images wait as before: to be sent, or to be asked for where the destination has taken them.
 
-        ``in_vain``: it was asked, or cannot be asked, so that the next pause is longer. ``works``: this is no failure of the destination.
+        Args:
+            batch: by which they are in flight; one that it no longer holds is left as it is.
+            images: some of its images; all without.
         """
-        contents = self._contents(batch.images)
-        with self.recording(batch.entry) as record:
-            for one in batch.images:
-                if in_vain:
-                    one.asked_in_vain(time.monotonic(), answered=False)
-                record.stored.add(one.mark)
-                record.aside.pop(one.mark, None)
-                if one.mark in contents:
-                    record.note_content(one.image, contents[one.mark])
+        marks = None if images is None else {one.mark for one in images}
         with self.changed:
-            batch.entry.touched += 1  # a look, to say that nothing is left to send
-            if works:
-                self._note_works()
-                self._streak.clear()
-        self.give_back(batch)
+            held = batch.entry.in_flight
+            for mark in [mark for mark, holder in held.items() if holder is batch and (marks is None or mark in marks)]:
+                del held[mark]
+            self.probing = False
+            self.changed.notify_all()
+
+    def put_off(self, batch: Batch, seconds: float) -> None:
+        """Give back a batch, and leave its series alone for a while."""
+        with self.changed:
+            later, entry = time.monotonic() + seconds, batch.entry
+            self.give_back(batch)
+            self.forget(batch)
+            entry.touched += 1
+            entry.not_before = later
+            for one in (entry.waiting or {}).values():
+                one.due = max(one.due, later)
+
+    def forget(self, batch: Batch) -> None:
+        """Look no more for the report of a batch."""
+        with self.changed:
+            if batch in self.unconfirmed:
+                self.unconfirmed.remove(batch)
+            if batch in self.late:
+                self.late.remove(batch)
+                batch.entry.touched += 1  # a look: it may rest by now
+            self.changed.notify_all()
 
     def note_late(self, batch: Batch) -> None:
         """Note that no report came in time. The images are asked for again later; a late report still counts."""
         with self.changed:
             self.silent += 1
             ends = time.monotonic() + LATE_SECONDS
-            if len(self.late) >= LATE and ends - self.late[0].ends > LATE_LEAST_SECONDS:
+            if len(self.late) >= LATE and ends - self.late[0].deadline > LATE_LEAST_SECONDS:
                 del self.late[0]
             if len(self.late) < LATE:  # those that were asked for first come first
-                self.late.append(Batch(batch.entry, list(batch.images), batch.transaction, ends=ends))
+                self.late.append(Batch(batch.entry, batch.images, batch.transaction, ends))
 
     def note_prompt(self) -> None:
         """Note that a report came in time. If those before it did not, all images without a report are asked for again now."""
@@ -253,13 +275,6 @@ class Ledger:
                 self.silent = 0
                 self._due_now(lambda one: one.stored)
                 self.backlog.wake_all()
-
-    def give_back(self, batch: Batch) -> None:
-        """Let a batch wait as before: to be sent, or to be asked for where the destination has taken it."""
-        with self.changed:
-            batch.entry.in_flight.difference_update(one.mark for one in batch.images)
-            self.probing = False
-            self.changed.notify_all()
 
     def pause(self, failure: Failure) -> None:
         """Note that the destination failed, and leave it alone for a while."""
@@ -276,84 +291,89 @@ class Ledger:
     def settle(
         self,
         batch: Batch,
-        report: Mapping[str, str],
+        answer: Mapping[str, str] | None,
         failure: Failure | None = None,
         *,
+        images: Sequence[Waiting] | None = None,
         silence: str = "no answer for it",
         patient: bool = False,
+        in_vain: bool = True,
+        works: bool = False,
     ) -> None:
         """Note what a destination said of each image: what it has, in the record; what it has not, for another try.
 
-        An image that was taken and that the report does not name is asked for again, after growing pauses, before it is sent again.
+        An image that was taken and that the answer does not name is asked for again, after growing pauses, before it is sent again.
 
         Args:
             batch: what was sent.
-            report: by SOP instance UID a reason why the destination has it not, empty where it has.
-            failure: why the only image of the batch was not taken.
-            silence: the reason that is noted for an image that the report does not name.
+            answer: by SOP instance UID a reason why the destination has it not, empty where it has; None where there was no answer.
+            failure: why the only image was not taken.
+            images: some images of the batch; all without.
+            silence: the reason that is noted for an image that the answer does not name.
             patient: never send such an image again.
+            in_vain: it was asked, or cannot be asked, so that the next pause is longer.
+            works: that there was no answer is no failure of the destination.
         """
-        entry = batch.entry
-        confirmed = [one for one in batch.images if report.get(one.image.sop_instance) == ""]
-        suspects = [one for one in batch.images if report.get(one.image.sop_instance) != ""]
-        contents = self._contents(confirmed)
+        entry, images = batch.entry, batch.images if images is None else images
+        said = {one: (answer or {}).get(one.image.sop_instance) for one in images}
+        confirmed = [one for one in images if said[one] == ""]
+        kept = [one for one in images if said[one] is None and (answer is None or patient or not one.asked_enough)]
+        failed = [one for one in images if one not in confirmed and one not in kept]
+        contents = self._contents([*confirmed, *kept])
         if failure and failure.refuses_class:
-            suspects += self._alike(entry, suspects[0])
+            failed += self._alike(entry, failed[0])
         with self.recording(entry) as record:
             now = time.monotonic()
             record.confirm(one.mark for one in confirmed)
-            older = {one.mark for one in confirmed if one.mark in contents and record.note_content(one.image, contents[one.mark])}
+            differ = {
+                one.mark for one in (*confirmed, *kept) if one.mark in contents and record.note_content(one.image, contents[one.mark])
+            }
+            older = differ.intersection(one.mark for one in confirmed)
             record.older |= older
-            waiting = [
-                one for one in suspects if not failure and one.image.sop_instance not in report and (patient or not one.asked_enough)
-            ]
-            for one in waiting:
-                one.asked_in_vain(now, answered=not patient)
-                record.stored.add(one.mark)
-            suspects = [one for one in suspects if one not in waiting]
-            for one in suspects:
-                unconfirmed = report.get(one.image.sop_instance) or silence
-                one.failed(failure or Failure(Fault.UNCLEAR, f"{NOT_THERE}: {unconfirmed}"), now)
+            record.keep(one.mark for one in kept)
+            for one in kept if in_vain else ():
+                one.asked_in_vain(now, answered=answer is not None and not patient)
+            for one in failed:
+                one.failed(failure or Failure(Fault.UNCLEAR, f"{NOT_THERE}: {said[one] or silence}"), now)
                 record.stored.discard(one.mark)
                 if one.aside:
                     record.aside[one.mark] = aside_of(one, self.config.revision)
             # Written before it counts as delivered: what a kill leaves unwritten is sent again.
-        for one in suspects:
+        for one in failed:
             say("image failed", to=self.config.to, image=one.image.id, reason=one.reason, tries=one.tries, set_aside=one.aside)
         if older:
             say("older versions may be kept", to=self.config.to, series=entry.id, images=len(older))
         with self.changed:
-            self.counts.failures += len(suspects)
+            self.counts.failures += len(failed)
             if older:
                 self.note_older(entry.id, len(entry.record.older))
             if confirmed:
                 self._note_success(entry, confirmed)
-            elif not suspects:
+            elif failed:
+                self._note_streak([one for one in failed if not one.refused])
+            elif answer is not None:
                 self.unlisted = patient
                 self._note_works()
-            else:
-                self._note_streak([one for one in suspects if not one.refused])
-            entry.in_flight.difference_update(one.mark for one in batch.images)
-            entry.touched += bool(suspects or waiting)  # it may be gone from the node
-            self.probing = False
-            self.changed.notify_all()
+            elif works:
+                self._note_works()
+                self._streak.clear()
+            entry.touched += bool(failed or kept)  # a look: it may be gone from the node, or nothing is left to send
+            self.give_back(batch, images)
 
     def settle_late(self, batch: Batch, report: Mapping[str, str]) -> bool:
         """Settle what still waits for a late report. False where images are just asked for again: this has to be repeated."""
         with self.changed:
             self.silent = 1  # it does report
             entry, held = batch.entry, batch.entry.waiting or {}
-            left = [one for one in batch.images if held.get(one.mark) is one and one.stored]
-            free = [one for one in left if one.mark not in entry.in_flight]
-            batch.images = [one for one in left if one.mark in entry.in_flight]
-            entry.in_flight.update(one.mark for one in free)
+            batch.images = [one for one in batch.images if held.get(one.mark) is one and one.stored]
+            free = [one for one in batch.images if one.mark not in entry.in_flight]
+            entry.in_flight |= {one.mark: batch for one in free}
         if free:
             try:
-                self.settle(Batch(entry, free), report)
-            except NodeDownError:
-                self.give_back(Batch(entry, free))
-                batch.images += free
-                raise
+                self.settle(batch, report, images=free)
+            finally:
+                self.give_back(batch)
+        batch.images = [one for one in batch.images if one not in free]
         return not batch.images
 
     def _contents(self, images: Sequence[Waiting]) -> dict[str, str]:

@@ -141,7 +141,7 @@ class Looker:
                 return
             if series.last_update != entry.last_update:
                 entry.last_update, entry.quiet_since, entry.settled = series.last_update, started, False
-            entry.study_uid, entry.series_uid = series.tags.get("StudyInstanceUID", ""), series.tags.get("SeriesInstanceUID", "")
+            entry.tags = series.tags
             self._read_images(entry, series)
             if self._find_waiting(entry, series, lambda image: self.goes(image, own.get(image.id, tags))) or entry.in_flight:
                 entry.seen = touched

@@ -112,6 +112,13 @@ class Record:
             self.stored.discard(mark)
             self.aside.pop(mark, None)
 
+    def keep(self, marks: Iterable[str]) -> None:
+        """Note that the destination has taken images, and not confirmed them."""
+        for mark in marks:
+            self.aside.pop(mark, None)
+            if mark not in self.confirmed:
+                self.stored.add(mark)
+
     def note_content(self, image: Image, md5: str) -> bool:
         """Note the content of an image that a device outside has taken. Returns whether it may have kept another one from before."""
         content = mark_of(md5, _HALF)

@@ -198,7 +198,7 @@ class Retention:
         """
         if time.monotonic() < self._silent.get(link.config.to, 0.0):
             raise _SilentError(link, len(images))
-        there = link.confirmed_now(images) if method == "commitment" else link.listed_now(series, images)
+        there = link.there_now(method, series.tags, images)
         if there is None:
             if method == "commitment" and not link.ledger.offers.may("commitment", time.monotonic()):
                 return set()
