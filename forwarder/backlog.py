@@ -95,9 +95,8 @@ class Entry:
 
     id: str  #: its identifier in Orthanc
     since: str  #: when the oldest image that waits was stored, or the series last changed: ``20260131T120000``
-    estimate: int = 0  #: about how many images wait that are not set aside; it counts until the series is looked at
-    touched: int = 1  #: how often something was stored in it; ``seen`` is that when it was last looked at
-    seen: int = 0
+    estimate: int = 0  #: about how many images wait that are not set aside; it counts while the series has to be looked at
+    stale: bool = True  #: it has to be looked at: something may have changed since the last look began
     busy: bool = False  #: a thread looks at it
     not_before: float = 0.0  #: when it may be looked at
     close_at: float = math.inf  #: when it may be closed, if nothing comes until then
@@ -120,23 +119,23 @@ class Entry:
     asked: int = 0  #: how often the destination was asked in vain for those
 
     @property
-    def stale(self) -> bool:
-        """Whether it has to be looked at."""
-        return self.waiting is None or self.seen != self.touched
+    def free(self) -> list[Waiting]:
+        """The images that wait and are not in flight."""
+        return [one for mark, one in (self.waiting or {}).items() if mark not in self.in_flight]
 
     @property
     def count(self) -> int:
         """How many images wait that are neither in flight, nor set aside, nor stored at the destination."""
-        if self.stale:
+        if self.stale or self.busy:
             return max(0, self.estimate - len(self.in_flight))
-        return sum(mark not in self.in_flight and not one.resting for mark, one in (self.waiting or {}).items())
+        return sum(not one.resting for one in self.free)
 
     @property
     def resting(self) -> Counter[str]:
         """How many images are set aside, by reason; under no reason, those that are stored and not confirmed."""
         if self.waiting is None:
             return self.rests
-        return Counter("" if one.stored else one.reason for mark, one in self.waiting.items() if one.resting and mark not in self.in_flight)
+        return Counter("" if one.stored else one.reason for one in self.free if one.resting)
 
     @property
     def oldest(self) -> str:
@@ -159,12 +158,12 @@ class Entry:
             careful: one alone, whatever it is.
             asking: whether it is of use to ask for images.
         """
-        free = [one for mark, one in (self.waiting or {}).items() if mark not in self.in_flight and one.due <= now]
-        to_send = [one for one in free if not one.stored]
+        free = self.free
+        to_send = [one for one in free if one.due <= now and not one.stored]
         if not to_send:
             # All that are stored, also those that are not due yet: one request asks for them together. Those that are due come first.
-            stored = [one for mark, one in (self.waiting or {}).items() if one.stored and mark not in self.in_flight]
-            return sorted(stored, key=lambda one: one.due)[:BATCH] if asking and free else []
+            stored = sorted((one for one in free if one.stored), key=lambda one: one.due)
+            return stored[:BATCH] if asking and stored and stored[0].due <= now else []
         first = min(to_send, key=lambda one: (one.cuts, one.tries))
         if careful or first.cuts or first.tries:
             return [first]
@@ -247,11 +246,10 @@ class Backlog:
             if len(self._entries) >= self._capacity and not self._evict(new=new):
                 self.overflowed = True
                 return False
-            entry = self._entries[series] = Entry(series, since, touched=0, opened=now)
+            entry = self._entries[series] = Entry(series, since, opened=now)
             bisect.insort(self._order, (since, series))
         self._wake(entry)
-        entry.touched += 1
-        entry.estimate = estimate
+        entry.stale, entry.estimate = True, estimate
         return True
 
     def rest(self, series: str, since: str, rests: Mapping[str, int], until: float) -> None:
@@ -264,7 +262,7 @@ class Backlog:
             entry = self._entries[series] = Entry(series, since)
         elif series not in self._resting:
             self._remove(entry)
-        entry.waiting, entry.known, entry.record, entry.rests, entry.estimate = None, {}, Record(), Counter(rests), 0
+        entry.waiting, entry.known, entry.record, entry.rests, entry.estimate, entry.stale = None, {}, Record(), Counter(rests), 0, True
         self._resting[series] = until
         heapq.heappush(self._wakes, (until, series))
 

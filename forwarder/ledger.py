@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -183,7 +184,7 @@ class Ledger:
             self._sending += 1
             self.probing = bool(self.backoff.tries)
         elif batch:
-            batch.entry.busy = True
+            batch.entry.busy, batch.entry.stale, batch.entry.close_at = True, False, math.inf
         return batch
 
     def sent(self) -> None:
@@ -243,8 +244,7 @@ class Ledger:
             later, entry = time.monotonic() + seconds, batch.entry
             self.give_back(batch)
             self.forget(batch)
-            entry.touched += 1
-            entry.not_before = later
+            entry.stale, entry.not_before = True, later
             for one in (entry.waiting or {}).values():
                 one.due = max(one.due, later)
 
@@ -255,7 +255,7 @@ class Ledger:
                 self.unconfirmed.remove(batch)
             if batch in self.late:
                 self.late.remove(batch)
-                batch.entry.touched += 1  # a look: it may rest by now
+                batch.entry.stale = True  # it may rest by now
             self.changed.notify_all()
 
     def note_late(self, batch: Batch) -> None:
@@ -357,7 +357,7 @@ class Ledger:
             elif works:
                 self._note_works()
                 self._streak.clear()
-            entry.touched += bool(failed or kept)  # a look: it may be gone from the node, or nothing is left to send
+            entry.stale |= bool(failed or kept)  # it may be gone from the node, or nothing is left to send
             self.give_back(batch, images)
 
     def settle_late(self, batch: Batch, report: Mapping[str, str]) -> bool:
@@ -385,10 +385,8 @@ class Ledger:
         with self.changed:
             return [
                 one
-                for mark, one in (entry.waiting or {}).items()
-                if mark not in entry.in_flight
-                and not one.resting
-                and (one.image.sop_class, one.image.syntax) == (refused.image.sop_class, refused.image.syntax)
+                for one in entry.free
+                if not one.resting and (one.image.sop_class, one.image.syntax) == (refused.image.sop_class, refused.image.syntax)
             ]
 
     def _note_works(self) -> None:
@@ -410,7 +408,7 @@ class Ledger:
         entry.confirmed_at = time.monotonic()
         self.counts.delivered += len(confirmed)
         self.counts.last_delivered = time.time()
-        entry.touched += all(one.resting for one in (entry.waiting or {}).values())  # one more look, to close it
+        entry.stale |= all(one.resting for one in (entry.waiting or {}).values())  # one more look, to close it
 
     def _note_streak(self, suspects: Sequence[Waiting]) -> None:
         """Note images that failed. If several fail in turn, and none succeeds in between, it is the destination. With the lock held."""

@@ -122,7 +122,7 @@ class Link:
                 self._confirm(batch)
         except GoneError:
             with ledger.changed:
-                batch.entry.touched += 1  # an image is gone: look what is left
+                batch.entry.stale = True  # an image is gone: look what is left
             ledger.give_back(batch)
         except NodeDownError:
             ledger.give_back(batch)

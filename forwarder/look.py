@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -120,40 +119,41 @@ class Looker:
 
     def look_at(self, entry: Entry) -> None:
         """Fill an entry that was picked with what waits in its series."""
-        ledger = self._ledger
-        started, touched = time.monotonic(), entry.touched
-        entry.close_at = math.inf
+        started, looked = time.monotonic(), False
         try:
-            found = self._orthanc.series([entry.id])
-            if not found:
-                self._leave(entry, found, touched)
-                return
-            series = found[0]
-            tags, undecided, coming = self.tags_of(series)
-            if undecided and coming:
-                entry.not_before = started + _UNTIL_STABLE
-                return
-            # Orthanc keeps the tags of the study's first image: where that has none, each image is judged by its own.
-            values = self._orthanc.tag_of_images(series.images, _STUDY) if undecided else {}
-            own = {image: {**tags, _STUDY: value} for image, value in values.items()}
-            if not any(map(ledger.config.rules.allow_series, own.values() or (tags,))):
-                self._leave(entry, found, touched)
-                return
-            if series.last_update != entry.last_update:
-                entry.last_update, entry.quiet_since, entry.settled = series.last_update, started, False
-            entry.tags = series.tags
-            self._read_images(entry, series)
-            if self._find_waiting(entry, series, lambda image: self.goes(image, own.get(image.id, tags))) or entry.in_flight:
-                entry.seen = touched
-            else:
-                self._close(entry, series, touched)
+            looked = self._look_at(entry, started)
         finally:
-            with ledger.changed:
-                entry.busy = False
+            with self._ledger.changed:
+                entry.busy, entry.stale = False, entry.stale or not looked
                 entry.not_before = max(entry.not_before, time.monotonic() + (_SHARE - 1) * (time.monotonic() - started))
-                ledger.changed.notify_all()
+                self._ledger.changed.notify_all()
 
-    def _leave(self, entry: Entry, found: Sequence[Series], touched: int) -> None:
+    def _look_at(self, entry: Entry, now: float) -> bool:
+        """Returns False where the series' study is not complete yet: it has to be looked at later."""
+        found = self._orthanc.series([entry.id])
+        if not found:
+            self._leave(entry, found)
+            return True
+        series = found[0]
+        tags, undecided, coming = self.tags_of(series)
+        if undecided and coming:
+            entry.not_before = now + _UNTIL_STABLE
+            return False
+        # Orthanc keeps the tags of the study's first image: where that has none, each image is judged by its own.
+        values = self._orthanc.tag_of_images(series.images, _STUDY) if undecided else {}
+        own = {image: {**tags, _STUDY: value} for image, value in values.items()}
+        if not any(map(self._ledger.config.rules.allow_series, own.values() or (tags,))):
+            self._leave(entry, found)
+            return True
+        if series.last_update != entry.last_update:
+            entry.last_update, entry.quiet_since, entry.settled = series.last_update, now, False
+        entry.tags = series.tags
+        self._read_images(entry, series)
+        if not self._find_waiting(entry, series, lambda image: self.goes(image, own.get(image.id, tags))) and not entry.in_flight:
+            self._close(entry, series)
+        return True
+
+    def _leave(self, entry: Entry, found: Sequence[Series]) -> None:
         """Leave a series that is gone, or does not go to the destination: its record says so, and no sweep asks for its study again."""
         ledger = self._ledger
         for series in found:
@@ -164,8 +164,9 @@ class Looker:
                 record.aside, record.stored, record.closed = {}, set(), _closed(series, ledger)
         with ledger.changed:
             entry.known, entry.waiting, entry.record = {}, None, Record()
-            if entry.touched == touched and not entry.in_flight:
+            if not entry.stale and not entry.in_flight:
                 ledger.backlog.drop(entry)
+            entry.stale = True
 
     def _read_images(self, entry: Entry, series: Series) -> None:
         """Read of each image what is needed to send it; of a series that was looked at before, of the new ones alone.
@@ -202,14 +203,14 @@ class Looker:
             now = time.monotonic()
             return any(not one.resting or (one.aside and one.due <= now) for one in waiting.values())
 
-    def _close(self, entry: Entry, series: Series, touched: int) -> None:
+    def _close(self, entry: Entry, series: Series) -> None:
         """Say in the record that nothing is left to send, once the series is quiet."""
         ledger = self._ledger
         with ledger.changed:
             # On this program's own clock: the node's may be wrong, or be set back.
             age = time.monotonic() - entry.quiet_since
             if not entry.settled and (not entry.whole or age < _QUIET):
-                entry.seen, entry.close_at = touched, time.monotonic() + max(0.0, _QUIET - age)
+                entry.close_at = time.monotonic() + max(0.0, _QUIET - age)
                 return
             waiting = entry.waiting or {}
         with ledger.recording(entry) as record:
@@ -223,10 +224,9 @@ class Looker:
             say("delivered", to=ledger.config.to, series=entry.id, images=entry.delivered, set_aside=aside, seconds=seconds)
             entry.delivered, entry.opened = 0, time.monotonic()
         with ledger.changed:
-            entry.seen = touched  # not before it is written: else it is looked at again
-            if entry.touched == touched and not waiting:
+            if not entry.stale and not waiting:
                 ledger.backlog.drop(entry)
-            elif entry.touched == touched and (until := self._wanted_at(entry, waiting)) > time.monotonic():
+            elif not entry.stale and (until := self._wanted_at(entry, waiting)) > time.monotonic():
                 entry.asked = max((one.asked for one in waiting.values() if one.stored), default=0)
                 ledger.backlog.rest(entry.id, entry.since, entry.resting, until)
         if not waiting:
@@ -256,8 +256,7 @@ class Looker:
         finally:
             if entry:
                 with self._ledger.changed:
-                    entry.busy = False
-                    entry.touched += 1
+                    entry.busy, entry.stale = False, True
                     self._ledger.changed.notify_all()
 
     def take_back(self, series: str, images: Iterable[Image]) -> None:

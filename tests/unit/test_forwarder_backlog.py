@@ -25,7 +25,7 @@ def _waiting(number: int, syntax: str = LITTLE, *, size: int = 0, **more: Any) -
 
 
 def _looked_at(entry: Entry, *waiting: Waiting) -> Entry:
-    entry.seen, entry.waiting = entry.touched, {one.mark: one for one in waiting}
+    entry.stale, entry.waiting = False, {one.mark: one for one in waiting}
     return entry
 
 
@@ -67,7 +67,7 @@ def test_a_series_is_looked_at_by_one_thread_when_it_may_be_and_before_it_is_sen
     backlog.touch("s0", "20260131T130000", 2, 0.0)
     assert _next(backlog) == ("s0", [])
     backlog.drop(entries[1])
-    entries[0].waiting, entries[0].not_before = None, 5.0
+    entries[0].waiting, entries[0].stale, entries[0].not_before = None, True, 5.0
     assert _next(backlog, 4.9) is None
     assert _next(backlog, 5.0) == ("s0", [])
 
@@ -84,7 +84,7 @@ def test_what_is_in_flight_is_not_sent_twice() -> None:
 def test_what_comes_next_is_looked_at_ahead_and_no_more_than_is_soon_sent() -> None:
     backlog, (first, second, _, last) = _backlog(4)
     for entry in (second, last):
-        entry.touched += 1
+        entry.stale = True
     assert _next(backlog, ahead=1) is None  # the first one is ready
     assert _next(backlog, ahead=2) == (second.id, [])
     _fly(first, "mark-0")
@@ -316,5 +316,5 @@ def test_what_is_set_aside_or_stored_is_counted_by_itself_and_not_as_waiting() -
     _fly(entry, "mark-0", "mark-1")
     assert entry.resting == Counter()
     assert entry.close_at == math.inf
-    entry.touched, entry.estimate = 2, 7
+    entry.stale, entry.estimate = True, 7
     assert entry.count == 4, "less what is in flight, and not looked at since the last one came"

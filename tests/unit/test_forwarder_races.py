@@ -46,8 +46,7 @@ def test_a_series_that_comes_back_while_it_is_found_gone_is_not_forgotten(world:
         if ids == ["a"] and not found and not looked.is_set():
             looked.set()
             world.node.add("a")
-            touched = entry.touched
-            world.until(lambda: entry.touched > touched, 2.0)  # the changes log was read
+            world.until(lambda: entry.stale, 2.0)  # the changes log was read
         return found
 
     world.orthanc.series = series  # type: ignore[method-assign,assignment]
