@@ -128,8 +128,8 @@ class Destination:
         self._aet = aet
         self._patience = max(_SECONDS_TO_ANSWER, scu_timeout) if scu_timeout else _SECONDS_WITHOUT_END
         self._way = "list"
-        #: Whether a query has ever found an image there.
-        self.lists_images = False
+        #: Whether a query has ever found an image there; None before the first one.
+        self.lists_images: bool | None = None
         self._posting = threading.Lock()
         #: A job may run that is not among ``Orthanc.jobs``: one of a forwarder before this one, or one whose identifier got lost.
         self._strays = True
@@ -275,8 +275,9 @@ class Destination:
             for uids in {"list": ["\\".join(left)], "series": [""], "one by one": left}[way]:
                 there |= self._find(tags, uids) & wanted
             found |= there
+            self.lists_images = bool(self.lists_images or there)
             if there:
-                self._way, self.lists_images = way, True
+                self._way = way
             if found == wanted or (way == "list" and len(there) > 1):
                 break  # the destination knows lists: what it does not list, it has not
         return found

@@ -20,10 +20,6 @@ from forwarder.trouble import BROKE, NOT_THERE, TRIES_UNCLEAR, Backoff, Failure,
 
 #: Batches that may wait for their confirmation besides those that are being sent: sending goes on meanwhile.
 UNCONFIRMED = 3
-#: Requests for storage commitment without a report whose reports still count, and for how many seconds.
-LATE, LATE_SECONDS = 100, 24 * 3600.0
-#: Seconds after which such a request gives way to a newer one where there are too many: reports may come again.
-LATE_LEAST_SECONDS = 3600.0
 #: Seconds in which an image is sent twice at most, where a device outside has taken it before: it may send it back each time.
 LOOP_SECONDS = 3600.0
 #: Images whose content is remembered beside the records.
@@ -54,7 +50,6 @@ class Ledger:
         unconfirmed: what was sent and waits for a report of storage commitment.
         late: what was sent and had no report in time; a report still counts.
         silent: how many reports in turn did not come in time.
-        unlisted: something that the destination took was not found by a query.
         older: by series, how many confirmed images there are of which the device may keep an older version.
         retried_at: when everything was to be tried at once, in seconds since 1970.
         contents: what a device outside took last, as in ``Record.contents``. Orthanc deletes a series of one image, and its record with it,
@@ -74,7 +69,6 @@ class Ledger:
         self.stopping = False
         self.probing = False
         self.silent = 0
-        self.unlisted = False
         self._orthanc = orthanc
         self._writing = threading.Lock()
         self._sending = 0
@@ -153,11 +147,11 @@ class Ledger:
             self.offers.ask_soon()
             self.retried_at = time.time()
             self.resent.clear()
-            self._due_now(lambda _: True)
+            self.due_now(lambda _: True)
             self.backlog.wake_all()
             self.backlog.overflowed = True
 
-    def _due_now(self, wanted: Callable[[Waiting], bool]) -> None:
+    def due_now(self, wanted: Callable[[Waiting], bool]) -> None:
         """Make some images due now. With the lock held."""
         for entry in self.backlog:
             for one in filter(wanted, (entry.waiting or {}).values()):
@@ -258,24 +252,6 @@ class Ledger:
                 batch.entry.stale = True  # it may rest by now
             self.changed.notify_all()
 
-    def note_late(self, batch: Batch) -> None:
-        """Note that no report came in time. The images are asked for again later; a late report still counts."""
-        with self.changed:
-            self.silent += 1
-            ends = time.monotonic() + LATE_SECONDS
-            if len(self.late) >= LATE and ends - self.late[0].deadline > LATE_LEAST_SECONDS:
-                del self.late[0]
-            if len(self.late) < LATE:  # those that were asked for first come first
-                self.late.append(Batch(batch.entry, batch.images, batch.transaction, ends))
-
-    def note_prompt(self) -> None:
-        """Note that a report came in time. If those before it did not, all images without a report are asked for again now."""
-        with self.changed:
-            if self.silent:
-                self.silent = 0
-                self._due_now(lambda one: one.stored)
-                self.backlog.wake_all()
-
     def pause(self, failure: Failure) -> None:
         """Note that the destination failed, and leave it alone for a while."""
         with self.changed:
@@ -296,9 +272,6 @@ class Ledger:
         *,
         images: Sequence[Waiting] | None = None,
         silence: str = "no answer for it",
-        patient: bool = False,
-        in_vain: bool = True,
-        works: bool = False,
     ) -> None:
         """Note what a destination said of each image: what it has, in the record; what it has not, for another try.
 
@@ -306,21 +279,18 @@ class Ledger:
 
         Args:
             batch: what was sent.
-            answer: by SOP instance UID a reason why the destination has it not, empty where it has; None where there was no answer.
-            failure: why the only image was not taken.
+            answer: by SOP instance UID a reason why the destination has it not, empty where it has; None where it did not answer.
+            failure: why the only image was not taken; or, without an answer, why the destination cannot be asked now.
             images: some images of the batch; all without.
             silence: the reason that is noted for an image that the answer does not name.
-            patient: never send such an image again.
-            in_vain: it was asked, or cannot be asked, so that the next pause is longer.
-            works: that there was no answer is no failure of the destination.
         """
         entry, images = batch.entry, batch.images if images is None else images
         said = {one: (answer or {}).get(one.image.sop_instance) for one in images}
         confirmed = [one for one in images if said[one] == ""]
-        kept = [one for one in images if said[one] is None and (answer is None or patient or not one.asked_enough)]
+        kept = [one for one in images if said[one] is None and (answer is None or not one.asked_enough)]
         failed = [one for one in images if one not in confirmed and one not in kept]
         contents = self._contents([*confirmed, *kept])
-        if failure and failure.refuses_class:
+        if failed and failure and failure.refuses_class:
             failed += self._alike(entry, failed[0])
         with self.recording(entry) as record:
             now = time.monotonic()
@@ -331,8 +301,8 @@ class Ledger:
             older = differ.intersection(one.mark for one in confirmed)
             record.older |= older
             record.keep(one.mark for one in kept)
-            for one in kept if in_vain else ():
-                one.asked_in_vain(now, answered=answer is not None and not patient)
+            for one in kept if not failure else ():
+                one.asked_in_vain(now, answered=answer is not None)
             for one in failed:
                 one.failed(failure or Failure(Fault.UNCLEAR, f"{NOT_THERE}: {said[one] or silence}"), now)
                 record.stored.discard(one.mark)
@@ -351,30 +321,14 @@ class Ledger:
                 self._note_success(entry, confirmed)
             elif failed:
                 self._note_streak([one for one in failed if not one.refused])
-            elif answer is not None:
-                self.unlisted = patient
+            elif failure:
+                self.pause(failure)
+            else:
                 self._note_works()
-            elif works:
-                self._note_works()
-                self._streak.clear()
+                if answer is None:
+                    self._streak.clear()
             entry.stale |= bool(failed or kept)  # it may be gone from the node, or nothing is left to send
             self.give_back(batch, images)
-
-    def settle_late(self, batch: Batch, report: Mapping[str, str]) -> bool:
-        """Settle what still waits for a late report. False where images are just asked for again: this has to be repeated."""
-        with self.changed:
-            self.silent = 1  # it does report
-            entry, held = batch.entry, batch.entry.waiting or {}
-            batch.images = [one for one in batch.images if held.get(one.mark) is one and one.stored]
-            free = [one for one in batch.images if one.mark not in entry.in_flight]
-            entry.in_flight |= {one.mark: batch for one in free}
-        if free:
-            try:
-                self.settle(batch, report, images=free)
-            finally:
-                self.give_back(batch)
-        batch.images = [one for one in batch.images if one not in free]
-        return not batch.images
 
     def _contents(self, images: Sequence[Waiting]) -> dict[str, str]:
         """The MD5 of images that a device outside has taken, by mark; where it is not known, the UUID of the file, which no other has."""
@@ -398,7 +352,7 @@ class Ledger:
     def _note_success(self, entry: Entry, confirmed: Sequence[Waiting]) -> None:
         """Note that the destination has confirmed images. With the lock held."""
         if len(self._streak) > 1:
-            self._due_now(lambda one: one.mark in self._streak)  # they failed together: for the destination's sake
+            self.due_now(lambda one: one.mark in self._streak)  # they failed together: for the destination's sake
         self._note_works()
         self._streak.clear()
         for one in confirmed:

@@ -26,6 +26,11 @@ _AFTER_SURPRISE = 60
 _REPORT_SECONDS_SILENT = 2.0
 #: Seconds between two looks for a report that is late.
 _LOOK_LATE = 10.0
+#: Requests for storage commitment without a report whose reports still count, and for how many seconds. With those that are in time, and
+#: those before a deletion, they fit in the reports that a node remembers of each destination (configs/orthanc.py, REPORTS_OF_A_LINK).
+LATE, LATE_SECONDS = 100, 24 * 3600.0
+#: Seconds after which such a request gives way to a newer one where there are too many: reports may come again.
+LATE_LEAST_SECONDS = 3600.0
 #: Reports that do not come in time, one after another, until the link says so.
 _SILENT = 3
 
@@ -62,7 +67,7 @@ class Link:
         """What `status` tells of the destination: a service that it lacks or does not answer. Empty for nothing."""
         offers = self.ledger.offers
         said = offers.note(deletes=self.deletes)
-        if not said and offers.in_use == "query" and self.ledger.unlisted and not self._destination.lists_images:
+        if not said and offers.in_use == "query" and self._destination.lists_images is False:
             said = "answers queries, and lists nothing of what it took: set confirm: stored"
         if not said and self.ledger.silent >= _SILENT:
             said = (
@@ -98,12 +103,12 @@ class Link:
             time.sleep(1.0)  # watch.py says so in the log
         except (AnswerError, AttributeError, KeyError, TypeError, ValueError) as error:
             say("series failed", to=self.config.to, series=entry.id, reason=type(error).__name__, next_try_s=_AFTER_SURPRISE)
+            if batch.images:
+                ledger.pause(failure := Failure(Fault.DESTINATION, "an answer that was not expected"))
             if batch.stored:
                 with contextlib.suppress(NodeDownError, AnswerError):
-                    ledger.settle(batch, None)
+                    ledger.settle(batch, None, failure)
             ledger.put_off(batch, _AFTER_SURPRISE)
-            if batch.images:
-                ledger.pause(Failure(Fault.DESTINATION, "an answer that was not expected"))
 
     def _look(self, batch: Batch) -> None:
         self._looker.look_at(batch.entry)
@@ -146,11 +151,10 @@ class Link:
             if method and self._lacks(method, failure):
                 self._confirm(batch)  # by the next method, or not now
             elif method:
-                ledger.settle(batch, None, in_vain=False)
-                ledger.pause(Failure(Fault.DESTINATION, f"{_NAMES[method]}: {failure.reason}"))
+                ledger.settle(batch, None, Failure(Fault.DESTINATION, f"{_NAMES[method]}: {failure.reason}"))
             return
         if method is None:
-            ledger.settle(batch, None, works=True)
+            ledger.settle(batch, None)
             return
         self._has(method)
         if method == "commitment":
@@ -160,9 +164,9 @@ class Link:
                 ledger.unconfirmed.append(batch)
                 ledger.changed.notify_all()
         elif method == "query":
-            # A destination that never listed anything may have it all the same: sending it again is no use.
-            patient = not self._destination.lists_images
-            ledger.settle(batch, dict.fromkeys(there, ""), silence="a query does not find it", patient=patient)
+            # One that never listed anything may have it all the same: this is no answer, and sending it again is no use.
+            answer = dict.fromkeys(there, "") if self._destination.lists_images else None
+            ledger.settle(batch, answer, silence="a query does not find it")
         else:
             ledger.settle(batch, dict.fromkeys((image.sop_instance for image in images), ""))
 
@@ -204,17 +208,44 @@ class Link:
             forgotten = True  # the node was started anew, or did not ask because an image was gone
         over = forgotten or time.monotonic() > batch.deadline
         if batch in ledger.late:
-            if (report and ledger.settle_late(batch, report)) or over:
+            if (report and self._settle_late(batch, report)) or over:
                 ledger.forget(batch)
-        elif report is not None:
+        elif report is not None or over:
             ledger.settle(batch, report)
-            ledger.note_prompt()
-            ledger.forget(batch)
-        elif over:
-            ledger.settle(batch, None, works=not forgotten)  # it takes images, and requests
-            if not forgotten:
-                ledger.note_late(batch)
-            ledger.forget(batch)
+            with ledger.changed:
+                ledger.forget(batch)
+                if report is None and not forgotten:
+                    self._note_late(batch)
+                elif report is not None and ledger.silent:
+                    ledger.silent = 0
+                    ledger.due_now(lambda one: one.stored)  # all without a report are asked for again
+                    ledger.backlog.wake_all()
+
+    def _note_late(self, batch: Batch) -> None:
+        """Note that no report came in time. The images are asked for again later; a late report still counts."""
+        late, ends = self.ledger.late, time.monotonic() + LATE_SECONDS
+        self.ledger.silent += 1
+        if len(late) >= LATE and ends - late[0].deadline > LATE_LEAST_SECONDS:
+            del late[0]
+        if len(late) < LATE:  # those that were asked for first come first
+            late.append(Batch(batch.entry, batch.images, batch.transaction, ends))
+
+    def _settle_late(self, batch: Batch, report: Mapping[str, str]) -> bool:
+        """Settle what still waits for a late report. False where images are just asked for again: this has to be repeated."""
+        ledger, entry = self.ledger, batch.entry
+        with ledger.changed:
+            ledger.silent = 1  # it does report
+            held = entry.waiting or {}
+            batch.images = [one for one in batch.images if held.get(one.mark) is one and one.stored]
+            free = [one for one in batch.images if one.mark not in entry.in_flight]
+            entry.in_flight |= {one.mark: batch for one in free}
+        if free:
+            try:
+                ledger.settle(batch, report, images=free)
+            finally:
+                ledger.give_back(batch)
+        batch.images = [one for one in batch.images if one not in free]
+        return not batch.images
 
     def there_now(self, method: Method, tags: Mapping[str, str], images: Sequence[Image], seconds: float = 30.0) -> set[str] | None:
         """Ask the destination once more for images that it has confirmed, by storage commitment or by a query.

@@ -241,7 +241,7 @@ def test_many_reports_that_come_late_count_and_nothing_is_sent_again(world: Worl
 def test_reports_that_come_late_count_however_many_are_open(world: World, mute: bool) -> None:
     """D9: a backlog of some hundred batches, to a device that reports after ten minutes."""
     world.patch(link, _REPORT_SECONDS=0.05)
-    world.patch(ledger, LATE=10, LATE_LEAST_SECONDS=1.0)
+    world.patch(link, LATE=10, LATE_LEAST_SECONDS=1.0)
     world.pause(0.05)
     world.peer.report_after = None if mute else 0.6
     for number in range(30):
