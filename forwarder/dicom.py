@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -54,7 +55,8 @@ class Offers:
 
     def __init__(self, wanted: Confirm) -> None:
         self.wanted = wanted
-        self._lacking: dict[str, float] = {}
+        #: What it turned out not to have, and when it is asked again.
+        self._lacking: dict[Method, float] = {}
 
     def lacks(self, method: Method, now: float) -> None:
         """Note that it has no such service; ``now`` is on time.monotonic()'s clock, as every time here."""
@@ -66,17 +68,15 @@ class Offers:
 
     def ask_soon(self) -> None:
         """Ask for everything again that it turned out not to have."""
-        for method in METHODS:
-            if method in self._lacking:
-                self._lacking[method] = 0.0
+        self._lacking = dict.fromkeys(self._lacking, 0.0)
 
     def may(self, method: Method, now: float) -> bool:
         """Whether to ask it for a service: it is not known to lack it, or was not asked for 15 minutes."""
-        return self._lacking.get(method, 0.0) <= now
+        return self._lacking.get(method, -math.inf) <= now
 
     def method(self, now: float) -> Method | None:
         """How to have images confirmed now; None where it is known not to have what the stack file asks for."""
-        return next((method for method in self._allowed if method == "stored" or self.may(method, now)), None)
+        return next((method for method in (METHODS if self.wanted == "auto" else (self.wanted,)) if self.may(method, now)), None)
 
     def from_when(self, now: float) -> float:
         """When there may be a way to have images confirmed; 0 where there is one now."""
@@ -85,15 +85,11 @@ class Offers:
     @property
     def in_use(self) -> Method | None:
         """How it confirms, as far as is known."""
-        return next((method for method in self._allowed if method not in self._lacking), None)
-
-    @property
-    def _allowed(self) -> Sequence[Method]:
-        return METHODS if self.wanted == "auto" else (self.wanted,)
+        return self.method(-math.inf)
 
     def note(self, *, deletes: bool) -> str:
         """What to tell of a service that it lacks; empty for nothing. ``deletes``: the node deletes what was confirmed."""
-        if self.wanted in self._lacking:
+        if self.wanted != "auto" and self.wanted in self._lacking:
             return _LACKS[self.wanted]
         if deletes and "commitment" in self._lacking:
             return "offers no storage commitment: keep: until-confirmed deletes nothing that goes there"

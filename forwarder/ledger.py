@@ -58,21 +58,18 @@ class Ledger:
     """
 
     def __init__(self, config: LinkConfig, orthanc: Orthanc) -> None:
-        self.config = config
+        self.config, self._orthanc = config, orthanc
         self.backlog = Backlog()
-        self.backoff = Backoff()
+        self.backoff = Backoff("destination", to=config.to)
         self.counts = Counts()
         self.offers = Offers(config.confirm)
         self.unconfirmed: list[Batch] = []
         self.late: list[Batch] = []
         self.changed = threading.Condition()
-        self.stopping = False
-        self.probing = False
-        self.silent = 0
-        self._orthanc = orthanc
+        self.stopping = self.probing = False
+        self.silent = self._sending = 0
         self._writing = threading.Lock()
-        self._sending = 0
-        self._streak: set[str] = set()
+        self._streak = set[str]()
         self.older: dict[str, int] = {}
         self._older_seen = set[str]()
         self.retried_at = 0.0
@@ -87,6 +84,10 @@ class Ledger:
     def record_of(self, series: Series) -> Record:
         """What the database says that the destination has confirmed of a series."""
         return Record.parse(series.metadata.get(str(self.config.record)))
+
+    def state_of(self, series: Series) -> tuple[str, int, str]:
+        """What a series' record has as ``closed`` until something is stored in it, or a rule changes."""
+        return series.last_update, len(series.images), self.config.rules.digest
 
     @contextlib.contextmanager
     def recording(self, entry: Entry) -> Iterator[Record]:
@@ -206,7 +207,7 @@ class Ledger:
                 blamed = images[0].cut(self.counts.transfers)
                 images[0].due = time.monotonic() + pause_after(images[0].cuts - 1)
                 if blamed:
-                    self._note_works()
+                    self.backoff.succeeded()
                     images[0].tries = max(images[0].tries, TRIES_UNCLEAR - 1)
                     failure = Failure(Fault.UNCLEAR, f"{BROKE}: {failure.reason}")
         if failure and failure.fault not in (Fault.BROKEN, Fault.DESTINATION):
@@ -255,12 +256,9 @@ class Ledger:
     def pause(self, failure: Failure) -> None:
         """Note that the destination failed, and leave it alone for a while."""
         with self.changed:
-            now = time.monotonic()
-            if now < self.backoff.until:
-                return  # another association failed with this one
-            self.counts.failures += 1
-            pause = self.backoff.failed(now, failure.reason)
-            say("destination failed", to=self.config.to, reason=failure.reason, tries=self.backoff.tries, next_try_s=round(pause, 1))
+            if (now := time.monotonic()) >= self.backoff.until:  # else another association failed with this one
+                self.counts.failures += 1
+                self.backoff.failed(now, failure.reason)
 
     # --- what came of it ---
 
@@ -290,10 +288,11 @@ class Ledger:
         kept = [one for one in images if said[one] is None and (answer is None or not one.asked_enough)]
         failed = [one for one in images if one not in confirmed and one not in kept]
         contents = self._contents([*confirmed, *kept])
-        if failed and failure and failure.refuses_class:
-            failed += self._alike(entry, failed[0])
         with self.recording(entry) as record:
             now = time.monotonic()
+            if failed and failure and failure.refuses_class:  # so are all others of its SOP class and transfer syntax
+                kind = failed[0].image.sop_class, failed[0].image.syntax
+                failed += [one for one in entry.free if not one.resting and (one.image.sop_class, one.image.syntax) == kind]
             record.confirm(one.mark for one in confirmed)
             differ = {
                 one.mark for one in (*confirmed, *kept) if one.mark in contents and record.note_content(one.image, contents[one.mark])
@@ -324,7 +323,7 @@ class Ledger:
             elif failure:
                 self.pause(failure)
             else:
-                self._note_works()
+                self.backoff.succeeded()
                 if answer is None:
                     self._streak.clear()
             entry.stale |= bool(failed or kept)  # it may be gone from the node, or nothing is left to send
@@ -334,26 +333,11 @@ class Ledger:
         """The MD5 of images that a device outside has taken, by mark; where it is not known, the UUID of the file, which no other has."""
         return {one.mark: one.image.md5 or self._orthanc.md5(one.image) or one.image.file for one in images if self.config.outside}
 
-    def _alike(self, entry: Entry, refused: Waiting) -> list[Waiting]:
-        """The other images of a series that a destination refuses together with one: those of its SOP class and transfer syntax."""
-        with self.changed:
-            return [
-                one
-                for one in entry.free
-                if not one.resting and (one.image.sop_class, one.image.syntax) == (refused.image.sop_class, refused.image.syntax)
-            ]
-
-    def _note_works(self) -> None:
-        """Note that the destination takes images. With the lock held."""
-        if self.backoff.tries:
-            say("destination works again", to=self.config.to, tries=self.backoff.tries)
-        self.backoff.succeeded()
-
     def _note_success(self, entry: Entry, confirmed: Sequence[Waiting]) -> None:
         """Note that the destination has confirmed images. With the lock held."""
         if len(self._streak) > 1:
             self.due_now(lambda one: one.mark in self._streak)  # they failed together: for the destination's sake
-        self._note_works()
+        self.backoff.succeeded()
         self._streak.clear()
         for one in confirmed:
             (entry.waiting or {}).pop(one.mark, None)

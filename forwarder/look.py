@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from forwarder import say
@@ -55,7 +54,7 @@ class Looker:
         if not rules.needs_study and not rules.allow_series(series.tags):
             return record.marks
         rests, until = Counter[str](), 0.0
-        if series.last_update and record.is_closed_for(series.last_update, len(series.images), rules.digest):
+        if series.last_update and record.closed == self._ledger.state_of(series):
             rests, until = self._rests_of(record)
         with self._ledger.changed:
             if record.older:
@@ -161,7 +160,7 @@ class Looker:
             with ledger.recording(entry) as record:
                 record.confirmed |= stored.confirmed
                 record.contents, record.older = stored.contents, stored.older
-                record.aside, record.stored, record.closed = {}, set(), _closed(series, ledger)
+                record.aside, record.stored, record.closed = {}, set(), ledger.state_of(series)
         with ledger.changed:
             entry.known, entry.waiting, entry.record = {}, None, Record()
             if not entry.stale and not entry.in_flight:
@@ -216,7 +215,7 @@ class Looker:
         with ledger.recording(entry) as record:
             record.forget_all_but(entry.known.values())
             record.aside = {mark: one for mark, one in record.aside.items() if mark in waiting}
-            record.closed = _closed(series, ledger)
+            record.closed = ledger.state_of(series)
         entry.known, entry.settled = {}, False
         if entry.delivered:
             seconds = round(entry.confirmed_at - entry.opened, 1)
@@ -242,41 +241,28 @@ class Looker:
             return 0.0
         return min(max(one.due, ask_at) if one.stored else one.due for one in waiting.values())
 
-    @contextlib.contextmanager
-    def alone_with(self, series: str) -> Iterator[Entry | None]:
-        """The entry of a series, made where there is none, while no other thread looks at it; None without room for it."""
-        with self._ledger.changed:
-            self._ledger.backlog.touch(series, timestamp(), 0, time.monotonic())
-            while (entry := self._ledger.backlog.get(series)) and entry.busy:
-                self._ledger.changed.wait(1.0)
-            if entry:
-                entry.busy = True
-        try:
-            yield entry
-        finally:
-            if entry:
-                with self._ledger.changed:
-                    entry.busy, entry.stale = False, True
-                    self._ledger.changed.notify_all()
-
     def take_back(self, series: str, images: Iterable[Image]) -> None:
         """Let images wait again that the destination had confirmed, and has no longer."""
-        with self.alone_with(series) as entry:
+        ledger, gone = self._ledger, list(images)
+        with ledger.changed:
+            ledger.backlog.touch(series, timestamp(), 0, time.monotonic())
+            while (entry := ledger.backlog.get(series)) and entry.busy:
+                ledger.changed.wait(1.0)
             if entry is None:
                 return  # no room: the record stays as it is, and this is found again
-            gone = list(images)
+            entry.busy = True  # no other thread looks at it
             for image in gone:
-                self._ledger.resent.pop(image.id, None)  # it is sent again because it is gone
-                self._ledger.contents.pop(key_of(image), None)
-            stored = [self._ledger.record_of(found) for found in self._orthanc.series([series])]
-            with self._ledger.recording(entry):
+                ledger.resent.pop(image.id, None)  # it is sent again because it is gone
+                ledger.contents.pop(key_of(image), None)
+        try:
+            stored = [ledger.record_of(found) for found in self._orthanc.series([series])]
+            with ledger.recording(entry):
                 if entry.waiting is None and stored:
                     entry.record = stored[0]
                 entry.record.take_back(gone)
                 entry.unwritten = True  # also where nothing is left in it: an entry that was just made looks the same
-                self._ledger.older.pop(series, None)
-
-
-def _closed(series: Series, ledger: Ledger) -> tuple[str, int, str]:
-    """What a record says when nothing of a series is left to send."""
-    return series.last_update, len(series.images), ledger.config.rules.digest
+                ledger.older.pop(series, None)
+        finally:
+            with ledger.changed:
+                entry.busy, entry.stale = False, True
+                ledger.changed.notify_all()

@@ -13,6 +13,7 @@ from base64 import b64encode
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from forwarder import say
@@ -26,18 +27,15 @@ _DATABASE_CODES = frozenset({11, 31, 36, 42, *range(1000, 1016)})
 _CHUNK = 250
 #: At most one in so many images of a series are read one by one; of more, the whole series is read.
 _FEW = 20
-#: Series of a study that are read together; those of larger ones are read one by one.
+#: Series of a study that are read together; those of larger studies are read one by one.
 _MANY = 250
 #: What is asked of each instance that a query finds; and the type of attachment that is the image's file.
 _FOUND = ["MainDicomTags", "Metadata", "Attachments"]
 _DICOM_FILE = 1
 #: Metadata of an instance that was made from another one of the same node (ResourceModificationJob.cpp).
 _MADE_HERE = frozenset({"AnonymizedFrom", "ModifiedFrom"})
-
-#: Series of a page of all of them.
-_PAGE = 100
-#: By how much a page goes back into the one before it.
-_OVERLAP = 10
+#: Series of a page of all of them, and by how much a page goes back into the one before it.
+_PAGE, _OVERLAP = 100, 10
 #: How many identifiers are remembered to tell that a page follows on what was seen.
 _REMEMBERED = 1000
 #: How Orthanc writes times.
@@ -100,8 +98,9 @@ class Orthanc:
     """A connection to an Orthanc for each thread that asks."""
 
     def __init__(self, host: str, port: int, user: str, password: str, trust: str | None = None) -> None:
-        self._address = host, port
-        self._tls = ssl.create_default_context(cafile=trust) if trust else None
+        tls = ssl.create_default_context(cafile=trust) if trust else None
+        https = partial(http.client.HTTPSConnection, host, port, context=tls)
+        self._connect = https if tls else partial(http.client.HTTPConnection, host, port)
         self._headers = {"Authorization": "Basic " + b64encode(f"{user}:{password}".encode()).decode()}
         self._of_thread = threading.local()
         #: The jobs that this program follows: with the lock held, no other is just being submitted.
@@ -162,47 +161,36 @@ class Orthanc:
         left, found = dict.fromkeys(ids), list[Series]()
         # Where it cannot tell of a whole study it may still tell of some of its series.
         with contextlib.suppress(AnswerError):
-            for study in self._studies_of(ids):
-                for one in self._series_of(study):
+            for study in self.post("/tools/bulk-content", {"Resources": list(ids), "Level": "Study"}) if ids and self._finds() else ():
+                if len(study["Series"]) > _MANY:
+                    continue
+                content = ["MainDicomTags", "Metadata", "Children", "Parent"]
+                wanted = {"Level": "Series", "Query": {}, "ParentStudy": study["ID"], "ResponseContent": content}
+                for one in map(_series, self.post("/tools/find", wanted)):
                     if asked := left.keys() & {one.id, *one.images}:
                         found.append(one)
-                        for id_ in asked:
-                            del left[id_]
+                        left = {id_: None for id_ in left if id_ not in asked}
         if left:
             # Also what the query left out: LimitFindResults may be set.
             found += map(_series, self.post("/tools/bulk-content", {"Resources": list(left), "Level": "Series", "Metadata": True}))
         return found
-
-    def readable(self, ids: Sequence[str]) -> Iterator[Series]:
-        """The same; where Orthanc cannot tell of all together, one by one, less those of which it cannot tell."""
-        if not ids:
-            return
-        try:
-            yield from self.series(ids)
-        except AnswerError as error:
-            if len(ids) == 1:
-                say("series cannot be read", of=ids[0], status=error.status)
-                return
-            for one in ids:
-                yield from self.readable([one])
-
-    def _studies_of(self, ids: Sequence[str]) -> list[str]:
-        """The studies of series or instances, where reading those as a whole is the quicker way."""
-        if not ids or not self._finds():
-            return []
-        studies = self.post("/tools/bulk-content", {"Resources": list(ids), "Level": "Study"})
-        return [study["ID"] for study in studies if len(study["Series"]) <= _MANY]
-
-    def _series_of(self, study: str) -> Iterator[Series]:
-        content = ["MainDicomTags", "Metadata", "Children", "Parent"]
-        asked = {"Level": "Series", "Query": {}, "ParentStudy": study, "ResponseContent": content}
-        return map(_series, self.post("/tools/find", asked))
 
     def _finds(self) -> bool:
         """Whether its index answers a query as a whole (SQLite, newer plugins); else Orthanc asks it for one resource after another."""
         if self._extended_find is None:
             self._extended_find = bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
         return self._extended_find
+
+    def readable(self, ids: Sequence[str]) -> Iterator[Series]:
+        """The same; where Orthanc cannot tell of all together, one by one, less those of which it cannot tell."""
+        try:
+            yield from self.series(ids) if ids else ()
+        except AnswerError as error:
+            if len(ids) == 1:
+                say("series cannot be read", of=ids[0], status=error.status)
+            else:
+                for one in ids:
+                    yield from self.readable([one])
 
     def images_of(self, series: Series, ids: Sequence[str]) -> Iterator[Image]:
         """Instances of a series; those that are gone are left out.
@@ -270,11 +258,6 @@ class Orthanc:
         """
         return {image: str(self.get(f"/instances/{image}/simplified-tags").get(tag) or "") for image in images}
 
-    def _connection(self) -> http.client.HTTPConnection:
-        if self._tls is None:
-            return http.client.HTTPConnection(*self._address)
-        return http.client.HTTPSConnection(*self._address, context=self._tls)
-
     def _ask(self, method: str, path: str, body: bytes | None, timeout: float) -> bytes:
         """One request; once more where a connection that lay idle turns out to be closed.
 
@@ -284,9 +267,8 @@ class Orthanc:
         """
         for attempt in (1, 2):
             connection = getattr(self._of_thread, "connection", None)
-            fresh = connection is None
-            if connection is None:
-                connection = self._of_thread.connection = self._connection()
+            if fresh := connection is None:
+                connection = self._of_thread.connection = self._connect()
             connection.timeout = timeout
             if connection.sock is not None:
                 connection.sock.settimeout(timeout)

@@ -96,10 +96,6 @@ class Record:
             said["closed"] = list(self.closed)
         return json.dumps(said, separators=(",", ":"))
 
-    def is_closed_for(self, last_update: str, count: int, rules: str) -> bool:
-        """Whether nothing was stored in the series, and no rule changed, since nothing was left to send in it."""
-        return self.closed == (last_update, count, rules)
-
     @property
     def marks(self) -> set[str]:
         """The marks of all images that it names."""

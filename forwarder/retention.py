@@ -55,6 +55,7 @@ class Retention:
         self.stopping = threading.Event()
         self.kept: dict[str, Counter[str]] = {}
         self.deleted = 0
+        self._lost = 0
         self._recheck = threading.Event()
 
     def recheck_soon(self) -> None:
@@ -81,7 +82,7 @@ class Retention:
 
     def keep_for_ever(self) -> None:
         """The work of the thread."""
-        backoff = Backoff()
+        backoff = Backoff("retention")
         while not self.stopping.wait(1.0):
             if time.monotonic() < backoff.until:
                 continue
@@ -93,8 +94,7 @@ class Retention:
                     self._try_to_delete(series)
                     backoff.succeeded()
             except (NodeDownError, AnswerError, KeyError, TypeError, ValueError) as error:
-                pause = backoff.failed(time.monotonic(), type(error).__name__)
-                say("retention failed", reason=backoff.reason, tries=backoff.tries, next_try_s=round(pause, 1))
+                backoff.failed(time.monotonic(), type(error).__name__)
 
     def _next_due(self) -> str | None:
         """The series that has been due for longest; it stays until it is done."""
@@ -209,43 +209,38 @@ class Retention:
         if lost := [image for image in images if image.sop_instance not in there]:
             say("no longer there", to=link.config.to, series=series.id, images=len(lost))
             link.take_back(series.id, lost)
+            self._lost += len(lost)
         return there
 
     def _recheck_all(self) -> None:
         """Ask each destination for all that it has confirmed; one that does not answer is left out."""
-        seen, lost, silent = 0, 0, set[str]()
+        seen, lost_before, links = 0, self._lost, list(self._links)
         for ids in self._orthanc.pages(self.stopping):
             for series in self._orthanc.readable(ids):
                 try:
-                    held = list(self._orthanc.images_of(series, series.images))
+                    self._recheck_series(series, links)
                 except AnswerError as error:
                     say("series cannot be rechecked", series=series.id, status=error.status)
-                    continue
-                for link in self._links:
-                    method = link.ledger.offers.in_use
-                    if method is None or method == "stored" or link.config.to in silent:
-                        continue  # there is no way to ask
-                    try:
-                        lost += self._recheck_series(link, series, method, held)
-                    except _SilentError as error:
-                        say("not rechecked", reason=error)
-                        silent.add(link.config.to)
             seen += len(ids)
-        say("rechecked", series=seen, images_sent_again=lost)
+        say("rechecked", series=seen, images_sent_again=self._lost - lost_before)
 
-    def _recheck_series(self, link: Link, series: Series, method: Method, held: Sequence[Image]) -> int:
-        """Ask for what was confirmed of a series; how many images are not there any more."""
-        record, lost = link.ledger.record_of(series), 0
-        images = [image for image in held if mark_of(image.file) in record.confirmed]
-        for start in range(0, len(images), _CHUNK):
-            chunk = images[start : start + _CHUNK]
-            there = self._ask_again(link, series, method, chunk)
-            lost += len(chunk) - len(there) if link.ledger.offers.in_use == method else 0
-        return lost
+    def _recheck_series(self, series: Series, links: list[Link]) -> None:
+        """Ask for what was confirmed of a series; a link whose destination does not answer is taken out of ``links``."""
+        held = list(self._orthanc.images_of(series, series.images))
+        for link in list(links):
+            method, record = link.ledger.offers.in_use, link.ledger.record_of(series)
+            if method is None or method == "stored":
+                continue  # there is no way to ask
+            images = [image for image in held if mark_of(image.file) in record.confirmed]
+            try:
+                for start in range(0, len(images), _CHUNK):
+                    self._ask_again(link, series, method, images[start : start + _CHUNK])
+            except _SilentError as error:
+                say("not rechecked", reason=error)
+                links.remove(link)
 
 
 def _left_out(link: Link, series: Series, mark: str) -> bool:
     """Whether a link has looked at all of a series, and an image is not for it."""
-    ledger, record = link.ledger, link.ledger.record_of(series)
-    closed = record.is_closed_for(series.last_update, len(series.images), ledger.config.rules.digest)
-    return closed and mark not in record.marks
+    record = link.ledger.record_of(series)
+    return record.closed == link.ledger.state_of(series) and mark not in record.marks

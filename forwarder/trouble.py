@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
+from forwarder import say
 from forwarder.orthanc import AnswerError
 
 #: The first pause after a failure, and the longest, in seconds.
@@ -150,28 +151,25 @@ class Backoff:
     """Pauses that double from one second to five minutes, each by chance up to a quarter shorter, for ever.
 
     The chance keeps many nodes from asking a destination that comes back all at once.
+
+    Args:
+        what: fails; for the log, with ``fields``.
     """
 
-    def __init__(self) -> None:
-        self.tries = 0
-        self.reason = ""
-        self.until = 0.0
+    def __init__(self, what: str, **fields: object) -> None:
+        self.tries, self.reason, self.until = 0, "", 0.0
+        self._what, self._fields = what, fields
 
-    def failed(self, now: float, reason: str) -> float:
-        """Note a failure; the length of the pause that follows, in seconds.
-
-        Args:
-            now: the time; ``until`` is on the same clock.
-            reason: what happened.
-        """
+    def failed(self, now: float, reason: str) -> None:
+        """Note a failure, after which there is a pause; ``now`` and ``until`` are on the same clock."""
         pause = pause_after(self.tries)
-        self.tries += 1
-        self.reason = reason
-        self.until = now + pause
-        return pause
+        self.tries, self.reason, self.until = self.tries + 1, reason, now + pause
+        say(f"{self._what} failed", **self._fields, reason=reason, tries=self.tries, next_try_s=round(pause, 1))
 
     def succeeded(self) -> None:
         """Note that it works: no pause."""
+        if self.tries:
+            say(f"{self._what} works again", **self._fields, tries=self.tries)
         self.tries, self.reason, self.until = 0, "", 0.0
 
 

@@ -56,7 +56,7 @@ def all_recorded(node: Node, to: str) -> bool:
     number, rules = str(names.record_number(to)), Rules().digest
     records = [(series, Record.parse(series["Metadata"].get(number))) for series in found]
     return all(
-        record.is_closed_for(series["Metadata"]["LastUpdate"], len(series["Instances"]), rules) and not record.aside and not record.stored
+        record.closed == (series["Metadata"]["LastUpdate"], len(series["Instances"]), rules) and not record.aside and not record.stored
         for series, record in records
     )
 

@@ -28,7 +28,7 @@ def test_everything_is_delivered_once_and_recorded(world: World, confirm: Confir
     assert sorted(world.peer.got) == _files(world.node.images())
     assert max(map(len, world.peer.batches)) == 10
     assert {call for _, call in world.peer.tried} == {"store", "storage-commitment" if confirm == "commitment" else "query"}
-    assert world.record("new").is_closed_for(world.node.series["new"].metadata["LastUpdate"], 25, "")
+    assert world.record("new").closed == (world.node.series["new"].metadata["LastUpdate"], 25, "")
     said = world.status()
     assert {said[key] for key in ("waiting", "inFlight", "setAside", "tries", "failures")} == {0}
     assert (said["oldestWaiting"], said["nextTry"], said["delivered"], said["reasons"]) == (None, None, 50, [])
