@@ -149,14 +149,10 @@ class Entry:
         return (self.stale or self.close_at <= now) and self.not_before <= now
 
     def due(self, now: float, *, careful: bool, asking: bool = True) -> list[Waiting]:
-        """What may be sent together now: images of one transfer syntax; alone those that failed before.
+        """What may be sent together now: images of one transfer syntax; alone those that failed before, or if ``careful``.
 
-        Or what is asked for together, where nothing is to be sent: images that the destination has taken and not confirmed.
-
-        Args:
-            now: the time.
-            careful: one alone, whatever it is.
-            asking: whether it is of use to ask for images.
+        Or what is asked for together, where nothing is to be sent, if ``asking`` is of use: images that the destination has taken and not
+        confirmed.
         """
         free = self.free
         to_send = [one for one in free if one.due <= now and not one.stored]
@@ -228,18 +224,13 @@ class Backlog:
         return self._entries.get(series)
 
     def touch(self, series: str, since: str, estimate: int, now: float, *, new: bool = True) -> bool:
-        """Take in a series in which something may wait.
+        """Take in a series in which something may wait. Returns False where there is no room for it.
 
         Args:
-            series: its identifier.
-            since: when it was last changed.
-            estimate: how many of its images may wait.
+            series, since, estimate: as in its entry.
             now: the time.
             new: an image has just come: without room, it is taken in for a series that waits, too, which the next sweep finds again;
                 otherwise only for one that rests.
-
-        Returns:
-            False where there is no room for it.
         """
         entry = self._entries.get(series)
         if entry is None:
@@ -323,9 +314,8 @@ class Backlog:
             until, series = heapq.heappop(self._wakes)
             if self._resting.get(series) == until:
                 self._wake(self._entries[series])
-        self._picks += not ahead
+        self._picks, left = self._picks + (not ahead), ahead
         newest_first = not ahead and self._picks % _NEWEST_EVERY == 0
-        left = ahead
         broken: Batch | None = None  # an image at which associations broke: after all others, which may get through
         for _, series in reversed(self._order) if newest_first else self._order:
             entry = self._entries[series]
@@ -335,12 +325,13 @@ class Backlog:
                 return Batch(entry, [])
             if not entry.waiting or len(entry.in_flight) == len(entry.waiting):
                 continue
-            batch = entry.due(now, careful=careful, asking=asking and not ahead)
-            if batch and not ahead:
-                if not batch[0].cuts:
-                    return Batch(entry, batch)
-                broken = broken or Batch(entry, batch)
-            left -= bool(batch)
-            if ahead and left <= 0:
-                break
+            images = entry.due(now, careful=careful, asking=asking and not ahead)
+            if ahead:
+                left -= bool(images)
+                if left <= 0:
+                    break
+            elif images and not images[0].cuts:
+                return Batch(entry, images)
+            elif images:
+                broken = broken or Batch(entry, images)
         return broken

@@ -109,19 +109,10 @@ class Sent:
 
 
 class Destination:
-    """One entry of the node's DicomModalities.
-
-    Args:
-        orthanc: the node.
-        name: the entry's name.
-        aet: its AE title.
-        scu_timeout: the node's DicomScuTimeout, in seconds.
-    """
+    """One entry of the node's DicomModalities. ``scu_timeout`` is the node's DicomScuTimeout, in seconds."""
 
     def __init__(self, orthanc: Orthanc, name: str, aet: str, scu_timeout: int) -> None:
-        self._orthanc = orthanc
-        self._path = f"/modalities/{name}"
-        self._aet = aet
+        self._orthanc, self._path, self._aet = orthanc, f"/modalities/{name}", aet
         self._patience = max(_SECONDS_TO_ANSWER, scu_timeout) if scu_timeout else _SECONDS_WITHOUT_END
         self._way = "list"
         #: Whether a query has ever found an image there; None before the first one.
@@ -147,7 +138,8 @@ class Destination:
             NodeDownError: the node has forgotten the job, or ``stopping``.
             GoneError: one of the images is gone.
         """
-        job, patience = self._begin(images)
+        patience = self._patience + max(image.size for image in images) / _SLOW_LINE
+        job = self._begin(images, patience)
         try:
             said = self._follow(job, patience, stopping)
         finally:
@@ -165,11 +157,9 @@ class Destination:
         failure = failure_of(AnswerError(500, int(said["ErrorCode"]), details))
         return Sent(taken + 1) if failure.fault is Fault.WARNING else Sent(taken, failure)
 
-    def _begin(self, images: Sequence[Image]) -> tuple[str, float]:
-        """Submit a job, after jobs that nobody follows were cancelled. Returns its identifier, and the seconds that an answer may take."""
-        patience = self._patience + max(image.size for image in images) / _SLOW_LINE
-        resources = [image.id for image in images]
-        wanted = {"Resources": resources, "Synchronous": False, "Timeout": int(patience), "Priority": _PRIORITY}
+    def _begin(self, images: Sequence[Image], patience: float) -> str:
+        """Submit a job, after jobs that nobody follows were cancelled. Returns its identifier."""
+        wanted = {"Resources": [image.id for image in images], "Synchronous": False, "Timeout": int(patience), "Priority": _PRIORITY}
         with self._posting:
             if self._strays:
                 self._cancel_strays()
@@ -182,7 +172,7 @@ class Destination:
                 self._strays = False
                 raise GoneError if error.status == HTTPStatus.NOT_FOUND else error from None
             self._strays = False
-        return job, patience
+        return job
 
     def _cancel_strays(self) -> None:
         """Cancel jobs of a forwarder that this one does not follow: their images are sent again."""
@@ -231,10 +221,7 @@ class Destination:
             AnswerError: the destination cannot be asked.
         """
         wanted = [{"SOPClassUID": image.sop_class, "SOPInstanceUID": image.sop_instance} for image in images]
-        asked = self._orthanc.post(
-            f"{self._path}/storage-commitment", {"DicomInstances": wanted, "Timeout": self._patience}, timeout=self._patience * 3
-        )
-        return str(asked["ID"])
+        return self._ask("storage-commitment", {"DicomInstances": wanted})
 
     def commitment(self, transaction: str) -> Mapping[str, str] | None:
         """The report of a transaction: for each SOP instance UID a reason why it is not committed, empty where it is.
@@ -249,7 +236,11 @@ class Destination:
             report = self._orthanc.get(f"/storage-commitment/{transaction}")
             if report["Status"] == "Pending":
                 return None
-            failures = {one["SOPInstanceUID"]: _reason(int(one["FailureReason"])) for one in report["Failures"]}
+            reasons = {one["SOPInstanceUID"]: int(one["FailureReason"]) for one in report["Failures"]}
+            failures = {
+                uid: _FAILURE_REASONS.get(number, f"storage commitment failed with reason 0x{number:04X}")
+                for uid, number in reasons.items()
+            }
             return {one["SOPInstanceUID"]: "" for one in report["Success"]} | failures
         except (AnswerError, KeyError, TypeError, ValueError):
             raise GoneError from None
@@ -280,11 +271,10 @@ class Destination:
 
     def _find(self, tags: Mapping[str, str], uids: str) -> set[str]:
         wanted = {key: tags.get(key, "") for key in ("StudyInstanceUID", "SeriesInstanceUID")} | {"SOPInstanceUID": uids}
-        body = {"Level": "Instance", "Query": wanted, "Timeout": self._patience}
-        asked = self._orthanc.post(f"{self._path}/query", body, timeout=self._patience * 3)
-        answers = self._orthanc.get(f"/queries/{asked['ID']}/answers?expand&simplify")
+        query = self._ask("query", {"Level": "Instance", "Query": wanted})
+        answers = self._orthanc.get(f"/queries/{query}/answers?expand&simplify")
         return {str(answer.get("SOPInstanceUID", "")).strip("\0 ") for answer in answers}
 
-
-def _reason(number: int) -> str:
-    return _FAILURE_REASONS.get(number, f"storage commitment failed with reason 0x{number:04X}")
+    def _ask(self, service: str, body: Mapping[str, Any]) -> str:
+        """Ask the destination for something. Returns the identifier by which Orthanc knows the answer."""
+        return str(self._orthanc.post(f"{self._path}/{service}", {**body, "Timeout": self._patience}, timeout=self._patience * 3)["ID"])
