@@ -7,7 +7,6 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
 
 from forwarder import say
@@ -22,7 +21,7 @@ from forwarder.trouble import BROKE, NOT_THERE, TRIES_UNCLEAR, Backoff, Failure,
 UNCONFIRMED = 3
 #: Seconds in which an image is sent twice at most, where a device outside has taken it before: it may send it back each time.
 LOOP_SECONDS = 3600.0
-#: Images whose content is remembered beside the records.
+#: Images that are remembered beside the records: their content, and when they were sent again.
 _REMEMBERED = 10_000
 
 
@@ -31,22 +30,14 @@ def aside_of(one: Waiting, revision: str) -> Aside:
     return Aside(one.image.id, one.reason, one.refused, one.tries, int(time.time()), revision)
 
 
-@dataclass
-class Counts:
-    """What was done since the forwarder was started; ``transfers``: those of which the destination took everything."""
-
-    transfers: int = 0
-    delivered: int = 0
-    failures: int = 0
-    last_delivered: float | None = None
-
-
 class Ledger:
     """A destination's backlog, what of it is on its way, and how the destination does. Each method may be called from any thread.
 
     Attributes:
         changed: the lock of everything here; notified when there may be something to do.
         offers: how the destination confirms.
+        transfers, delivered, failures, last_delivered: since the start: transfers of which the destination took everything, images that it
+            confirmed, failures of it and of images, and when it last confirmed one.
         unconfirmed: what was sent and waits for a report of storage commitment.
         late: what was sent and had no report in time; a report still counts.
         silent: how many reports in turn did not come in time.
@@ -61,12 +52,13 @@ class Ledger:
         self.config, self._orthanc = config, orthanc
         self.backlog = Backlog()
         self.backoff = Backoff("destination", to=config.to)
-        self.counts = Counts()
+        self.transfers = self.delivered = self.failures = 0
+        self.last_delivered: float | None = None
         self.offers = Offers(config.confirm)
         self.unconfirmed: list[Batch] = []
         self.late: list[Batch] = []
         self.changed = threading.Condition()
-        self.stopping = self.probing = False
+        self.stopping = False
         self.silent = self._sending = 0
         self._writing = threading.Lock()
         self._streak = set[str]()
@@ -109,24 +101,19 @@ class Ledger:
                 self.contents |= entry.record.contents if self.config.outside else {}
                 while len(self.contents) > _REMEMBERED:
                     del self.contents[next(iter(self.contents))]
-            if entry.unwritten:
-                self._write(entry.id, text)
+            while entry.unwritten:
+                try:
+                    self._orthanc.put_metadata(entry.id, self.config.record, text)
+                except AnswerError as error:
+                    if error.status != HTTPStatus.NOT_FOUND:
+                        raise
+                except NodeDownError:
+                    if self.stopping:
+                        raise
+                    with self.changed:
+                        self.changed.wait(1.0)
+                    continue
                 entry.unwritten = False
-
-    def _write(self, series: str, text: str) -> None:
-        while True:
-            try:
-                self._orthanc.put_metadata(series, self.config.record, text)
-            except AnswerError as error:
-                if error.status != HTTPStatus.NOT_FOUND:
-                    raise
-            except NodeDownError:
-                if self.stopping:
-                    raise
-                with self.changed:
-                    self.changed.wait(1.0)
-                continue
-            return
 
     def sweep(self, *, begins: bool) -> None:
         """Note that a sweep begins, or that it has considered every series."""
@@ -165,56 +152,54 @@ class Ledger:
         """Take what to do next. While all associations are in use, that is to look at a series before its turn. With the lock held."""
         now = time.monotonic()
         # After a failure of the destination one thread finds out, with one batch, whether it works again.
-        if self.stopping or now < self.backoff.until or (self.backoff.tries and (self.probing or self.at_work)):
+        if self.stopping or now < self.backoff.until or (self.backoff.tries and self.at_work):
             return None
         full = self._sending >= self.config.associations or len(self.unconfirmed) > self.config.associations + UNCONFIRMED
-        batch = self.backlog.pick(
-            now,
-            careful=bool(self._streak),
-            asking=bool(self.offers.method(now)),
-            ahead=self.config.associations if full else 0,
-        )
+        ahead = self.config.associations if full else 0
+        batch = self.backlog.pick(now, careful=bool(self._streak), asking=bool(self.offers.method(now)), ahead=ahead)
         if batch and batch.images:
             batch.entry.in_flight |= {one.mark: batch for one in batch.images}
             self._sending += 1
-            self.probing = bool(self.backoff.tries)
         elif batch:
             batch.entry.busy, batch.entry.stale, batch.entry.close_at = True, False, math.inf
         return batch
 
-    def sent(self) -> None:
-        """Note that a transfer has ended, well or not."""
+    def done(self) -> None:
+        """Note that a thread has done what it took to send or to ask for."""
         with self.changed:
             self._sending -= 1
             self.changed.notify_all()
 
-    def stored(self, batch: Batch, *, whole: bool) -> None:
-        """Note that the destination has taken the images of a batch; ``whole``: the transfer did not end early."""
+    def sent(self, batch: Batch, taken: int, failure: Failure | None) -> None:
+        """Note that a transfer has ended. The batch then holds what the destination has taken.
+
+        Args:
+            batch: what was sent.
+            taken: how many of its images the destination has taken, from the first one on.
+            failure: of the image after those; None where that waits as before.
+        """
+        left, batch.images = batch.images[taken:], batch.images[:taken]
         with self.changed:
             now = time.monotonic()
-            self.counts.transfers += whole
+            self.transfers += not failure
             for one in batch.images:
                 one.taken()
                 if batch.entry.record.taken_before(one.image):
                     self.resent[one.image.id] = now
-            if len(self.resent) > 10_000:
+            if len(self.resent) > _REMEMBERED:
                 self.resent = {image: at for image, at in self.resent.items() if at + LOOP_SECONDS > now}
-
-    def not_taken(self, batch: Batch, images: Sequence[Waiting], failure: Failure | None) -> None:
-        """Note that a transfer ended before these images of a batch: by a failure at the first one, or for no fault of theirs."""
-        if failure and failure.fault is Fault.BROKEN:
-            with self.changed:
-                blamed = images[0].cut(self.counts.transfers)
-                images[0].due = time.monotonic() + pause_after(images[0].cuts - 1)
+            if failure and failure.fault is Fault.BROKEN:
+                blamed = left[0].cut(self.transfers)
+                left[0].due = now + pause_after(left[0].cuts - 1)
                 if blamed:
                     self.backoff.succeeded()
-                    images[0].tries = max(images[0].tries, TRIES_UNCLEAR - 1)
+                    left[0].tries = max(left[0].tries, TRIES_UNCLEAR - 1)
                     failure = Failure(Fault.UNCLEAR, f"{BROKE}: {failure.reason}")
         if failure and failure.fault not in (Fault.BROKEN, Fault.DESTINATION):
-            self.give_back(batch, images[1:])
-            self.settle(batch, {images[0].image.sop_instance: failure.reason}, failure, images=images[:1])
+            self.give_back(batch, left[1:])
+            self.settle(batch, {left[0].image.sop_instance: failure.reason}, failure, images=left[:1])
             return
-        self.give_back(batch, images)
+        self.give_back(batch, left)
         if failure:
             self.pause(failure)
 
@@ -230,7 +215,6 @@ class Ledger:
             held = batch.entry.in_flight
             for mark in [mark for mark, holder in held.items() if holder is batch and (marks is None or mark in marks)]:
                 del held[mark]
-            self.probing = False
             self.changed.notify_all()
 
     def put_off(self, batch: Batch, seconds: float) -> None:
@@ -257,7 +241,7 @@ class Ledger:
         """Note that the destination failed, and leave it alone for a while."""
         with self.changed:
             if (now := time.monotonic()) >= self.backoff.until:  # else another association failed with this one
-                self.counts.failures += 1
+                self.failures += 1
                 self.backoff.failed(now, failure.reason)
 
     # --- what came of it ---
@@ -313,7 +297,7 @@ class Ledger:
         if older:
             say("older versions may be kept", to=self.config.to, series=entry.id, images=len(older))
         with self.changed:
-            self.counts.failures += len(failed)
+            self.failures += len(failed)
             if older:
                 self.note_older(entry.id, len(entry.record.older))
             if confirmed:
@@ -344,8 +328,8 @@ class Ledger:
         entry.delivered += len(confirmed)
         entry.estimate -= len(confirmed)
         entry.confirmed_at = time.monotonic()
-        self.counts.delivered += len(confirmed)
-        self.counts.last_delivered = time.time()
+        self.delivered += len(confirmed)
+        self.last_delivered = time.time()
         entry.stale |= all(one.resting for one in (entry.waiting or {}).values())  # one more look, to close it
 
     def _note_streak(self, suspects: Sequence[Waiting]) -> None:

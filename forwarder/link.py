@@ -92,7 +92,7 @@ class Link:
                 if batch is None:
                     ledger.changed.wait(0.5)
                     continue
-            self._do(self._send if batch.images else self._look, batch)
+            self._do(self._send if batch.images else self._looker.look_at, batch)
 
     def _do(self, work: Callable[[Batch], None], batch: Batch) -> None:
         """Do something with a batch. A series of which an answer was not expected, the node's or the destination's, delays no other."""
@@ -110,19 +110,13 @@ class Link:
                     ledger.settle(batch, None, failure)
             ledger.put_off(batch, _AFTER_SURPRISE)
 
-    def _look(self, batch: Batch) -> None:
-        self._looker.look_at(batch.entry)
-
     def _send(self, batch: Batch) -> None:
         """Send a batch and ask for it, or ask for one that the destination has taken."""
         ledger = self.ledger
         try:
             if not batch.stored:
-                images = batch.images
-                sent = self._destination.send([one.image for one in images], lambda: ledger.stopping)
-                batch.images = images[: sent.taken]
-                ledger.stored(batch, whole=not sent.failure)
-                ledger.not_taken(batch, images[sent.taken :], sent.failure)
+                sent = self._destination.send([one.image for one in batch.images], lambda: ledger.stopping)
+                ledger.sent(batch, sent.taken, sent.failure)
             if batch.images:
                 self._confirm(batch)
         except GoneError:
@@ -133,7 +127,7 @@ class Link:
             ledger.give_back(batch)
             raise
         finally:
-            ledger.sent()
+            ledger.done()
 
     # --- confirming ---
 

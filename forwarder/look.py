@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from forwarder import say
-from forwarder.backlog import Entry, Waiting
+from forwarder.backlog import Batch, Entry, Waiting
 from forwarder.ledger import LOOP_SECONDS, Ledger, aside_of
 from forwarder.orthanc import Image, Orthanc, Series, epoch, timestamp
 from forwarder.record import Aside, Record, key_of, mark_of
@@ -116,9 +116,9 @@ class Looker:
         study, stable = self._orthanc.study(series.study) if rules.needs_study else ({}, True)
         return {**study, **series.tags}, rules.undecided(study), not stable
 
-    def look_at(self, entry: Entry) -> None:
+    def look_at(self, batch: Batch) -> None:
         """Fill an entry that was picked with what waits in its series."""
-        started, looked = time.monotonic(), False
+        entry, started, looked = batch.entry, time.monotonic(), False
         try:
             looked = self._look_at(entry, started)
         finally:

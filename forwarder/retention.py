@@ -44,9 +44,7 @@ class Retention:
     """
 
     def __init__(self, orthanc: Orthanc, links: Sequence[Link], delete_after: int | None) -> None:
-        self._orthanc = orthanc
-        self._links = links
-        self._delete_after = delete_after
+        self._orthanc, self._links, self._delete_after = orthanc, links, delete_after
         #: When each series that was offered is due, in seconds since 1970.
         self._due: dict[str, float] = {}
         self._lock = threading.Lock()

@@ -152,7 +152,7 @@ def test_what_cannot_be_converted_is_set_aside_after_three_tries_and_a_ct_passes
     world.peer.converts = False
     world.node.add("a", 8, syntax=JPEG)
     world.node.add("a", 4)  # of the same SOP class
-    world.start(config(outside=True, aet="ARCHIVE", associations=1)).until(lambda: world.ledger.counts.failures)
+    world.start(config(outside=True, aet="ARCHIVE", associations=1)).until(lambda: world.ledger.failures)
     ct = world.node.add("ct")[0]
     world.until(lambda: ct.file in world.peer.got)
     world.until(lambda: world.status()["setAside"] == 8 and world.status()["waiting"] == 0)

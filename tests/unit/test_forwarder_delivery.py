@@ -50,7 +50,7 @@ def test_what_is_confirmed_is_recorded_at_once_and_its_series_closed_when_it_is_
     world.patch(look, _QUIET=60.0)
     world.node.clock = time.time
     world.node.add("a", 12)
-    world.start().until(lambda: world.ledger.counts.delivered == 12)
+    world.start().until(lambda: world.ledger.delivered == 12)
     assert len(world.record("a").confirmed) == 12
     world.never(lambda: world.record("a").closed)
     world.start().never(lambda: len(world.peer.got) > 12)
