@@ -94,13 +94,18 @@ class Link:
                     continue
             self._do(self._send if batch.images else self._looker.look_at, batch)
 
-    def _do(self, work: Callable[[Batch], None], batch: Batch) -> None:
-        """Do something with a batch. A series of which an answer was not expected, the node's or the destination's, delays no other."""
+    def _do(self, work: Callable[[Batch], None], batch: Batch) -> bool:
+        """Do something with a batch. A series of which an answer was not expected, the node's or the destination's, delays no other.
+
+        Returns:
+            False where the node does not answer.
+        """
         ledger, entry = self.ledger, batch.entry
         try:
             work(batch)
         except NodeDownError:
             time.sleep(1.0)  # watch.py says so in the log
+            return False
         except (AnswerError, AttributeError, KeyError, TypeError, ValueError) as error:
             say("series failed", to=self.config.to, series=entry.id, reason=type(error).__name__, next_try_s=_AFTER_SURPRISE)
             if batch.images:
@@ -109,6 +114,7 @@ class Link:
                 with contextlib.suppress(NodeDownError, AnswerError):
                     ledger.settle(batch, None, failure)
             ledger.put_off(batch, _AFTER_SURPRISE)
+        return True
 
     def _send(self, batch: Batch) -> None:
         """Send a batch and ask for it, or ask for one that the destination has taken."""
@@ -188,8 +194,7 @@ class Link:
                 if time.monotonic() > look_late_at:
                     look_late_at = time.monotonic() + _LOOK_LATE
                     batches += ledger.late
-            for batch in batches:
-                self._do(self._look_for_report, batch)
+            all(self._do(self._look_for_report, batch) for batch in batches)  # none after one at which the node did not answer
             if batches:
                 time.sleep(_LOOK_EVERY)
 
