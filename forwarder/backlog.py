@@ -76,13 +76,9 @@ class Waiting:
         self.due = now + (rest_after(self.tries, self.reason, refused=self.refused) if self.aside else pause_after(self.tries - 1))
 
     def cut(self, transfers: int) -> bool:
-        """Note that the association broke at it.
+        """Note that the association broke at it, after this many transfers to the destination that succeeded as a whole.
 
-        Args:
-            transfers: how many transfers to the destination have succeeded as a whole.
-
-        Returns:
-            whether it is to blame: this happens again and again, and others succeed meanwhile.
+        Returns whether it is to blame: this happens again and again, and others succeed meanwhile.
         """
         self.cut_at = self.cut_at if self.cuts else transfers
         self.cuts += 1

@@ -47,11 +47,7 @@ _FAILURE_REASONS: Mapping[int, str] = {
 
 
 class Offers:
-    """How a destination confirms: what the stack file asks for, less what the destination turned out not to have.
-
-    Attributes:
-        wanted: the link's ``confirm``.
-    """
+    """How a destination confirms: what the stack file asks for (``wanted``), less what the destination turned out not to have."""
 
     def __init__(self, wanted: Confirm) -> None:
         self.wanted = wanted
@@ -215,19 +211,12 @@ class Destination:
     # --- confirming ---
 
     def ask_commitment(self, images: Iterable[Image]) -> str:
-        """Ask for storage commitment of images; the transaction's UID.
-
-        Raises:
-            AnswerError: the destination cannot be asked.
-        """
+        """Ask for storage commitment of images; the transaction's UID. An AnswerError: the destination cannot be asked."""
         wanted = [{"SOPClassUID": image.sop_class, "SOPInstanceUID": image.sop_instance} for image in images]
         return self._ask("storage-commitment", {"DicomInstances": wanted})
 
     def commitment(self, transaction: str) -> Mapping[str, str] | None:
-        """The report of a transaction: for each SOP instance UID a reason why it is not committed, empty where it is.
-
-        Returns:
-            None while there is none.
+        """The report of a transaction: for each SOP instance UID a reason why it is not committed, empty where it is. None before it came.
 
         Raises:
             GoneError: the node knows no such transaction: it was started anew, or never asked; or its report is none.
@@ -249,10 +238,8 @@ class Destination:
         """C-FIND: which images of a series with these DICOM tags the destination lists.
 
         A list of UIDs in one key is DICOM's own way to ask for several (PS3.4, C.2.2.2.2). Not every device knows it: what is not found
-        is asked for as a whole series, and then one by one. The form that found something last comes first.
-
-        Raises:
-            AnswerError: it cannot be asked.
+        is asked for as a whole series, and then one by one. The form that found something last comes first. An AnswerError: it cannot be
+        asked.
         """
         wanted = {image.sop_instance for image in images}
         found: set[str] = set()

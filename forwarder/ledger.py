@@ -171,12 +171,9 @@ class Ledger:
             self.changed.notify_all()
 
     def sent(self, batch: Batch, taken: int, failure: Failure | None) -> None:
-        """Note that a transfer has ended. The batch then holds what the destination has taken.
+        """Note that a transfer has ended, after so many images that were taken. The batch then holds those alone.
 
-        Args:
-            batch: what was sent.
-            taken: how many of its images the destination has taken, from the first one on.
-            failure: of the image after those; None where that waits as before.
+        ``failure`` is of the image after those; None where that waits as before.
         """
         left, batch.images = batch.images[taken:], batch.images[:taken]
         with self.changed:
@@ -204,12 +201,7 @@ class Ledger:
             self.pause(failure)
 
     def give_back(self, batch: Batch, images: Sequence[Waiting] | None = None) -> None:
-        """Let images wait as before: to be sent, or to be asked for where the destination has taken them.
-
-        Args:
-            batch: by which they are in flight; one that it no longer holds is left as it is.
-            images: some of its images; all without.
-        """
+        """Let images of a batch, or all, wait as before: to be sent, or to be asked for. What it no longer holds is left as it is."""
         marks = None if images is None else {one.mark for one in images}
         with self.changed:
             held = batch.entry.in_flight
@@ -260,10 +252,9 @@ class Ledger:
         An image that was taken and that the answer does not name is asked for again, after growing pauses, before it is sent again.
 
         Args:
-            batch: what was sent.
+            batch: what was sent, and ``images`` of it, or all.
             answer: by SOP instance UID a reason why the destination has it not, empty where it has; None where it did not answer.
             failure: why the only image was not taken; or, without an answer, why the destination cannot be asked now.
-            images: some images of the batch; all without.
             silence: the reason that is noted for an image that the answer does not name.
         """
         entry, images = batch.entry, batch.images if images is None else images

@@ -36,13 +36,7 @@ _SILENT = 3
 
 
 class Link:
-    """A destination, with what waits for it.
-
-    Attributes:
-        config: the destination.
-        deletes: whether the node deletes what all its destinations have confirmed.
-        ledger: what waits for it and what is on its way.
-    """
+    """A destination, with what waits for it. ``deletes``: the node deletes what all its destinations have confirmed."""
 
     def __init__(
         self, config: LinkConfig, orthanc: Orthanc, on_closed: OnClosed = lambda _: None, *, deletes: bool = False, scu_timeout: int = 10
@@ -97,8 +91,7 @@ class Link:
     def _do(self, work: Callable[[Batch], None], batch: Batch) -> bool:
         """Do something with a batch. A series of which an answer was not expected, the node's or the destination's, delays no other.
 
-        Returns:
-            False where the node does not answer.
+        Returns False where the node does not answer.
         """
         ledger, entry = self.ledger, batch.entry
         try:
@@ -249,9 +242,8 @@ class Link:
     def there_now(self, method: Method, tags: Mapping[str, str], images: Sequence[Image], seconds: float = 30.0) -> set[str] | None:
         """Ask the destination once more for images that it has confirmed, by storage commitment or by a query.
 
-        Returns:
-            the SOP instance UIDs of those that it still has; None where it did not answer in time. A report that comes later is the answer
-            to the next time that the same images are asked for.
+        Returns the SOP instance UIDs of those that it still has; None where it did not answer in time. A report that comes later is the
+        answer to the next time that the same images are asked for.
         """
         asked = tuple(image.file for image in images)
         try:

@@ -41,14 +41,9 @@ class Looker:
         self._on_closed = on_closed
 
     def consider(self, series: Series, *, new: bool = True) -> set[str] | None:
-        """Take in a series that may hold something new.
+        """Take in a series that may hold something new: an image has just come (``new``), or a sweep came by.
 
-        Args:
-            series: the series.
-            new: an image of it has just come; otherwise a sweep came by.
-
-        Returns:
-            the marks of the images that its record speaks of; None where something in it is for this destination and not confirmed.
+        Returns the marks of the images that its record speaks of; None where something in it is for this destination and not confirmed.
         """
         rules, record = self._ledger.config.rules, self._ledger.record_of(series)
         if not rules.needs_study and not rules.allow_series(series.tags):
@@ -107,10 +102,8 @@ class Looker:
         return one
 
     def tags_of(self, series: Series) -> tuple[Mapping[str, str], bool, bool]:
-        """What the rules judge a series by: its main DICOM tags and those of its study.
-
-        Returns:
-            the tags; whether a tag is missing that the rules ask for; whether images of the study may still come.
+        """What the rules judge a series by: its main DICOM tags and those of its study; whether one of these is missing that the rules ask
+        for; whether images of the study may still come.
         """
         rules = self._ledger.config.rules
         study, stable = self._orthanc.study(series.study) if rules.needs_study else ({}, True)

@@ -23,12 +23,7 @@ _HALF = _LENGTH // 2
 
 
 def mark_of(file: str, length: int = _LENGTH) -> str:
-    """What stands for an image in a record.
-
-    Args:
-        file: the UUID of its file, or another text.
-        length: of the mark, in characters.
-    """
+    """What stands in a record, in ``length`` characters, for an image: of the UUID of its file, or of another text."""
     return urlsafe_b64encode(hashlib.blake2b(file.encode(), digest_size=length * 3 // 4).digest()).decode()[:length]
 
 

@@ -37,11 +37,7 @@ class _SilentError(Exception):
 
 
 class Retention:
-    """Deletes, and asks again, one series after another.
-
-    Attributes:
-        kept: of each series that was due, how many images were not deleted, by reason.
-    """
+    """Deletes, and asks again, one series after another."""
 
     def __init__(self, orthanc: Orthanc, links: Sequence[Link], delete_after: int | None) -> None:
         self._orthanc, self._links, self._delete_after = orthanc, links, delete_after
@@ -51,6 +47,7 @@ class Retention:
         #: Of destinations that did not answer, until when what goes there is left alone.
         self._silent: dict[str, float] = {}
         self.stopping = threading.Event()
+        #: Of each series that was due, how many images were not deleted, by reason.
         self.kept: dict[str, Counter[str]] = {}
         self.deleted = 0
         self._lost = 0
@@ -188,11 +185,8 @@ class Retention:
     def _ask_again(self, link: Link, series: Series, method: Method, images: Sequence[Image]) -> set[str]:
         """Ask a destination once more for images; what it no longer has is sent again.
 
-        Returns:
-            the SOP instance UIDs of those that it has; none where it turns out to have no storage commitment.
-
-        Raises:
-            _SilentError: it does not answer, or did not a moment ago.
+        Returns the SOP instance UIDs of those that it has; none where it turns out to have no storage commitment. Raises _SilentError where
+        it does not answer, or did not a moment ago.
         """
         if time.monotonic() < self._silent.get(link.config.to, 0.0):
             raise _SilentError(link, len(images))

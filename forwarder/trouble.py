@@ -150,10 +150,7 @@ def failure_of(error: AnswerError) -> Failure:
 class Backoff:
     """Pauses that double from one second to five minutes, each by chance up to a quarter shorter, for ever.
 
-    The chance keeps many nodes from asking a destination that comes back all at once.
-
-    Args:
-        what: fails; for the log, with ``fields``.
+    The chance keeps many nodes from asking a destination that comes back all at once. ``what`` fails, and ``fields``, are for the log.
     """
 
     def __init__(self, what: str, **fields: object) -> None:
