@@ -15,19 +15,12 @@ from forwarder.config import LinkConfig
 from forwarder.dicom import Offers
 from forwarder.orthanc import AnswerError, NodeDownError, Orthanc, Series
 from forwarder.record import Aside, Record
-from forwarder.trouble import BROKE, NOT_THERE, TRIES_UNCLEAR, Backoff, Failure, Fault, pause_after
+from forwarder.trouble import BROKE, LOOP_SECONDS, NOT_THERE, TRIES_UNCLEAR, Backoff, Failure, Fault, pause_after
 
 #: Batches that may wait for their confirmation besides those that are being sent: sending goes on meanwhile.
 UNCONFIRMED = 3
-#: Seconds in which an image is sent twice at most, where a device outside has taken it before: it may send it back each time.
-LOOP_SECONDS = 3600.0
 #: Images that are remembered beside the records: their content, and when they were sent again.
 _REMEMBERED = 10_000
-
-
-def aside_of(one: Waiting, revision: str) -> Aside:
-    """What the record says of an image that is set aside."""
-    return Aside(one.image.id, one.reason, one.refused, one.tries, int(time.time()), revision)
 
 
 class Ledger:
@@ -45,7 +38,7 @@ class Ledger:
         retried_at: when everything was to be tried at once, in seconds since 1970.
         contents: what a device outside took last, as in ``Record.contents``. Orthanc deletes a series of one image, and its record with it,
             when that image comes again (StatelessDatabaseOperations::StoreInstance).
-        resent: when images were last sent again that a device outside had taken before, by identifier.
+        resent: when images were last sent again that a device outside had taken before, by identifier, in seconds since 1970.
     """
 
     def __init__(self, config: LinkConfig, orthanc: Orthanc) -> None:
@@ -177,17 +170,16 @@ class Ledger:
         """
         left, batch.images = batch.images[taken:], batch.images[:taken]
         with self.changed:
-            now = time.monotonic()
             self.transfers += not failure
             for one in batch.images:
                 one.taken()
                 if batch.entry.record.taken_before(one.image):
-                    self.resent[one.image.id] = now
+                    self.resent[one.image.id] = time.time()
             if len(self.resent) > _REMEMBERED:
-                self.resent = {image: at for image, at in self.resent.items() if at + LOOP_SECONDS > now}
+                self.resent = {image: at for image, at in self.resent.items() if at + LOOP_SECONDS > time.time()}
             if failure and failure.fault is Fault.BROKEN:
                 blamed = left[0].cut(self.transfers)
-                left[0].due = now + pause_after(left[0].cuts - 1)
+                left[0].due = time.monotonic() + pause_after(left[0].cuts - 1)
                 if blamed:
                     self.backoff.succeeded()
                     left[0].tries = max(left[0].tries, TRIES_UNCLEAR - 1)
@@ -281,7 +273,8 @@ class Ledger:
                 one.failed(failure or Failure(Fault.UNCLEAR, f"{NOT_THERE}: {said[one] or silence}"), now)
                 record.stored.discard(one.mark)
                 if one.aside:
-                    record.aside[one.mark] = aside_of(one, self.config.revision)
+                    at, revision = int(time.time()), self.config.revision
+                    record.aside[one.mark] = Aside(one.image.id, one.reason, one.refused, one.tries, at, revision)
             # Written before it counts as delivered: what a kill leaves unwritten is sent again.
         for one in failed:
             say("image failed", to=self.config.to, image=one.image.id, reason=one.reason, tries=one.tries, set_aside=one.aside)

@@ -101,8 +101,9 @@ class Link:
             return False
         except (AnswerError, AttributeError, KeyError, TypeError, ValueError) as error:
             say("series failed", to=self.config.to, series=entry.id, reason=type(error).__name__, next_try_s=_AFTER_SURPRISE)
+            failure = Failure(Fault.DESTINATION, "an answer that was not expected")
             if batch.images:
-                ledger.pause(failure := Failure(Fault.DESTINATION, "an answer that was not expected"))
+                ledger.pause(failure)
             if batch.stored:
                 with contextlib.suppress(NodeDownError, AnswerError):
                     ledger.settle(batch, None, failure)

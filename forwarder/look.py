@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from forwarder import say
 from forwarder.backlog import Batch, Entry, Waiting
-from forwarder.ledger import LOOP_SECONDS, Ledger, aside_of
+from forwarder.ledger import Ledger
 from forwarder.orthanc import Image, Orthanc, Series, epoch, timestamp
 from forwarder.record import Aside, Record, key_of, mark_of
-from forwarder.trouble import TRIES_UNCLEAR, rest_after
+from forwarder.trouble import LOOP, LOOP_SECONDS, TRIES_UNCLEAR, rest_after
 
 #: Seconds without a new image before a series counts as delivered: Orthanc writes its last update in whole seconds, so that within
 #: one of them nothing tells an image that came later.
@@ -26,7 +25,6 @@ _UNTIL_STABLE = 5.0
 #: A series may rest when the destination was asked so often in vain for each of its images: the pauses are minutes then.
 _ASKED_OFTEN = 8
 _STUDY = "StudyDescription"
-_LOOP = "sent twice within the hour: it comes back each time"
 
 #: Called with the identifier of a series that was closed.
 OnClosed = Callable[[str], None]
@@ -78,7 +76,7 @@ class Looker:
         """When an image that is set aside is tried again, in seconds since 1970; 0 for at once."""
         if one.revision != self._ledger.config.revision or one.at <= self._ledger.retried_at:
             return 0.0
-        return one.at + (LOOP_SECONDS if one.reason == _LOOP else rest_after(one.tries, one.reason, refused=one.refused))
+        return one.at + rest_after(one.tries, one.reason, refused=one.refused)
 
     def goes(self, image: Image, tags: Mapping[str, str]) -> bool:
         """Whether an image of a series with these tags goes to the destination. What a device outside has sent does not go back to it."""
@@ -87,19 +85,18 @@ class Looker:
 
     def _waiting(self, entry: Entry, image: Image, mark: str) -> Waiting:
         """An image that waits, as its series' record has it: stored, set aside, or new. With the lock held."""
-        now, record = time.monotonic(), entry.record
+        record, revision = entry.record, self._ledger.config.revision
         if mark in record.stored:
             return Waiting(image, mark, stored=True, asked=entry.asked)
-        one = Waiting(image, mark)
         aside = record.aside.get(mark)
-        if aside and aside.revision == self._ledger.config.revision:
-            one.tries, one.reason, one.refused = aside.tries, aside.reason, aside.refused
-            one.due = now + max(0.0, self._rests_until(aside) - time.time())
-        elif (ago := now - self._ledger.resent.get(image.id, -LOOP_SECONDS)) < LOOP_SECONDS:
-            one.tries, one.reason, one.due = TRIES_UNCLEAR, _LOOP, now + LOOP_SECONDS - ago
-            record.aside[mark] = replace(aside_of(one, self._ledger.config.revision), at=int(time.time() - ago))
+        if aside is None or aside.revision != revision:
+            at = self._ledger.resent.get(image.id, 0.0)
+            if at + LOOP_SECONDS <= time.time():
+                return Waiting(image, mark)
+            aside = record.aside[mark] = Aside(image.id, LOOP, False, TRIES_UNCLEAR, int(at), revision)
             entry.unwritten = True
-        return one
+        due = time.monotonic() + max(0.0, self._rests_until(aside) - time.time())
+        return Waiting(image, mark, aside.tries, due, aside.reason, aside.refused)
 
     def tags_of(self, series: Series) -> tuple[Mapping[str, str], bool, bool]:
         """What the rules judge a series by: its main DICOM tags and those of its study; whether one of these is missing that the rules ask

@@ -11,7 +11,7 @@ import hashlib
 import json
 from base64 import urlsafe_b64encode
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 from forwarder.orthanc import Image
@@ -82,9 +82,7 @@ class Record:
         """The record as text, in a fixed order."""
         said: dict[str, Any] = {"v": _VERSION, "ok": "".join(sorted(self.confirmed))}
         if self.aside:
-            said["aside"] = {
-                mark: [one.image, one.reason, one.refused, one.tries, one.at, one.revision] for mark, one in sorted(self.aside.items())
-            }
+            said["aside"] = {mark: astuple(one) for mark, one in sorted(self.aside.items())}
         marks = {"stored": self.stored, "older": self.older, "contents": {image + content for image, content in self.contents.items()}}
         said.update({name: "".join(sorted(some)) for name, some in marks.items() if some})
         if self.closed:

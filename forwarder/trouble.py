@@ -22,6 +22,9 @@ TRIES_UNCLEAR = 5
 NOT_THERE = "the destination took it, and says that it has it not"
 #: The same for an image at which associations broke.
 BROKE = "the connection broke at this image, and not at others"
+#: The reason of an image that a device outside has taken before, and that was sent again within so many seconds: it may send it back each
+#: time.
+LOOP, LOOP_SECONDS = "sent twice within the hour: it comes back each time", 3600.0
 #: Associations that broke at an image, while others got through, after which it is set aside.
 CUTS = 4
 #: How many answers may leave out an image that the destination took: then it is sent again.
@@ -181,6 +184,8 @@ def rest_after(tries: int, reason: str, *, refused: bool) -> float:
     A day where the destination refused it; five minutes where that is not certain. Where each try may leave a copy at the destination, or
     break its associations: five minutes at first, and twice as long after each try, up to a day.
     """
+    if reason == LOOP:
+        return LOOP_SECONDS
     longer = min(16, max(0, tries - TRIES_UNCLEAR)) if reason.startswith((NOT_THERE, BROKE)) else 0
     return ASIDE_SECONDS if refused else min(ASIDE_SECONDS, LONGEST_PAUSE * 2.0**longer)
 

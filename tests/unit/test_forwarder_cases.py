@@ -58,7 +58,7 @@ def test_a_correction_that_the_device_may_not_have_taken_is_told_and_never_delet
 
 def test_the_content_that_the_device_has_is_deleted_when_it_is_stored_again(world: World) -> None:
     """D2."""
-    for module in (ledger, look):
+    for module in (ledger, look, trouble):
         world.patch(module, LOOP_SECONDS=0.0)
     first, _ = _corrected(world)
     same = world.node.again(first, same=True)
@@ -308,7 +308,7 @@ def test_what_comes_back_under_another_ae_title_goes_twice_within_the_hour_and_t
 
 def test_a_loop_goes_on_when_the_hour_is_over(world: World) -> None:
     """D10."""
-    for module in (ledger, look):
+    for module in (ledger, look, trouble):
         world.patch(module, LOOP_SECONDS=2.0)
     world.peer.returns = "ROUTER"
     began = time.monotonic()
