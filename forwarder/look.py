@@ -26,8 +26,8 @@ _UNTIL_STABLE = 5.0
 _ASKED_OFTEN = 8
 _STUDY = "StudyDescription"
 
-#: Called with the identifier of a series that was closed.
-OnClosed = Callable[[str], None]
+#: Called with a series that was closed.
+OnClosed = Callable[[Series], None]
 
 
 class Looker:
@@ -219,7 +219,7 @@ class Looker:
                 entry.asked = max((one.asked for one in waiting.values() if one.stored), default=0)
                 ledger.backlog.rest(entry.id, entry.since, entry.resting, until)
         if not waiting:
-            self._on_closed(entry.id)
+            self._on_closed(series)
 
     def _wanted_at(self, entry: Entry, waiting: Mapping[str, Waiting]) -> float:
         """When an image is wanted here again; 0 for soon: one has a report to come, or is asked for soon."""

@@ -58,7 +58,7 @@ class Retention:
         self._recheck.set()
 
     def offer(self, series: Series) -> None:
-        """Take in a series that all its destinations have confirmed."""
+        """Take in a series that all its destinations have confirmed, or one of them, maybe as the last one."""
         if self._delete_after is None:
             return
         # What goes to a destination that does not answer comes last, so that it takes no other's place.
@@ -68,12 +68,6 @@ class Retention:
             self._due[series.id] = max(epoch(series.last_update) + self._delete_after, *left, 0.0)
             if len(self._due) > _CAPACITY:
                 del self._due[max(self._due, key=self._due.__getitem__)]
-
-    def offer_id(self, series: str) -> None:
-        """Take in a series that one destination has confirmed, maybe as the last one."""
-        if self._delete_after is not None:
-            for found in self._orthanc.series([series]):
-                self.offer(found)
 
     def keep_for_ever(self) -> None:
         """The work of the thread."""

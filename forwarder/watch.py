@@ -30,10 +30,8 @@ class Watch:
     all series finds: at the start, each hour, and when the log is seen to have gone back.
     """
 
-    def __init__(self, orthanc: Orthanc, links: Sequence[Link], retention: Retention | None = None) -> None:
-        self._orthanc = orthanc
-        self._links = links
-        self._retention = retention
+    def __init__(self, orthanc: Orthanc, links: Sequence[Link], retention: Retention) -> None:
+        self._orthanc, self._links, self._retention = orthanc, links, retention
         self._sweep_wanted = threading.Event()
         self.stopping = threading.Event()
         self.beat = time.monotonic()
@@ -139,8 +137,7 @@ class Watch:
         self._unmatched_since.clear()
         for link in self._links:
             link.ledger.sweep(begins=True)
-        if self._retention:
-            self._retention.kept.clear()
+        self._retention.kept.clear()
         for ids in self._orthanc.pages(self.stopping):
             began = time.monotonic()
             for series in self._orthanc.readable(ids):
@@ -148,8 +145,7 @@ class Watch:
                     open_ += 1
                     continue
                 unmatched += of_series
-                if self._retention:
-                    self._retention.offer(series)
+                self._retention.offer(series)
             seen += len(ids)
             self.stopping.wait(time.monotonic() - began)
         if not self.stopping.is_set():

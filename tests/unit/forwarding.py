@@ -104,7 +104,7 @@ class World:
         self.links = []
         self.retention = Retention(self.orthanc, self.links, self.delete_after)
         deletes = self.delete_after is not None
-        self.links += [Link(one, self.orthanc, on_closed=self.retention.offer_id, deletes=deletes) for one in self._configs]
+        self.links += [Link(one, self.orthanc, on_closed=self.retention.offer, deletes=deletes) for one in self._configs]
         self.ledger = self.links[0].ledger
         self.watch = Watch(self.orthanc, self.links, self.retention)
         for event in (self.retention.stopping, self.watch.stopping, self.watch._sweep_wanted):
