@@ -102,7 +102,7 @@ class Entry:
     waiting: dict[str, Waiting] | None = None
     in_flight: dict[str, Batch] = field(default_factory=dict)  #: by mark, the batch by which it is being sent or confirmed
     record: Record = field(default_factory=Record)  #: what the destination has confirmed
-    unwritten: bool = False  #: the record changed and could not be written
+    unwritten: bool = False  #: the record changed, and the database does not have it yet
     tags: Mapping[str, str] = field(default_factory=dict)  #: its main DICOM tags
     last_update: str = ""  #: the series' last update as it was last seen
     quiet_since: float = 0.0  #: when that was first seen

@@ -29,11 +29,7 @@ _CHECKED_BYTES, _CHECKS_ALL = 1 << 31, (1, 12, 8)
 
 
 class _SilentError(Exception):
-    """A destination does not answer."""
-
-    def __init__(self, link: Link, images: int) -> None:
-        super().__init__(f"{link.config.to} does not answer")
-        self.images = images
+    """A destination does not answer. It has words for that, and the number of images that were asked for."""
 
 
 class Retention:
@@ -93,19 +89,19 @@ class Retention:
 
     def _try_to_delete(self, series: str) -> None:
         """Delete what may be deleted of a series. It is put off where a destination or the node cannot answer, and holds up no other."""
+        done = False
         try:
             self._delete(series)
-        except (_SilentError, AnswerError) as error:
-            if isinstance(error, _SilentError):
-                self.kept[series] = Counter({str(error): error.images})
-            else:
-                say("series cannot be deleted", series=series, status=error.status, next_try_s=_SILENT_SECONDS)
-            with self._lock:
-                self._due[series] = time.time() + _SILENT_SECONDS
-            return
+            done = True
+        except _SilentError as error:
+            reason, images = error.args
+            self.kept[series] = Counter({reason: images})
+        except AnswerError as error:
+            say("series cannot be deleted", series=series, status=error.status, next_try_s=_SILENT_SECONDS)
         with self._lock:
-            # Where something came since it was offered, it is offered again, and due later.
-            if self._due.get(series, 0.0) <= time.time():
+            if not done:
+                self._due[series] = time.time() + _SILENT_SECONDS
+            elif self._due.get(series, 0.0) <= time.time():  # else something came since it was offered, and it was offered again
                 self._due.pop(series, None)
 
     def _delete(self, id_: str) -> None:
@@ -182,15 +178,16 @@ class Retention:
         Returns the SOP instance UIDs of those that it has; none where it turns out to have no storage commitment. Raises _SilentError where
         it does not answer, or did not a moment ago.
         """
+        silence = _SilentError(f"{link.config.to} does not answer", len(images))
         if time.monotonic() < self._silent.get(link.config.to, 0.0):
-            raise _SilentError(link, len(images))
+            raise silence
         there = link.there_now(method, series.tags, images)
         if there is None:
             if method == "commitment" and not link.ledger.offers.may("commitment", time.monotonic()):
                 return set()
             self._silent[link.config.to] = time.monotonic() + _SILENT_SECONDS
             say("does not answer", to=link.config.to, next_try_s=_SILENT_SECONDS)
-            raise _SilentError(link, len(images))
+            raise silence
         self._silent.pop(link.config.to, None)
         if lost := [image for image in images if image.sop_instance not in there]:
             say("no longer there", to=link.config.to, series=series.id, images=len(lost))
@@ -222,7 +219,7 @@ class Retention:
                 for start in range(0, len(images), _CHUNK):
                     self._ask_again(link, series, method, images[start : start + _CHUNK])
             except _SilentError as error:
-                say("not rechecked", reason=error)
+                say("not rechecked", reason=error.args[0])
                 links.remove(link)
 
 
