@@ -140,10 +140,6 @@ class Entry:
             return self.since if not self.rests or self.rests[""] else ""
         return min((one.image.received for one in self.waiting.values() if not one.aside), default="")
 
-    def to_look_at(self, now: float) -> bool:
-        """Whether it has to be looked at, and may be."""
-        return (self.stale or self.close_at <= now) and self.not_before <= now
-
     def due(self, now: float, *, careful: bool, asking: bool = True) -> list[Waiting]:
         """What may be sent together now: images of one transfer syntax; alone those that failed before, or if ``careful``.
 
@@ -317,7 +313,7 @@ class Backlog:
             entry = self._entries[series]
             if entry.busy:
                 continue
-            if entry.to_look_at(now):
+            if (entry.stale or entry.close_at <= now) and entry.not_before <= now:
                 return Batch(entry, [])
             if not entry.waiting or len(entry.in_flight) == len(entry.waiting):
                 continue

@@ -193,17 +193,16 @@ class Orthanc:
             for said in self.post("/tools/find", asked):
                 if said["ID"] in left:
                     del left[said["ID"]]
-                    file: Mapping[str, Any] = next((one for one in said["Attachments"] if one["ContentType"] == _DICOM_FILE), {})
-                    yield _image(said, file.get("Uuid", ""), file.get("UncompressedSize", 0), file.get("UncompressedMD5", ""))
+                    yield _image(said, next((one for one in said["Attachments"] if one["ContentType"] == _DICOM_FILE), {}))
         # Also what the query left out: LimitFindInstances may be set.
         yield from self.images(list(left))
 
     def images(self, ids: Sequence[str]) -> Iterator[Image]:
         """Instances of any series; those that are gone are left out."""
         for start in range(0, len(ids), _CHUNK):
-            found = self.post("/tools/bulk-content", {"Resources": ids[start : start + _CHUNK], "Level": "Instance", "Metadata": True})
-            for said in found:
-                yield _image(said, said.get("FileUuid", ""), said.get("FileSize", 0))
+            asked = {"Resources": ids[start : start + _CHUNK], "Level": "Instance", "Metadata": True}
+            for said in self.post("/tools/bulk-content", asked):
+                yield _image(said, {"Uuid": said.get("FileUuid"), "UncompressedSize": said.get("FileSize")})
 
     def series_with(self, sop_instances: Sequence[str]) -> dict[str, set[str]]:
         """By SOP instance UID the series that hold such an instance: several where, against the standard, a UID was given twice."""
@@ -284,18 +283,18 @@ def _series(said: Mapping[str, Any]) -> Series:
     return Series(said["ID"], said["ParentStudy"], tuple(said["Instances"]), said["MainDicomTags"], said.get("Metadata", {}))
 
 
-def _image(said: Mapping[str, Any], file: str, size: int, md5: str = "") -> Image:
+def _image(said: Mapping[str, Any], file: Mapping[str, Any]) -> Image:
     metadata = said["Metadata"]
     return Image(
         id=said["ID"],
-        file=file,
+        file=file.get("Uuid") or "",
         sop_class=metadata.get("SopClassUid", ""),
         sop_instance=said["MainDicomTags"]["SOPInstanceUID"],
         syntax=metadata.get("TransferSyntax", ""),
         calling_aet=metadata.get("RemoteAET", ""),
         received=metadata.get("ReceptionDate", ""),
-        size=int(size),
-        md5=md5,
+        size=int(file.get("UncompressedSize") or 0),
+        md5=file.get("UncompressedMD5", ""),
         origin="created" if _MADE_HERE & metadata.keys() else "received",
     )
 

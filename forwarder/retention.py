@@ -128,19 +128,14 @@ class Retention:
             ]
             if not all(mark in record.confirmed for _, record in wants):
                 return []
-            if reason := self._not_covered(image, [link for link, record in wants if mark in record.older]):
-                self._keep(series, reason)
+            older = [link.config.to for link, record in wants if mark in record.older]
+            if older:
+                self._keep(series, f"{older[0]} may keep an older version")
+            elif image.size >= _CHECKED_BYTES and self._orthanc.version < _CHECKS_ALL:
+                self._keep(series, "larger than 2 GiB: Orthanc before 1.12.8 cannot check such files")
             elif wants:
                 confirmed.append((image, [link for link, _ in wants]))
         return confirmed
-
-    def _not_covered(self, image: Image, older: Sequence[Link]) -> str:
-        """Why an image is not deleted though it is confirmed; empty where nothing speaks against it."""
-        if older:
-            return f"{older[0].config.to} may keep an older version"
-        if image.size >= _CHECKED_BYTES and self._orthanc.version < _CHECKS_ALL:
-            return "larger than 2 GiB: Orthanc before 1.12.8 cannot check such files"
-        return ""
 
     def _keep(self, series: Series, reason: str, images: int = 1) -> None:
         if images and (series.id in self.kept or len(self.kept) < _CAPACITY):

@@ -169,6 +169,7 @@ class Watch:
         if up and not self.node_up:
             # At the start, and after an outage: it may have come back with an older database.
             self._sweep_wanted.set()
-        if up != self.node_up:
-            say("node answers" if up else "node does not answer", **({} if up else {"reason": reason}))
+            say("node answers")
+        elif not up and self.node_up is not False:
+            say("node does not answer", reason=reason)
         self.node_up = up

@@ -102,13 +102,9 @@ def _metric(name: str, kind: str, meaning: str, values: Mapping[str, float]) -> 
 def server(
     port: int, status: Callable[[], dict[str, Any]], actions: Mapping[str, Callable[[], None]], aside: Callable[[], list[dict[str, Any]]]
 ) -> ThreadingHTTPServer:
-    """The web server, not started.
+    """The web server, not started; on all of the container's addresses.
 
-    Args:
-        port: where it listens, on all of the container's addresses.
-        status: tells how the forwarder is.
-        actions: what a POST from the container itself may ask for, by path.
-        aside: lists what is set aside, for the container itself.
+    It tells the status to all. From the container itself it takes ``actions``, by path, and lists what is set aside.
     """
 
     class Handler(BaseHTTPRequestHandler):
