@@ -55,7 +55,7 @@ class Looker:
             if until and not rests:
                 return record.marks
             if until <= time.time():
-                left = max(0, len(series.images) - len(record.confirmed) - len(record.aside) - len(record.stored))
+                left = max(0, len(series.images) - len(record.marks))
                 self._ledger.backlog.touch(series.id, series.last_update or timestamp(), left, time.monotonic(), new=new)
                 self._ledger.changed.notify_all()
             elif self._ledger.backlog.get(series.id) is None:

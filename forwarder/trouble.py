@@ -53,10 +53,6 @@ _CODES_OF_WORDS = {
     "no valid presentation context": _NO_PRESENTATION_CONTEXT,
     "request cannot be handled by remote aet": _NO_PRESENTATION_CONTEXT,  # of storage commitment, DicomAssociation.cpp
 }
-#: Orthanc's words for a file that is not DICOM (FromDcmtkBridge::LoadFromMemoryBuffer).
-_INVALID_FILE = "invalid dicom file"
-#: Those that hold for all images of the same SOP class and transfer syntax.
-_CODES_OF_A_CLASS = frozenset({_NOT_IMPLEMENTED, _NO_PRESENTATION_CONTEXT})
 #: What DIMSE statuses mean: of C-STORE, DICOM PS3.4, table B.2-1, by their first digits; of any service, PS3.7, annex C.
 _STATUS_MEANINGS = {
     "A7": "out of resources",
@@ -137,11 +133,11 @@ def failure_of(error: AnswerError) -> Failure:
         fault = Fault.IMAGE if status.startswith(_REFUSALS) else Fault.WARNING if status.startswith(_WARNINGS) else Fault.UNCLEAR
         return Failure(fault, f"DIMSE status 0x{status}{meaning}", refuses_class=status in _REFUSALS_OF_A_CLASS)
     text = error.details.lower()
-    if _INVALID_FILE in text:
+    if "invalid dicom file" in text:  # FromDcmtkBridge::LoadFromMemoryBuffer
         return UNREADABLE
     code = next((code for words, code in _CODES_OF_WORDS.items() if words in text), error.code)
     if code in _IMAGE_CODES:
-        return Failure(Fault.IMAGE, _IMAGE_CODES[code], refuses_class=code in _CODES_OF_A_CLASS)
+        return Failure(Fault.IMAGE, _IMAGE_CODES[code], refuses_class=code in (_NOT_IMPLEMENTED, _NO_PRESENTATION_CONTEXT))
     if code not in _NETWORK:
         # It may be this image alone: that is found out as where associations break.
         return Failure(Fault.BROKEN, f"error {code} of this node's Orthanc")

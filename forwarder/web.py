@@ -70,7 +70,11 @@ _METRICS: Mapping[str, tuple[str, str, Callable[[Mapping[str, Any]], float]]] = 
     "delivered_total": ("counter", "Images that the destination confirmed since the start.", itemgetter("delivered")),
     "failures_total": ("counter", "Failures of the destination, and of images, since the start.", itemgetter("failures")),
     "tries": ("gauge", "Tries of the destination that failed, one after another, until now.", itemgetter("tries")),
-    "next_try_timestamp_seconds": ("gauge", "When it is tried again; 0 where it works.", lambda link: _of_iso(link["nextTry"])),
+    "next_try_timestamp_seconds": (
+        "gauge",
+        "When the destination is tried again; 0 where it works.",
+        lambda link: _of_iso(link["nextTry"]),
+    ),
 }
 
 
