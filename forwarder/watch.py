@@ -127,10 +127,6 @@ class Watch:
                 self._sweep_wanted.set()
                 self.stopping.wait(2.0)
 
-    def sweep_soon(self) -> None:
-        """Ask for a sweep."""
-        self._sweep_wanted.set()
-
     def _sweep(self) -> None:
         """Compare every series with its records, page by page, with a pause after each page as long as it took."""
         started, seen, open_, unmatched = time.monotonic(), 0, 0, 0

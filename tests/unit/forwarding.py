@@ -142,7 +142,7 @@ class World:
     def sweep(self) -> None:
         """Have the database compared with the records, and wait for it."""
         before = self.watch.sweeps
-        self.watch.sweep_soon()
+        self.watch._sweep_wanted.set()
         self.until(lambda: self.watch.sweeps > before)
 
     def set_aside(self, *links: LinkConfig | str) -> Stored:
