@@ -61,7 +61,7 @@ OF_LINKS = frozenset(
 
 #: Orthanc's defaults of ConcurrentJobs, HttpThreadsCount and StorageCommitmentReportsSize.
 _CONCURRENT_JOBS, _HTTP_THREADS, _REPORTS = 2, 50, 100
-#: Reports of storage commitment that a node has to remember for each destination.
+#: Reports of storage commitment that a node has to remember for each destination: more than forwarder/link.py waits for (LATE).
 REPORTS_OF_A_LINK = 200
 #: Orthanc reads a C++ int, and refuses a negative one at its start (GetUnsignedIntegerParameter).
 _MAX_INTEGER = 2**31 - 1

@@ -33,7 +33,7 @@ def run(config: Config) -> int:
     links: list[Link] = []
     retention = Retention(orthanc, links, config.delete_after)
     deletes = config.delete_after is not None
-    links += [Link(link, orthanc, on_closed=retention.offer_id, deletes=deletes, scu_timeout=config.scu_timeout) for link in config.links]
+    links += [Link(link, orthanc, on_closed=retention.offer, deletes=deletes, scu_timeout=config.scu_timeout) for link in config.links]
     watch = Watch(orthanc, links, retention)
     web = server(
         config.port_status,

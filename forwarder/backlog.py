@@ -76,13 +76,9 @@ class Waiting:
         self.due = now + (rest_after(self.tries, self.reason, refused=self.refused) if self.aside else pause_after(self.tries - 1))
 
     def cut(self, transfers: int) -> bool:
-        """Note that the association broke at it.
+        """Note that the association broke at it, after this many transfers to the destination that succeeded as a whole.
 
-        Args:
-            transfers: how many transfers to the destination have succeeded as a whole.
-
-        Returns:
-            whether it is to blame: this happens again and again, and others succeed meanwhile.
+        Returns whether it is to blame: this happens again and again, and others succeed meanwhile.
         """
         self.cut_at = self.cut_at if self.cuts else transfers
         self.cuts += 1
@@ -95,9 +91,8 @@ class Entry:
 
     id: str  #: its identifier in Orthanc
     since: str  #: when the oldest image that waits was stored, or the series last changed: ``20260131T120000``
-    estimate: int = 0  #: about how many images wait that are not set aside; it counts until the series is looked at
-    touched: int = 1  #: how often something was stored in it; ``seen`` is that when it was last looked at
-    seen: int = 0
+    estimate: int = 0  #: about how many images wait that are not set aside; it counts while the series has to be looked at
+    stale: bool = True  #: it has to be looked at: something may have changed since the last look began
     busy: bool = False  #: a thread looks at it
     not_before: float = 0.0  #: when it may be looked at
     close_at: float = math.inf  #: when it may be closed, if nothing comes until then
@@ -105,11 +100,10 @@ class Entry:
     whole: bool = False
     #: those not confirmed, by mark: in flight, due or set aside. None before it was looked at, and while it rests.
     waiting: dict[str, Waiting] | None = None
-    in_flight: set[str] = field(default_factory=set)  #: the marks of those that are being sent or confirmed
+    in_flight: dict[str, Batch] = field(default_factory=dict)  #: by mark, the batch by which it is being sent or confirmed
     record: Record = field(default_factory=Record)  #: what the destination has confirmed
-    unwritten: bool = False  #: the record changed and could not be written
-    study_uid: str = ""  #: for a query
-    series_uid: str = ""
+    unwritten: bool = False  #: the record changed, and the database does not have it yet
+    tags: Mapping[str, str] = field(default_factory=dict)  #: its main DICOM tags
     last_update: str = ""  #: the series' last update as it was last seen
     quiet_since: float = 0.0  #: when that was first seen
     settled: bool = False  #: nothing can have been stored in it since all its images were read
@@ -121,23 +115,23 @@ class Entry:
     asked: int = 0  #: how often the destination was asked in vain for those
 
     @property
-    def stale(self) -> bool:
-        """Whether it has to be looked at."""
-        return self.waiting is None or self.seen != self.touched
+    def free(self) -> list[Waiting]:
+        """The images that wait and are not in flight."""
+        return [one for mark, one in (self.waiting or {}).items() if mark not in self.in_flight]
 
     @property
     def count(self) -> int:
         """How many images wait that are neither in flight, nor set aside, nor stored at the destination."""
-        if self.stale:
+        if self.stale or self.busy:
             return max(0, self.estimate - len(self.in_flight))
-        return sum(mark not in self.in_flight and not one.resting for mark, one in (self.waiting or {}).items())
+        return sum(not one.resting for one in self.free)
 
     @property
     def resting(self) -> Counter[str]:
         """How many images are set aside, by reason; under no reason, those that are stored and not confirmed."""
         if self.waiting is None:
             return self.rests
-        return Counter("" if one.stored else one.reason for mark, one in self.waiting.items() if one.resting and mark not in self.in_flight)
+        return Counter("" if one.stored else one.reason for one in self.free if one.resting)
 
     @property
     def oldest(self) -> str:
@@ -146,26 +140,18 @@ class Entry:
             return self.since if not self.rests or self.rests[""] else ""
         return min((one.image.received for one in self.waiting.values() if not one.aside), default="")
 
-    def to_look_at(self, now: float) -> bool:
-        """Whether it has to be looked at, and may be."""
-        return (self.stale or self.close_at <= now) and self.not_before <= now
-
     def due(self, now: float, *, careful: bool, asking: bool = True) -> list[Waiting]:
-        """What may be sent together now: images of one transfer syntax; alone those that failed before.
+        """What may be sent together now: images of one transfer syntax; alone those that failed before, or if ``careful``.
 
-        Or what is asked for together, where nothing is to be sent: images that the destination has taken and not confirmed.
-
-        Args:
-            now: the time.
-            careful: one alone, whatever it is.
-            asking: whether it is of use to ask for images.
+        Or what is asked for together, where nothing is to be sent, if ``asking`` is of use: images that the destination has taken and not
+        confirmed.
         """
-        free = [one for mark, one in (self.waiting or {}).items() if mark not in self.in_flight and one.due <= now]
-        to_send = [one for one in free if not one.stored]
+        free = self.free
+        to_send = [one for one in free if one.due <= now and not one.stored]
         if not to_send:
             # All that are stored, also those that are not due yet: one request asks for them together. Those that are due come first.
-            stored = [one for mark, one in (self.waiting or {}).items() if one.stored and mark not in self.in_flight]
-            return sorted(stored, key=lambda one: one.due)[:BATCH] if asking and free else []
+            stored = sorted((one for one in free if one.stored), key=lambda one: one.due)
+            return stored[:BATCH] if asking and stored and stored[0].due <= now else []
         first = min(to_send, key=lambda one: (one.cuts, one.tries))
         if careful or first.cuts or first.tries:
             return [first]
@@ -179,19 +165,14 @@ class Entry:
         return batch
 
 
-#: What to do next: images to send, or none where their series has to be looked at.
-Picked = tuple[Entry, list[Waiting]]
-
-
 @dataclass(eq=False)
 class Batch:
-    """Images that are sent together."""
+    """Images that are sent together, and then asked for together; none where their series has to be looked at."""
 
     entry: Entry  #: their series
     images: list[Waiting]  #: the images
     transaction: str = ""  #: the UID of the storage commitment transaction
-    deadline: float = 0.0  #: when its report is late
-    ends: float = math.inf  #: when it is looked for no more
+    deadline: float = 0.0  #: when its report is late; where it is late, when it is looked for no more
 
     @property
     def stored(self) -> bool:
@@ -235,29 +216,23 @@ class Backlog:
         return self._entries.get(series)
 
     def touch(self, series: str, since: str, estimate: int, now: float, *, new: bool = True) -> bool:
-        """Take in a series in which something may wait.
+        """Take in a series in which something may wait. Returns False where there is no room for it.
 
         Args:
-            series: its identifier.
-            since: when it was last changed.
-            estimate: how many of its images may wait.
+            series, since, estimate: as in its entry.
             now: the time.
             new: an image has just come: without room, it is taken in for a series that waits, too, which the next sweep finds again;
                 otherwise only for one that rests.
-
-        Returns:
-            False where there is no room for it.
         """
         entry = self._entries.get(series)
         if entry is None:
             if len(self._entries) >= self._capacity and not self._evict(new=new):
                 self.overflowed = True
                 return False
-            entry = self._entries[series] = Entry(series, since, touched=0, opened=now)
+            entry = self._entries[series] = Entry(series, since, opened=now)
             bisect.insort(self._order, (since, series))
         self._wake(entry)
-        entry.touched += 1
-        entry.estimate = estimate
+        entry.stale, entry.estimate = True, estimate
         return True
 
     def rest(self, series: str, since: str, rests: Mapping[str, int], until: float) -> None:
@@ -270,7 +245,7 @@ class Backlog:
             entry = self._entries[series] = Entry(series, since)
         elif series not in self._resting:
             self._remove(entry)
-        entry.waiting, entry.known, entry.record, entry.rests, entry.estimate = None, {}, Record(), Counter(rests), 0
+        entry.waiting, entry.known, entry.record, entry.rests, entry.estimate, entry.stale = None, {}, Record(), Counter(rests), 0, True
         self._resting[series] = until
         heapq.heappush(self._wakes, (until, series))
 
@@ -318,7 +293,7 @@ class Backlog:
                 return True
         return False
 
-    def pick(self, now: float, *, careful: bool = False, asking: bool = True, ahead: int = 0) -> Picked | None:
+    def pick(self, now: float, *, careful: bool = False, asking: bool = True, ahead: int = 0) -> Batch | None:
         """Choose what to do next: something of the oldest series that is ready, and each fourth time of the newest.
 
         Args:
@@ -331,24 +306,24 @@ class Backlog:
             until, series = heapq.heappop(self._wakes)
             if self._resting.get(series) == until:
                 self._wake(self._entries[series])
-        self._picks += not ahead
+        self._picks, left = self._picks + (not ahead), ahead
         newest_first = not ahead and self._picks % _NEWEST_EVERY == 0
-        left = ahead
-        broken: Picked | None = None  # an image at which associations broke: after all others, which may get through
+        broken: Batch | None = None  # an image at which associations broke: after all others, which may get through
         for _, series in reversed(self._order) if newest_first else self._order:
             entry = self._entries[series]
             if entry.busy:
                 continue
-            if entry.to_look_at(now):
-                return entry, []
+            if (entry.stale or entry.close_at <= now) and entry.not_before <= now:
+                return Batch(entry, [])
             if not entry.waiting or len(entry.in_flight) == len(entry.waiting):
                 continue
-            batch = entry.due(now, careful=careful, asking=asking and not ahead)
-            if batch and not ahead:
-                if not batch[0].cuts:
-                    return entry, batch
-                broken = broken or (entry, batch)
-            left -= bool(batch)
-            if ahead and left <= 0:
-                break
+            images = entry.due(now, careful=careful, asking=asking and not ahead)
+            if ahead:
+                left -= bool(images)
+                if left <= 0:
+                    break
+            elif images and not images[0].cuts:
+                return Batch(entry, images)
+            elif images:
+                broken = broken or Batch(entry, images)
         return broken

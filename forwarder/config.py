@@ -75,11 +75,7 @@ class Rules(Lists):
         return replace(super().of(said), but_not=left_out if left_out != Lists() else None)
 
     def allow_series(self, tags: Mapping[str, str]) -> bool:
-        """Whether an image of a series can be for the link.
-
-        Args:
-            tags: its main DICOM tags and those of its study, by name.
-        """
+        """Whether an image of a series can be for the link. ``tags``: its main DICOM tags and those of its study, by name."""
         out = self.but_not
         return self.match_series(tags) and (out is None or out.of_images or not out.match_series(tags))
 
@@ -147,11 +143,7 @@ class Config:
 
 
 def parse(public: Mapping[str, Any], secret: Mapping[str, Any]) -> Config:
-    """The configuration from its two files' content.
-
-    Raises:
-        KeyError, TypeError: the deployment wrote something else; there is no way to go on.
-    """
+    """The configuration from its two files' content. A KeyError or TypeError: the deployment wrote something else, and nothing works."""
     links = tuple(
         LinkConfig(
             to=link["to"],

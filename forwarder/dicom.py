@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -46,15 +47,12 @@ _FAILURE_REASONS: Mapping[int, str] = {
 
 
 class Offers:
-    """How a destination confirms: what the stack file asks for, less what the destination turned out not to have.
-
-    Attributes:
-        wanted: the link's ``confirm``.
-    """
+    """How a destination confirms: what the stack file asks for (``wanted``), less what the destination turned out not to have."""
 
     def __init__(self, wanted: Confirm) -> None:
         self.wanted = wanted
-        self._lacking: dict[str, float] = {}
+        #: What it turned out not to have, and when it is asked again.
+        self._lacking: dict[Method, float] = {}
 
     def lacks(self, method: Method, now: float) -> None:
         """Note that it has no such service; ``now`` is on time.monotonic()'s clock, as every time here."""
@@ -66,17 +64,15 @@ class Offers:
 
     def ask_soon(self) -> None:
         """Ask for everything again that it turned out not to have."""
-        for method in METHODS:
-            if method in self._lacking:
-                self._lacking[method] = 0.0
+        self._lacking = dict.fromkeys(self._lacking, 0.0)
 
     def may(self, method: Method, now: float) -> bool:
         """Whether to ask it for a service: it is not known to lack it, or was not asked for 15 minutes."""
-        return self._lacking.get(method, 0.0) <= now
+        return self._lacking.get(method, -math.inf) <= now
 
     def method(self, now: float) -> Method | None:
         """How to have images confirmed now; None where it is known not to have what the stack file asks for."""
-        return next((method for method in self._allowed if method == "stored" or self.may(method, now)), None)
+        return next((method for method in (METHODS if self.wanted == "auto" else (self.wanted,)) if self.may(method, now)), None)
 
     def from_when(self, now: float) -> float:
         """When there may be a way to have images confirmed; 0 where there is one now."""
@@ -85,15 +81,11 @@ class Offers:
     @property
     def in_use(self) -> Method | None:
         """How it confirms, as far as is known."""
-        return next((method for method in self._allowed if method not in self._lacking), None)
-
-    @property
-    def _allowed(self) -> Sequence[Method]:
-        return METHODS if self.wanted == "auto" else (self.wanted,)
+        return self.method(-math.inf)
 
     def note(self, *, deletes: bool) -> str:
         """What to tell of a service that it lacks; empty for nothing. ``deletes``: the node deletes what was confirmed."""
-        if self.wanted in self._lacking:
+        if self.wanted != "auto" and self.wanted in self._lacking:
             return _LACKS[self.wanted]
         if deletes and "commitment" in self._lacking:
             return "offers no storage commitment: keep: until-confirmed deletes nothing that goes there"
@@ -113,23 +105,14 @@ class Sent:
 
 
 class Destination:
-    """One entry of the node's DicomModalities.
-
-    Args:
-        orthanc: the node.
-        name: the entry's name.
-        aet: its AE title.
-        scu_timeout: the node's DicomScuTimeout, in seconds.
-    """
+    """One entry of the node's DicomModalities. ``scu_timeout`` is the node's DicomScuTimeout, in seconds."""
 
     def __init__(self, orthanc: Orthanc, name: str, aet: str, scu_timeout: int) -> None:
-        self._orthanc = orthanc
-        self._path = f"/modalities/{name}"
-        self._aet = aet
+        self._orthanc, self._path, self._aet = orthanc, f"/modalities/{name}", aet
         self._patience = max(_SECONDS_TO_ANSWER, scu_timeout) if scu_timeout else _SECONDS_WITHOUT_END
         self._way = "list"
-        #: Whether a query has ever found an image there.
-        self.lists_images = False
+        #: Whether a query has ever found an image there; None before the first one.
+        self.lists_images: bool | None = None
         self._posting = threading.Lock()
         #: A job may run that is not among ``Orthanc.jobs``: one of a forwarder before this one, or one whose identifier got lost.
         self._strays = True
@@ -151,7 +134,8 @@ class Destination:
             NodeDownError: the node has forgotten the job, or ``stopping``.
             GoneError: one of the images is gone.
         """
-        job, patience = self._begin(images)
+        patience = self._patience + max(image.size for image in images) / _SLOW_LINE
+        job = self._begin(images, patience)
         try:
             said = self._follow(job, patience, stopping)
         finally:
@@ -169,11 +153,9 @@ class Destination:
         failure = failure_of(AnswerError(500, int(said["ErrorCode"]), details))
         return Sent(taken + 1) if failure.fault is Fault.WARNING else Sent(taken, failure)
 
-    def _begin(self, images: Sequence[Image]) -> tuple[str, float]:
-        """Submit a job, after jobs that nobody follows were cancelled. Returns its identifier, and the seconds that an answer may take."""
-        patience = self._patience + max(image.size for image in images) / _SLOW_LINE
-        resources = [image.id for image in images]
-        wanted = {"Resources": resources, "Synchronous": False, "Timeout": int(patience), "Priority": _PRIORITY}
+    def _begin(self, images: Sequence[Image], patience: float) -> str:
+        """Submit a job, after jobs that nobody follows were cancelled. Returns its identifier."""
+        wanted = {"Resources": [image.id for image in images], "Synchronous": False, "Timeout": int(patience), "Priority": _PRIORITY}
         with self._posting:
             if self._strays:
                 self._cancel_strays()
@@ -186,7 +168,7 @@ class Destination:
                 self._strays = False
                 raise GoneError if error.status == HTTPStatus.NOT_FOUND else error from None
             self._strays = False
-        return job, patience
+        return job
 
     def _cancel_strays(self) -> None:
         """Cancel jobs of a forwarder that this one does not follow: their images are sent again."""
@@ -229,22 +211,12 @@ class Destination:
     # --- confirming ---
 
     def ask_commitment(self, images: Iterable[Image]) -> str:
-        """Ask for storage commitment of images; the transaction's UID.
-
-        Raises:
-            AnswerError: the destination cannot be asked.
-        """
+        """Ask for storage commitment of images; the transaction's UID. An AnswerError: the destination cannot be asked."""
         wanted = [{"SOPClassUID": image.sop_class, "SOPInstanceUID": image.sop_instance} for image in images]
-        asked = self._orthanc.post(
-            f"{self._path}/storage-commitment", {"DicomInstances": wanted, "Timeout": self._patience}, timeout=self._patience * 3
-        )
-        return str(asked["ID"])
+        return self._ask("storage-commitment", {"DicomInstances": wanted})
 
     def commitment(self, transaction: str) -> Mapping[str, str] | None:
-        """The report of a transaction: for each SOP instance UID a reason why it is not committed, empty where it is.
-
-        Returns:
-            None while there is none.
+        """The report of a transaction: for each SOP instance UID a reason why it is not committed, empty where it is. None before it came.
 
         Raises:
             GoneError: the node knows no such transaction: it was started anew, or never asked; or its report is none.
@@ -253,19 +225,21 @@ class Destination:
             report = self._orthanc.get(f"/storage-commitment/{transaction}")
             if report["Status"] == "Pending":
                 return None
-            failures = {one["SOPInstanceUID"]: _reason(int(one["FailureReason"])) for one in report["Failures"]}
+            reasons = {one["SOPInstanceUID"]: int(one["FailureReason"]) for one in report["Failures"]}
+            failures = {
+                uid: _FAILURE_REASONS.get(number, f"storage commitment failed with reason 0x{number:04X}")
+                for uid, number in reasons.items()
+            }
             return {one["SOPInstanceUID"]: "" for one in report["Success"]} | failures
         except (AnswerError, KeyError, TypeError, ValueError):
             raise GoneError from None
 
-    def query(self, study_uid: str, series_uid: str, images: Iterable[Image]) -> set[str]:
-        """C-FIND: which of a series' images the destination lists.
+    def query(self, tags: Mapping[str, str], images: Iterable[Image]) -> set[str]:
+        """C-FIND: which images of a series with these DICOM tags the destination lists.
 
         A list of UIDs in one key is DICOM's own way to ask for several (PS3.4, C.2.2.2.2). Not every device knows it: what is not found
-        is asked for as a whole series, and then one by one. The form that found something last comes first.
-
-        Raises:
-            AnswerError: it cannot be asked.
+        is asked for as a whole series, and then one by one. The form that found something last comes first. An AnswerError: it cannot be
+        asked.
         """
         wanted = {image.sop_instance for image in images}
         found: set[str] = set()
@@ -273,21 +247,21 @@ class Destination:
             left = sorted(wanted - found)
             there = set[str]()
             for uids in {"list": ["\\".join(left)], "series": [""], "one by one": left}[way]:
-                there |= self._find(study_uid, series_uid, uids) & wanted
+                there |= self._find(tags, uids) & wanted
             found |= there
+            self.lists_images = bool(self.lists_images or there)
             if there:
-                self._way, self.lists_images = way, True
+                self._way = way
             if found == wanted or (way == "list" and len(there) > 1):
                 break  # the destination knows lists: what it does not list, it has not
         return found
 
-    def _find(self, study_uid: str, series_uid: str, uids: str) -> set[str]:
-        wanted = {"StudyInstanceUID": study_uid, "SeriesInstanceUID": series_uid, "SOPInstanceUID": uids}
-        body = {"Level": "Instance", "Query": wanted, "Timeout": self._patience}
-        asked = self._orthanc.post(f"{self._path}/query", body, timeout=self._patience * 3)
-        answers = self._orthanc.get(f"/queries/{asked['ID']}/answers?expand&simplify")
+    def _find(self, tags: Mapping[str, str], uids: str) -> set[str]:
+        wanted = {key: tags.get(key, "") for key in ("StudyInstanceUID", "SeriesInstanceUID")} | {"SOPInstanceUID": uids}
+        query = self._ask("query", {"Level": "Instance", "Query": wanted})
+        answers = self._orthanc.get(f"/queries/{query}/answers?expand&simplify")
         return {str(answer.get("SOPInstanceUID", "")).strip("\0 ") for answer in answers}
 
-
-def _reason(number: int) -> str:
-    return _FAILURE_REASONS.get(number, f"storage commitment failed with reason 0x{number:04X}")
+    def _ask(self, service: str, body: Mapping[str, Any]) -> str:
+        """Ask the destination for something. Returns the identifier by which Orthanc knows the answer."""
+        return str(self._orthanc.post(f"{self._path}/{service}", {**body, "Timeout": self._patience}, timeout=self._patience * 3)["ID"])

@@ -3,47 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
 
 from forwarder import say
-from forwarder.backlog import Backlog, Batch, Entry, Picked, Waiting
+from forwarder.backlog import Backlog, Batch, Entry, Waiting
 from forwarder.config import LinkConfig
 from forwarder.dicom import Offers
 from forwarder.orthanc import AnswerError, NodeDownError, Orthanc, Series
 from forwarder.record import Aside, Record
-from forwarder.trouble import BROKE, NOT_THERE, TRIES_UNCLEAR, Backoff, Failure, Fault, pause_after
+from forwarder.trouble import BROKE, LOOP_SECONDS, NOT_THERE, TRIES_UNCLEAR, Backoff, Failure, Fault, pause_after
 
 #: Batches that may wait for their confirmation besides those that are being sent: sending goes on meanwhile.
 UNCONFIRMED = 3
-#: Requests for storage commitment without a report whose reports still count, and for how many seconds.
-LATE, LATE_SECONDS = 100, 24 * 3600.0
-#: Seconds after which such a request gives way to a newer one where there are too many: reports may come again.
-LATE_LEAST_SECONDS = 3600.0
-#: Seconds in which an image is sent twice at most, where a device outside has taken it before: it may send it back each time.
-LOOP_SECONDS = 3600.0
-#: Seconds until a series is looked at again of which Orthanc answered something that was not expected.
-_AFTER_SURPRISE = 60
-#: Images whose content is remembered beside the records.
+#: Images that are remembered beside the records: their content, and when they were sent again.
 _REMEMBERED = 10_000
-
-
-def aside_of(one: Waiting, revision: str) -> Aside:
-    """What the record says of an image that is set aside."""
-    return Aside(one.image.id, one.reason, one.refused, one.tries, int(time.time()), revision)
-
-
-@dataclass
-class Counts:
-    """What was done since the forwarder was started; ``transfers``: those of which the destination took everything."""
-
-    transfers: int = 0
-    delivered: int = 0
-    failures: int = 0
-    last_delivered: float | None = None
 
 
 class Ledger:
@@ -52,34 +29,32 @@ class Ledger:
     Attributes:
         changed: the lock of everything here; notified when there may be something to do.
         offers: how the destination confirms.
+        transfers, delivered, failures, last_delivered: since the start: transfers of which the destination took everything, images that it
+            confirmed, failures of it and of images, and when it last confirmed one.
         unconfirmed: what was sent and waits for a report of storage commitment.
         late: what was sent and had no report in time; a report still counts.
         silent: how many reports in turn did not come in time.
-        unlisted: something that the destination took was not found by a query.
         older: by series, how many confirmed images there are of which the device may keep an older version.
         retried_at: when everything was to be tried at once, in seconds since 1970.
         contents: what a device outside took last, as in ``Record.contents``. Orthanc deletes a series of one image, and its record with it,
             when that image comes again (StatelessDatabaseOperations::StoreInstance).
-        resent: when images were last sent again that a device outside had taken before, by identifier.
+        resent: when images were last sent again that a device outside had taken before, by identifier, in seconds since 1970.
     """
 
     def __init__(self, config: LinkConfig, orthanc: Orthanc) -> None:
-        self.config = config
+        self.config, self._orthanc = config, orthanc
         self.backlog = Backlog()
-        self.backoff = Backoff()
-        self.counts = Counts()
+        self.backoff = Backoff("destination", to=config.to)
+        self.transfers = self.delivered = self.failures = 0
+        self.last_delivered: float | None = None
         self.offers = Offers(config.confirm)
         self.unconfirmed: list[Batch] = []
         self.late: list[Batch] = []
         self.changed = threading.Condition()
         self.stopping = False
-        self.probing = False
-        self.silent = 0
-        self.unlisted = False
-        self._orthanc = orthanc
+        self.silent = self._sending = 0
         self._writing = threading.Lock()
-        self._sending = 0
-        self._streak: set[str] = set()
+        self._streak = set[str]()
         self.older: dict[str, int] = {}
         self._older_seen = set[str]()
         self.retried_at = 0.0
@@ -95,37 +70,43 @@ class Ledger:
         """What the database says that the destination has confirmed of a series."""
         return Record.parse(series.metadata.get(str(self.config.record)))
 
+    def state_of(self, series: Series) -> tuple[str, int, str]:
+        """What a series' record has as ``closed`` until something is stored in it, or a rule changes."""
+        return series.last_update, len(series.images), self.config.rules.digest
+
     @contextlib.contextmanager
     def recording(self, entry: Entry) -> Iterator[Record]:
         """Change the record of a series, then write it: with the lock held while it is changed, and one after another.
 
-        A series that is gone is left: the next look finds that.
+        While the node is away, this waits for it: what came of a transfer is not to get lost. A series that is gone is left: the next look
+        finds that.
+
+        Raises:
+            NodeDownError: the forwarder is stopped meanwhile.
+            AnswerError: the node cannot write it. It is written with the next change, or at the next look that finds nothing to send.
         """
         with self._writing:
             with self.changed:
                 before = entry.record.text()
                 yield entry.record
                 text = entry.record.text()
+                entry.unwritten |= text != before
                 self.contents |= entry.record.contents if self.config.outside else {}
                 while len(self.contents) > _REMEMBERED:
                     del self.contents[next(iter(self.contents))]
-            # Where it could not be written the last time, what changed then is still to be written.
-            if text != before or entry.unwritten:
-                entry.unwritten = True
+            while entry.unwritten:
                 try:
                     self._orthanc.put_metadata(entry.id, self.config.record, text)
                 except AnswerError as error:
                     if error.status != HTTPStatus.NOT_FOUND:
-                        self.put_off(entry, f"its record is not written: error {error.code}")
-                        return
+                        raise
+                except NodeDownError:
+                    if self.stopping:
+                        raise
+                    with self.changed:
+                        self.changed.wait(1.0)
+                    continue
                 entry.unwritten = False
-
-    def put_off(self, entry: Entry, reason: str) -> None:
-        """Look at a series again in a minute, after an answer about it that was not expected: it delays no other."""
-        say("series failed", to=self.config.to, series=entry.id, reason=reason, next_try_s=_AFTER_SURPRISE)
-        with self.changed:
-            entry.touched += 1
-            entry.not_before = time.monotonic() + _AFTER_SURPRISE
 
     def sweep(self, *, begins: bool) -> None:
         """Note that a sweep begins, or that it has considered every series."""
@@ -147,11 +128,11 @@ class Ledger:
             self.offers.ask_soon()
             self.retried_at = time.time()
             self.resent.clear()
-            self._due_now(lambda _: True)
+            self.due_now(lambda _: True)
             self.backlog.wake_all()
             self.backlog.overflowed = True
 
-    def _due_now(self, wanted: Callable[[Waiting], bool]) -> None:
+    def due_now(self, wanted: Callable[[Waiting], bool]) -> None:
         """Make some images due now. With the lock held."""
         for entry in self.backlog:
             for one in filter(wanted, (entry.waiting or {}).values()):
@@ -160,251 +141,180 @@ class Ledger:
 
     # --- what is on its way ---
 
-    def pick(self) -> Picked | None:
-        """Take what to do next. With the lock held."""
+    def pick(self) -> Batch | None:
+        """Take what to do next. While all associations are in use, that is to look at a series before its turn. With the lock held."""
         now = time.monotonic()
-        if self.stopping or now < self.backoff.until or len(self.unconfirmed) > self.config.associations + UNCONFIRMED:
-            return None
         # After a failure of the destination one thread finds out, with one batch, whether it works again.
-        if self.backoff.tries and (self.probing or self.at_work):
+        if self.stopping or now < self.backoff.until or (self.backoff.tries and self.at_work):
             return None
-        picked = self.backlog.pick(now, careful=bool(self._streak), asking=bool(self.offers.method(now)))
-        if picked is None:
-            return None
-        entry, images = picked
-        if images:
-            entry.in_flight.update(one.mark for one in images)
+        full = self._sending >= self.config.associations or len(self.unconfirmed) > self.config.associations + UNCONFIRMED
+        ahead = self.config.associations if full else 0
+        batch = self.backlog.pick(now, careful=bool(self._streak), asking=bool(self.offers.method(now)), ahead=ahead)
+        if batch and batch.images:
+            batch.entry.in_flight |= {one.mark: batch for one in batch.images}
             self._sending += 1
-            self.probing = bool(self.backoff.tries)
-        else:
-            entry.busy = True
-        return picked
+        elif batch:
+            batch.entry.busy, batch.entry.stale, batch.entry.close_at = True, False, math.inf
+        return batch
 
-    def pick_ahead(self) -> Picked | None:
-        """Take a series to be looked at before a sender comes to it. With the lock held."""
-        picked = None if self.stopping or self.backoff.tries else self.backlog.pick(time.monotonic(), ahead=self.config.associations)
-        if picked:
-            picked[0].busy = True
-        return picked
-
-    def sent(self) -> None:
-        """Note that a transfer has ended, well or not."""
+    def done(self) -> None:
+        """Note that a thread has done what it took to send or to ask for."""
         with self.changed:
             self._sending -= 1
             self.changed.notify_all()
 
-    def stored(self, batch: Batch, *, whole: bool) -> None:
-        """Note that the destination has taken the images of a batch; ``whole``: the transfer did not end early."""
+    def sent(self, batch: Batch, taken: int, failure: Failure | None) -> None:
+        """Note that a transfer has ended, after so many images that were taken. The batch then holds those alone.
+
+        ``failure`` is of the image after those; None where that waits as before.
+        """
+        left, batch.images = batch.images[taken:], batch.images[:taken]
         with self.changed:
-            now = time.monotonic()
-            self.counts.transfers += whole
+            self.transfers += not failure
             for one in batch.images:
                 one.taken()
                 if batch.entry.record.taken_before(one.image):
-                    self.resent[one.image.id] = now
-            if len(self.resent) > 10_000:
-                self.resent = {image: at for image, at in self.resent.items() if at + LOOP_SECONDS > now}
-
-    def not_taken(self, batch: Batch, images: Sequence[Waiting], failure: Failure) -> None:
-        """Note that a transfer ended at the first of these images of a batch."""
-        first, entry = images[0], batch.entry
-        if failure.fault is Fault.BROKEN:
-            with self.changed:
-                blamed = first.cut(self.counts.transfers)
-                first.due = time.monotonic() + pause_after(first.cuts - 1)
+                    self.resent[one.image.id] = time.time()
+            if len(self.resent) > _REMEMBERED:
+                self.resent = {image: at for image, at in self.resent.items() if at + LOOP_SECONDS > time.time()}
+            if failure and failure.fault is Fault.BROKEN:
+                blamed = left[0].cut(self.transfers)
+                left[0].due = time.monotonic() + pause_after(left[0].cuts - 1)
                 if blamed:
-                    self._note_works()
-                    first.tries = max(first.tries, TRIES_UNCLEAR - 1)
+                    self.backoff.succeeded()
+                    left[0].tries = max(left[0].tries, TRIES_UNCLEAR - 1)
                     failure = Failure(Fault.UNCLEAR, f"{BROKE}: {failure.reason}")
-        network = failure.fault in (Fault.BROKEN, Fault.DESTINATION)
-        self.give_back(Batch(entry, list(images if network else images[1:])))
-        if network:
-            self.pause(failure)
+        if failure and failure.fault not in (Fault.BROKEN, Fault.DESTINATION):
+            self.give_back(batch, left[1:])
+            self.settle(batch, {left[0].image.sop_instance: failure.reason}, failure, images=left[:1])
             return
-        try:
-            self.settle(Batch(entry, [first]), {first.image.sop_instance: failure.reason}, failure)
-        except NodeDownError:
-            with self.changed:
-                entry.touched += 1  # a look, to write the record
-            self.give_back(Batch(entry, [first]))
-            raise
+        self.give_back(batch, left)
+        if failure:
+            self.pause(failure)
 
-    def keep_stored(self, batch: Batch, *, in_vain: bool, works: bool = False) -> None:
-        """Note that the destination has taken a batch and not confirmed it. It is asked again later; nothing is sent again.
-
-        ``in_vain``: it was asked, or cannot be asked, so that the next pause is longer. ``works``: this is no failure of the destination.
-        """
-        contents = self._contents(batch.images)
-        with self.recording(batch.entry) as record:
-            for one in batch.images:
-                if in_vain:
-                    one.asked_in_vain(time.monotonic(), answered=False)
-                record.stored.add(one.mark)
-                record.aside.pop(one.mark, None)
-                if one.mark in contents:
-                    record.note_content(one.image, contents[one.mark])
+    def give_back(self, batch: Batch, images: Sequence[Waiting] | None = None) -> None:
+        """Let images of a batch, or all, wait as before: to be sent, or to be asked for. What it no longer holds is left as it is."""
+        marks = None if images is None else {one.mark for one in images}
         with self.changed:
-            batch.entry.touched += 1  # a look, to say that nothing is left to send
-            if works:
-                self._note_works()
-                self._streak.clear()
-        self.give_back(batch)
+            held = batch.entry.in_flight
+            for mark in [mark for mark, holder in held.items() if holder is batch and (marks is None or mark in marks)]:
+                del held[mark]
+            self.changed.notify_all()
 
-    def note_late(self, batch: Batch) -> None:
-        """Note that no report came in time. The images are asked for again later; a late report still counts."""
+    def put_off(self, batch: Batch, seconds: float) -> None:
+        """Give back a batch, and leave its series alone for a while."""
         with self.changed:
-            self.silent += 1
-            ends = time.monotonic() + LATE_SECONDS
-            if len(self.late) >= LATE and ends - self.late[0].ends > LATE_LEAST_SECONDS:
-                del self.late[0]
-            if len(self.late) < LATE:  # those that were asked for first come first
-                self.late.append(Batch(batch.entry, list(batch.images), batch.transaction, ends=ends))
+            later, entry = time.monotonic() + seconds, batch.entry
+            self.give_back(batch)
+            self.forget(batch)
+            entry.stale, entry.not_before = True, later
+            for one in (entry.waiting or {}).values():
+                one.due = max(one.due, later)
 
-    def note_prompt(self) -> None:
-        """Note that a report came in time. If those before it did not, all images without a report are asked for again now."""
+    def forget(self, batch: Batch) -> None:
+        """Look no more for the report of a batch."""
         with self.changed:
-            if self.silent:
-                self.silent = 0
-                self._due_now(lambda one: one.stored)
-                self.backlog.wake_all()
-
-    def give_back(self, batch: Batch) -> None:
-        """Let a batch wait as before: to be sent, or to be asked for where the destination has taken it."""
-        with self.changed:
-            batch.entry.in_flight.difference_update(one.mark for one in batch.images)
-            self.probing = False
+            if batch in self.unconfirmed:
+                self.unconfirmed.remove(batch)
+            if batch in self.late:
+                self.late.remove(batch)
+                batch.entry.stale = True  # it may rest by now
             self.changed.notify_all()
 
     def pause(self, failure: Failure) -> None:
         """Note that the destination failed, and leave it alone for a while."""
         with self.changed:
-            now = time.monotonic()
-            if now < self.backoff.until:
-                return  # another association failed with this one
-            self.counts.failures += 1
-            pause = self.backoff.failed(now, failure.reason)
-            say("destination failed", to=self.config.to, reason=failure.reason, tries=self.backoff.tries, next_try_s=round(pause, 1))
+            if (now := time.monotonic()) >= self.backoff.until:  # else another association failed with this one
+                self.failures += 1
+                self.backoff.failed(now, failure.reason)
 
     # --- what came of it ---
 
     def settle(
         self,
         batch: Batch,
-        report: Mapping[str, str],
+        answer: Mapping[str, str] | None,
         failure: Failure | None = None,
         *,
+        images: Sequence[Waiting] | None = None,
         silence: str = "no answer for it",
-        patient: bool = False,
     ) -> None:
         """Note what a destination said of each image: what it has, in the record; what it has not, for another try.
 
-        An image that was taken and that the report does not name is asked for again, after growing pauses, before it is sent again.
+        An image that was taken and that the answer does not name is asked for again, after growing pauses, before it is sent again.
 
         Args:
-            batch: what was sent.
-            report: by SOP instance UID a reason why the destination has it not, empty where it has.
-            failure: why the only image of the batch was not taken.
-            silence: the reason that is noted for an image that the report does not name.
-            patient: never send such an image again.
+            batch: what was sent, and ``images`` of it, or all.
+            answer: by SOP instance UID a reason why the destination has it not, empty where it has; None where it did not answer.
+            failure: why the only image was not taken; or, without an answer, why the destination cannot be asked now.
+            silence: the reason that is noted for an image that the answer does not name.
         """
-        entry = batch.entry
-        confirmed = [one for one in batch.images if report.get(one.image.sop_instance) == ""]
-        suspects = [one for one in batch.images if report.get(one.image.sop_instance) != ""]
-        contents = self._contents(confirmed)
-        if failure and failure.refuses_class:
-            suspects += self._alike(entry, suspects[0])
+        entry, images = batch.entry, batch.images if images is None else images
+        said = {one: (answer or {}).get(one.image.sop_instance) for one in images}
+        confirmed = [one for one in images if said[one] == ""]
+        kept = [one for one in images if said[one] is None and (answer is None or not one.asked_enough)]
+        failed = [one for one in images if one not in confirmed and one not in kept]
+        contents = self._contents([*confirmed, *kept])
         with self.recording(entry) as record:
             now = time.monotonic()
+            if failed and failure and failure.refuses_class:  # so are all others of its SOP class and transfer syntax
+                kind = failed[0].image.sop_class, failed[0].image.syntax
+                failed += [one for one in entry.free if not one.resting and (one.image.sop_class, one.image.syntax) == kind]
             record.confirm(one.mark for one in confirmed)
-            older = {one.mark for one in confirmed if one.mark in contents and record.note_content(one.image, contents[one.mark])}
+            differ = {
+                one.mark for one in (*confirmed, *kept) if one.mark in contents and record.note_content(one.image, contents[one.mark])
+            }
+            older = differ.intersection(one.mark for one in confirmed)
             record.older |= older
-            waiting = [
-                one for one in suspects if not failure and one.image.sop_instance not in report and (patient or not one.asked_enough)
-            ]
-            for one in waiting:
-                one.asked_in_vain(now, answered=not patient)
-                record.stored.add(one.mark)
-            suspects = [one for one in suspects if one not in waiting]
-            for one in suspects:
-                unconfirmed = report.get(one.image.sop_instance) or silence
-                one.failed(failure or Failure(Fault.UNCLEAR, f"{NOT_THERE}: {unconfirmed}"), now)
+            record.keep(one.mark for one in kept)
+            for one in kept if not failure else ():
+                one.asked_in_vain(now, answered=answer is not None)
+            for one in failed:
+                one.failed(failure or Failure(Fault.UNCLEAR, f"{NOT_THERE}: {said[one] or silence}"), now)
                 record.stored.discard(one.mark)
                 if one.aside:
-                    record.aside[one.mark] = aside_of(one, self.config.revision)
+                    at, revision = int(time.time()), self.config.revision
+                    record.aside[one.mark] = Aside(one.image.id, one.reason, one.refused, one.tries, at, revision)
             # Written before it counts as delivered: what a kill leaves unwritten is sent again.
-        for one in suspects:
+        for one in failed:
             say("image failed", to=self.config.to, image=one.image.id, reason=one.reason, tries=one.tries, set_aside=one.aside)
         if older:
             say("older versions may be kept", to=self.config.to, series=entry.id, images=len(older))
         with self.changed:
-            self.counts.failures += len(suspects)
+            self.failures += len(failed)
             if older:
                 self.note_older(entry.id, len(entry.record.older))
             if confirmed:
                 self._note_success(entry, confirmed)
-            elif not suspects:
-                self.unlisted = patient
-                self._note_works()
+            elif failed:
+                self._note_streak([one for one in failed if not one.refused])
+            elif failure:
+                self.pause(failure)
             else:
-                self._note_streak([one for one in suspects if not one.refused])
-            entry.in_flight.difference_update(one.mark for one in batch.images)
-            entry.touched += bool(suspects or waiting)  # it may be gone from the node
-            self.probing = False
-            self.changed.notify_all()
-
-    def settle_late(self, batch: Batch, report: Mapping[str, str]) -> bool:
-        """Settle what still waits for a late report. False where images are just asked for again: this has to be repeated."""
-        with self.changed:
-            self.silent = 1  # it does report
-            entry, held = batch.entry, batch.entry.waiting or {}
-            left = [one for one in batch.images if held.get(one.mark) is one and one.stored]
-            free = [one for one in left if one.mark not in entry.in_flight]
-            batch.images = [one for one in left if one.mark in entry.in_flight]
-            entry.in_flight.update(one.mark for one in free)
-        if free:
-            try:
-                self.settle(Batch(entry, free), report)
-            except NodeDownError:
-                self.give_back(Batch(entry, free))
-                batch.images += free
-                raise
-        return not batch.images
+                self.backoff.succeeded()
+                if answer is None:
+                    self._streak.clear()
+            entry.stale |= bool(failed or kept)  # it may be gone from the node, or nothing is left to send
+            self.give_back(batch, images)
 
     def _contents(self, images: Sequence[Waiting]) -> dict[str, str]:
         """The MD5 of images that a device outside has taken, by mark; where it is not known, the UUID of the file, which no other has."""
         return {one.mark: one.image.md5 or self._orthanc.md5(one.image) or one.image.file for one in images if self.config.outside}
 
-    def _alike(self, entry: Entry, refused: Waiting) -> list[Waiting]:
-        """The other images of a series that a destination refuses together with one: those of its SOP class and transfer syntax."""
-        with self.changed:
-            return [
-                one
-                for mark, one in (entry.waiting or {}).items()
-                if mark not in entry.in_flight
-                and not one.resting
-                and (one.image.sop_class, one.image.syntax) == (refused.image.sop_class, refused.image.syntax)
-            ]
-
-    def _note_works(self) -> None:
-        """Note that the destination takes images. With the lock held."""
-        if self.backoff.tries:
-            say("destination works again", to=self.config.to, tries=self.backoff.tries)
-        self.backoff.succeeded()
-
     def _note_success(self, entry: Entry, confirmed: Sequence[Waiting]) -> None:
         """Note that the destination has confirmed images. With the lock held."""
         if len(self._streak) > 1:
-            self._due_now(lambda one: one.mark in self._streak)  # they failed together: for the destination's sake
-        self._note_works()
+            self.due_now(lambda one: one.mark in self._streak)  # they failed together: for the destination's sake
+        self.backoff.succeeded()
         self._streak.clear()
         for one in confirmed:
             (entry.waiting or {}).pop(one.mark, None)
         entry.delivered += len(confirmed)
         entry.estimate -= len(confirmed)
         entry.confirmed_at = time.monotonic()
-        self.counts.delivered += len(confirmed)
-        self.counts.last_delivered = time.time()
-        entry.touched += all(one.resting for one in (entry.waiting or {}).values())  # one more look, to close it
+        self.delivered += len(confirmed)
+        self.last_delivered = time.time()
+        entry.stale |= all(one.resting for one in (entry.waiting or {}).values())  # one more look, to close it
 
     def _note_streak(self, suspects: Sequence[Waiting]) -> None:
         """Note images that failed. If several fail in turn, and none succeeds in between, it is the destination. With the lock held."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 
 from forwarder import say
-from forwarder.backlog import Batch, Picked
+from forwarder.backlog import Batch
 from forwarder.config import LinkConfig, Method
 from forwarder.dicom import Destination, GoneError
 from forwarder.ledger import Ledger
 from forwarder.look import Looker, OnClosed
-from forwarder.orthanc import AnswerError, Image, NodeDownError, Orthanc, Series
+from forwarder.orthanc import AnswerError, Image, NodeDownError, Orthanc
 from forwarder.trouble import Failure, Fault, failure_of
 
 #: Seconds between two looks for a report of storage commitment.
@@ -20,24 +20,23 @@ _LOOK_EVERY = 0.1
 #: Seconds that a report may take: for the request, and for each image, whose file is read.
 _REPORT_SECONDS, _REPORT_SECONDS_PER_IMAGE = 15.0, 0.2
 _NAMES: Mapping[Method, str] = {"commitment": "storage commitment", "query": "query (C-FIND)", "stored": "transfer"}
-#: An answer that was not expected.
-_SURPRISES = (AnswerError, AttributeError, KeyError, TypeError, ValueError)
+#: Seconds until a series is looked at again of which Orthanc answered something that was not expected.
+_AFTER_SURPRISE = 60
 #: Seconds that a report may take where the last one did not come in time: it may come hours later, and counts then, too.
 _REPORT_SECONDS_SILENT = 2.0
 #: Seconds between two looks for a report that is late.
 _LOOK_LATE = 10.0
+#: Requests for storage commitment without a report whose reports still count, and for how many seconds. With those that are in time, and
+#: those before a deletion, they fit in the reports that a node remembers of each destination (configs/orthanc.py, REPORTS_OF_A_LINK).
+LATE, LATE_SECONDS = 100, 24 * 3600.0
+#: Seconds after which such a request gives way to a newer one where there are too many: reports may come again.
+LATE_LEAST_SECONDS = 3600.0
 #: Reports that do not come in time, one after another, until the link says so.
 _SILENT = 3
 
 
 class Link:
-    """A destination, with what waits for it.
-
-    Attributes:
-        config: the destination.
-        deletes: whether the node deletes what all its destinations have confirmed.
-        ledger: what waits for it and what is on its way.
-    """
+    """A destination, with what waits for it. ``deletes``: the node deletes what all its destinations have confirmed."""
 
     def __init__(
         self, config: LinkConfig, orthanc: Orthanc, on_closed: OnClosed = lambda _: None, *, deletes: bool = False, scu_timeout: int = 10
@@ -49,22 +48,20 @@ class Link:
         self._looker = Looker(self.ledger, orthanc, on_closed)
         self.consider, self.tags_of, self.goes = self._looker.consider, self._looker.tags_of, self._looker.goes
         self.take_back = self._looker.take_back
-        self._looked_late = 0.0
         self._asked: dict[tuple[str, ...], str] = {}
 
     def threads(self) -> Iterator[Callable[[], None]]:
         """The work of each of its threads."""
         yield self._confirm_for_ever
-        # In a backlog, a sender would otherwise look at its next series between two batches.
-        yield partial(self._work_for_ever, self.ledger.pick_ahead)
-        yield from [partial(self._work_for_ever, self.ledger.pick)] * self.config.associations
+        # One more than there are associations: it looks at the next series meanwhile.
+        yield from [self._work_for_ever] * (self.config.associations + 1)
 
     @property
     def note(self) -> str:
         """What `status` tells of the destination: a service that it lacks or does not answer. Empty for nothing."""
         offers = self.ledger.offers
         said = offers.note(deletes=self.deletes)
-        if not said and offers.in_use == "query" and self.ledger.unlisted and not self._destination.lists_images:
+        if not said and offers.in_use == "query" and self._destination.lists_images is False:
             said = "answers queries, and lists nothing of what it took: set confirm: stored"
         if not said and self.ledger.silent >= _SILENT:
             said = (
@@ -81,89 +78,91 @@ class Link:
 
     # --- sending ---
 
-    def _work_for_ever(self, pick: Callable[[], Picked | None]) -> None:
+    def _work_for_ever(self) -> None:
         ledger = self.ledger
         while not ledger.stopping:
             with ledger.changed:
-                picked = pick()
-                if picked is None:
+                batch = ledger.pick()
+                if batch is None:
                     ledger.changed.wait(0.5)
                     continue
-            self._do(Batch(*picked))
+            self._do(self._send if batch.images else self._looker.look_at, batch)
 
-    def _do(self, batch: Batch) -> None:
-        """Send a batch, or, where it has no images, look at its series."""
-        try:
-            if batch.images:
-                self._send(batch)
-            else:
-                self._looker.look_at(batch.entry)
-        except NodeDownError:
-            time.sleep(1.0)  # watch.py says so in the log
-        except _SURPRISES as error:
-            self._surprised(batch, type(error).__name__)
+    def _do(self, work: Callable[[Batch], None], batch: Batch) -> bool:
+        """Do something with a batch. A series of which an answer was not expected, the node's or the destination's, delays no other.
 
-    def _surprised(self, batch: Batch, what: str) -> None:
-        """Put off a series, after an answer about it that was not expected, the node's or the destination's: it delays no other."""
+        Returns False where the node does not answer.
+        """
         ledger, entry = self.ledger, batch.entry
         try:
-            if batch.stored:
-                ledger.keep_stored(batch, in_vain=True)
-            else:
-                ledger.give_back(batch)
+            work(batch)
         except NodeDownError:
-            ledger.give_back(batch)
-        ledger.put_off(entry, what)
-        if batch.images:
-            ledger.pause(Failure(Fault.DESTINATION, "an answer that was not expected"))
+            time.sleep(1.0)  # watch.py says so in the log
+            return False
+        except (AnswerError, AttributeError, KeyError, TypeError, ValueError) as error:
+            say("series failed", to=self.config.to, series=entry.id, reason=type(error).__name__, next_try_s=_AFTER_SURPRISE)
+            failure = Failure(Fault.DESTINATION, "an answer that was not expected")
+            if batch.images:
+                ledger.pause(failure)
+            if batch.stored:
+                with contextlib.suppress(NodeDownError, AnswerError):
+                    ledger.settle(batch, None, failure)
+            ledger.put_off(batch, _AFTER_SURPRISE)
+        return True
 
     def _send(self, batch: Batch) -> None:
+        """Send a batch and ask for it, or ask for one that the destination has taken."""
         ledger = self.ledger
         try:
             if not batch.stored:
-                images = batch.images
-                sent = self._destination.send([one.image for one in images], lambda: ledger.stopping)
-                batch.images = images[: sent.taken]
-                ledger.stored(batch, whole=not sent.failure)
-                if sent.failure:
-                    ledger.not_taken(batch, images[sent.taken :], sent.failure)
-                else:
-                    ledger.give_back(Batch(batch.entry, images[sent.taken :]))
+                sent = self._destination.send([one.image for one in batch.images], lambda: ledger.stopping)
+                ledger.sent(batch, sent.taken, sent.failure)
             if batch.images:
                 self._confirm(batch)
         except GoneError:
             with ledger.changed:
-                batch.entry.touched += 1  # an image is gone: look what is left
+                batch.entry.stale = True  # an image is gone: look what is left
             ledger.give_back(batch)
         except NodeDownError:
             ledger.give_back(batch)
             raise
         finally:
-            ledger.sent()
+            ledger.done()
 
     # --- confirming ---
 
     def _confirm(self, batch: Batch) -> None:
-        """Have a batch confirmed that the destination has taken, by the strongest method that it has."""
-        method = self.ledger.offers.method(time.monotonic())
-        failure: Failure | None = None
+        """Ask for a batch that the destination has taken, by the strongest method that it has."""
+        ledger, images, there = self.ledger, [one.image for one in batch.images], set[str]()
+        method = ledger.offers.method(time.monotonic())
+        try:
+            if method == "commitment":
+                batch.transaction = self._destination.ask_commitment(images)
+            elif method == "query":
+                there = self._destination.query(batch.entry.tags, images)
+        except AnswerError as error:
+            failure = failure_of(error)
+            if method and self._lacks(method, failure):
+                self._confirm(batch)  # by the next method, or not now
+            elif method:
+                ledger.settle(batch, None, Failure(Fault.DESTINATION, f"{_NAMES[method]}: {failure.reason}"))
+            return
+        if method is None:
+            ledger.settle(batch, None)
+            return
+        self._has(method)
         if method == "commitment":
-            failure = self._request_report(batch)
+            in_time = _REPORT_SECONDS_SILENT if ledger.silent else _REPORT_SECONDS + _REPORT_SECONDS_PER_IMAGE * len(images)
+            batch.deadline = time.monotonic() + in_time
+            with ledger.changed:
+                ledger.unconfirmed.append(batch)
+                ledger.changed.notify_all()
         elif method == "query":
-            failure = self._query(batch)
-        elif method == "stored":
-            self.ledger.settle(batch, {one.image.sop_instance: "" for one in batch.images})
+            # One that never listed anything may have it all the same: this is no answer, and sending it again is no use.
+            answer = dict.fromkeys(there, "") if self._destination.lists_images else None
+            ledger.settle(batch, answer, silence="a query does not find it")
         else:
-            self.ledger.keep_stored(batch, in_vain=True, works=True)
-        if failure and method:
-            self._asked_in_vain(batch, method, failure)
-
-    def _asked_in_vain(self, batch: Batch, method: Method, failure: Failure) -> None:
-        if self._lacks(method, failure):
-            self._confirm(batch)  # by the next method, or not now
-        else:
-            self.ledger.keep_stored(batch, in_vain=False)
-            self.ledger.pause(Failure(Fault.DESTINATION, f"{_NAMES[method]}: {failure.reason}"))
+            ledger.settle(batch, dict.fromkeys((image.sop_instance for image in images), ""))
 
     def _lacks(self, method: Method, failure: Failure) -> bool:
         """Whether a failure says that the destination has no such service: it answers, and refuses what it is asked."""
@@ -178,107 +177,79 @@ class Link:
         if self.ledger.offers.has(method):
             say("destination has by now", to=self.config.to, what=_NAMES[method])
 
-    def _request_report(self, batch: Batch) -> Failure | None:
-        """Ask for storage commitment; the report is waited for by the thread of _confirm_for_ever."""
-        try:
-            batch.transaction = self._destination.ask_commitment(one.image for one in batch.images)
-        except AnswerError as error:
-            return failure_of(error)
-        self._has("commitment")
-        images = len(batch.images)
-        wait = _REPORT_SECONDS_SILENT if self.ledger.silent else _REPORT_SECONDS + _REPORT_SECONDS_PER_IMAGE * images
-        batch.deadline = time.monotonic() + wait
-        with self.ledger.changed:
-            self.ledger.unconfirmed.append(batch)
-            self.ledger.changed.notify_all()
-        return None
-
-    def _query(self, batch: Batch) -> Failure | None:
-        entry = batch.entry
-        try:
-            there = self._destination.query(entry.study_uid, entry.series_uid, [one.image for one in batch.images])
-        except AnswerError as error:
-            return failure_of(error)
-        self._has("query")
-        unlisted = "a query does not find it"
-        # A destination that never listed anything may have it all the same: sending it again is no use.
-        patient = not self._destination.lists_images
-        self.ledger.settle(batch, dict.fromkeys(there, ""), silence=unlisted, patient=patient)
-        return None
-
     def _confirm_for_ever(self) -> None:
         """Wait for reports of storage commitment."""
-        ledger = self.ledger
+        ledger, look_late_at = self.ledger, 0.0
         while not (ledger.stopping and not ledger.at_work):
             with ledger.changed:
                 if not ledger.unconfirmed:
                     ledger.changed.wait(0.5)
                 batches = list(ledger.unconfirmed)
-            try:
-                for batch in batches:
-                    self._look_for_report(batch)
-                if time.monotonic() - self._looked_late > _LOOK_LATE:
-                    self._looked_late = time.monotonic()
-                    for batch in list(ledger.late):
-                        self._look_for_late_report(batch)
-            except (NodeDownError, AnswerError):
-                time.sleep(1.0)
+                if time.monotonic() > look_late_at:
+                    look_late_at = time.monotonic() + _LOOK_LATE
+                    batches += ledger.late
+            all(self._do(self._look_for_report, batch) for batch in batches)  # none after one at which the node did not answer
             if batches:
                 time.sleep(_LOOK_EVERY)
 
     def _look_for_report(self, batch: Batch) -> None:
-        ledger, forgotten = self.ledger, False
+        """Look for the report of a batch, also of one whose report is late."""
+        ledger, report, forgotten = self.ledger, None, False
         try:
             report = self._destination.commitment(batch.transaction)
         except GoneError:
-            # The node was started anew, or did not ask because an image was gone.
-            report, forgotten = None, True
-        if report is None and not forgotten and time.monotonic() <= batch.deadline:
-            return
-        before = [(one, dict(vars(one))) for one in batch.images]
-        try:
-            if report is not None:
-                ledger.settle(batch, report)
-                ledger.note_prompt()
-            else:
-                # It takes images, and requests.
-                ledger.keep_stored(batch, in_vain=True, works=not forgotten)
-                if not forgotten:
-                    ledger.note_late(batch)
-        except NodeDownError:
-            # Not written: this is done again, and counts as one try.
-            for one, was in before:
-                vars(one).update(was)
-            raise
-        self._remove(batch)
-
-    def _look_for_late_report(self, batch: Batch) -> None:
-        ledger, gone = self.ledger, time.monotonic() > batch.ends
-        try:
-            if report := self._destination.commitment(batch.transaction):
-                gone = ledger.settle_late(batch, report) or gone
-        except GoneError:
-            gone = True
-        if gone:
+            forgotten = True  # the node was started anew, or did not ask because an image was gone
+        over = forgotten or time.monotonic() > batch.deadline
+        if batch in ledger.late:
+            if (report and self._settle_late(batch, report)) or over:
+                ledger.forget(batch)
+        elif report is not None or over:
+            ledger.settle(batch, report)
             with ledger.changed:
-                batch.entry.touched += 1  # it may rest by now
-                if batch in ledger.late:
-                    ledger.late.remove(batch)
+                ledger.forget(batch)
+                if report is None and not forgotten:
+                    self._note_late(batch)
+                elif report is not None and ledger.silent:
+                    ledger.silent = 0
+                    ledger.due_now(lambda one: one.stored)  # all without a report are asked for again
+                    ledger.backlog.wake_all()
 
-    def _remove(self, batch: Batch) -> None:
-        with self.ledger.changed:
-            self.ledger.unconfirmed.remove(batch)
-            self.ledger.changed.notify_all()
+    def _note_late(self, batch: Batch) -> None:
+        """Note that no report came in time. The images are asked for again later; a late report still counts."""
+        late, ends = self.ledger.late, time.monotonic() + LATE_SECONDS
+        self.ledger.silent += 1
+        if len(late) >= LATE and ends - late[0].deadline > LATE_LEAST_SECONDS:
+            del late[0]
+        if len(late) < LATE:  # those that were asked for first come first
+            late.append(Batch(batch.entry, batch.images, batch.transaction, ends))
 
-    def confirmed_now(self, images: Sequence[Image], seconds: float = 30.0) -> set[str] | None:
-        """Ask the destination once more, by storage commitment, for images that it has confirmed.
+    def _settle_late(self, batch: Batch, report: Mapping[str, str]) -> bool:
+        """Settle what still waits for a late report. False where images are just asked for again: this has to be repeated."""
+        ledger, entry = self.ledger, batch.entry
+        with ledger.changed:
+            ledger.silent = 1  # it does report
+            held = entry.waiting or {}
+            batch.images = [one for one in batch.images if held.get(one.mark) is one and one.stored]
+            free = [one for one in batch.images if one.mark not in entry.in_flight]
+            entry.in_flight |= {one.mark: batch for one in free}
+        if free:
+            try:
+                ledger.settle(batch, report, images=free)
+            finally:
+                ledger.give_back(batch)
+        batch.images = [one for one in batch.images if one not in free]
+        return not batch.images
 
-        Returns:
-            the SOP instance UIDs of those that it still has; None where it did not answer in time. A report that comes later is the answer
-            to the next time that the same images are asked for.
+    def there_now(self, method: Method, tags: Mapping[str, str], images: Sequence[Image], seconds: float = 30.0) -> set[str] | None:
+        """Ask the destination once more for images that it has confirmed, by storage commitment or by a query.
+
+        Returns the SOP instance UIDs of those that it still has; None where it did not answer in time. A report that comes later is the
+        answer to the next time that the same images are asked for.
         """
         asked = tuple(image.file for image in images)
         try:
+            if method == "query":
+                return self._destination.query(tags, images)
             before = self._asked.pop(asked, "")
             transaction = before or self._destination.ask_commitment(images)
             self._has("commitment")
@@ -289,14 +260,8 @@ class Link:
                 time.sleep(_LOOK_EVERY)
             self._asked = {} if before else {asked: transaction}
         except AnswerError as error:
-            self._lacks("commitment", failure_of(error))
+            if method == "commitment":
+                self._lacks(method, failure_of(error))
         except GoneError:
             pass
         return None
-
-    def listed_now(self, series: Series, images: Sequence[Image]) -> set[str] | None:
-        """Ask the destination once more, by a query, for images of a series; what it lists, or None where it does not answer."""
-        try:
-            return self._destination.query(series.tags.get("StudyInstanceUID", ""), series.tags.get("SeriesInstanceUID", ""), images)
-        except AnswerError:
-            return None

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from forwarder import say
-from forwarder.backlog import Entry, Waiting
-from forwarder.ledger import LOOP_SECONDS, Ledger, aside_of
+from forwarder.backlog import Batch, Entry, Waiting
+from forwarder.ledger import Ledger
 from forwarder.orthanc import Image, Orthanc, Series, epoch, timestamp
 from forwarder.record import Aside, Record, key_of, mark_of
-from forwarder.trouble import TRIES_UNCLEAR, rest_after
+from forwarder.trouble import LOOP, LOOP_SECONDS, TRIES_UNCLEAR, rest_after
 
 #: Seconds without a new image before a series counts as delivered: Orthanc writes its last update in whole seconds, so that within
 #: one of them nothing tells an image that came later.
@@ -28,10 +25,9 @@ _UNTIL_STABLE = 5.0
 #: A series may rest when the destination was asked so often in vain for each of its images: the pauses are minutes then.
 _ASKED_OFTEN = 8
 _STUDY = "StudyDescription"
-_LOOP = "sent twice within the hour: it comes back each time"
 
-#: Called with the identifier of a series that was closed.
-OnClosed = Callable[[str], None]
+#: Called with a series that was closed.
+OnClosed = Callable[[Series], None]
 
 
 class Looker:
@@ -43,20 +39,15 @@ class Looker:
         self._on_closed = on_closed
 
     def consider(self, series: Series, *, new: bool = True) -> set[str] | None:
-        """Take in a series that may hold something new.
+        """Take in a series that may hold something new: an image has just come (``new``), or a sweep came by.
 
-        Args:
-            series: the series.
-            new: an image of it has just come; otherwise a sweep came by.
-
-        Returns:
-            the marks of the images that its record speaks of; None where something in it is for this destination and not confirmed.
+        Returns the marks of the images that its record speaks of; None where something in it is for this destination and not confirmed.
         """
         rules, record = self._ledger.config.rules, self._ledger.record_of(series)
         if not rules.needs_study and not rules.allow_series(series.tags):
             return record.marks
         rests, until = Counter[str](), 0.0
-        if series.last_update and record.is_closed_for(series.last_update, len(series.images), rules.digest):
+        if series.last_update and record.closed == self._ledger.state_of(series):
             rests, until = self._rests_of(record)
         with self._ledger.changed:
             if record.older:
@@ -64,7 +55,7 @@ class Looker:
             if until and not rests:
                 return record.marks
             if until <= time.time():
-                left = max(0, len(series.images) - len(record.confirmed) - len(record.aside) - len(record.stored))
+                left = max(0, len(series.images) - len(record.marks))
                 self._ledger.backlog.touch(series.id, series.last_update or timestamp(), left, time.monotonic(), new=new)
                 self._ledger.changed.notify_all()
             elif self._ledger.backlog.get(series.id) is None:
@@ -85,7 +76,7 @@ class Looker:
         """When an image that is set aside is tried again, in seconds since 1970; 0 for at once."""
         if one.revision != self._ledger.config.revision or one.at <= self._ledger.retried_at:
             return 0.0
-        return one.at + (LOOP_SECONDS if one.reason == _LOOP else rest_after(one.tries, one.reason, refused=one.refused))
+        return one.at + rest_after(one.tries, one.reason, refused=one.refused)
 
     def goes(self, image: Image, tags: Mapping[str, str]) -> bool:
         """Whether an image of a series with these tags goes to the destination. What a device outside has sent does not go back to it."""
@@ -94,65 +85,64 @@ class Looker:
 
     def _waiting(self, entry: Entry, image: Image, mark: str) -> Waiting:
         """An image that waits, as its series' record has it: stored, set aside, or new. With the lock held."""
-        now, record = time.monotonic(), entry.record
+        record, revision = entry.record, self._ledger.config.revision
         if mark in record.stored:
             return Waiting(image, mark, stored=True, asked=entry.asked)
-        one = Waiting(image, mark)
         aside = record.aside.get(mark)
-        if aside and aside.revision == self._ledger.config.revision:
-            one.tries, one.reason, one.refused = aside.tries, aside.reason, aside.refused
-            one.due = now + max(0.0, self._rests_until(aside) - time.time())
-        elif (ago := now - self._ledger.resent.get(image.id, -LOOP_SECONDS)) < LOOP_SECONDS:
-            one.tries, one.reason, one.due = TRIES_UNCLEAR, _LOOP, now + LOOP_SECONDS - ago
-            record.aside[mark] = replace(aside_of(one, self._ledger.config.revision), at=int(time.time() - ago))
+        if aside is None or aside.revision != revision:
+            at = self._ledger.resent.get(image.id, 0.0)
+            if at + LOOP_SECONDS <= time.time():
+                return Waiting(image, mark)
+            aside = record.aside[mark] = Aside(image.id, LOOP, False, TRIES_UNCLEAR, int(at), revision)
             entry.unwritten = True
-        return one
+        due = time.monotonic() + max(0.0, self._rests_until(aside) - time.time())
+        return Waiting(image, mark, aside.tries, due, aside.reason, aside.refused)
 
     def tags_of(self, series: Series) -> tuple[Mapping[str, str], bool, bool]:
-        """What the rules judge a series by: its main DICOM tags and those of its study.
-
-        Returns:
-            the tags; whether a tag is missing that the rules ask for; whether images of the study may still come.
+        """What the rules judge a series by: its main DICOM tags and those of its study; whether one of these is missing that the rules ask
+        for; whether images of the study may still come.
         """
         rules = self._ledger.config.rules
         study, stable = self._orthanc.study(series.study) if rules.needs_study else ({}, True)
         return {**study, **series.tags}, rules.undecided(study), not stable
 
-    def look_at(self, entry: Entry) -> None:
+    def look_at(self, batch: Batch) -> None:
         """Fill an entry that was picked with what waits in its series."""
-        ledger = self._ledger
-        started, touched = time.monotonic(), entry.touched
+        entry, started, looked = batch.entry, time.monotonic(), False
         try:
-            found = self._orthanc.series([entry.id])
-            if not found:
-                self._leave(entry, found, touched)
-                return
-            series = found[0]
-            tags, undecided, coming = self.tags_of(series)
-            if undecided and coming:
-                entry.not_before = started + _UNTIL_STABLE
-                return
-            # Orthanc keeps the tags of the study's first image: where that has none, each image is judged by its own.
-            values = self._orthanc.tag_of_images(series.images, _STUDY) if undecided else {}
-            own = {image: {**tags, _STUDY: value} for image, value in values.items()}
-            if not any(map(ledger.config.rules.allow_series, own.values() or (tags,))):
-                self._leave(entry, found, touched)
-                return
-            if series.last_update != entry.last_update:
-                entry.last_update, entry.quiet_since, entry.settled = series.last_update, started, False
-            entry.study_uid, entry.series_uid = series.tags.get("StudyInstanceUID", ""), series.tags.get("SeriesInstanceUID", "")
-            self._read_images(entry, series)
-            if self._find_waiting(entry, series, lambda image: self.goes(image, own.get(image.id, tags))) or entry.in_flight:
-                entry.seen, entry.close_at = touched, math.inf
-            else:
-                self._close(entry, series, touched)
+            looked = self._look_at(entry, started)
         finally:
-            with ledger.changed:
-                entry.busy = False
+            with self._ledger.changed:
+                entry.busy, entry.stale = False, entry.stale or not looked
                 entry.not_before = max(entry.not_before, time.monotonic() + (_SHARE - 1) * (time.monotonic() - started))
-                ledger.changed.notify_all()
+                self._ledger.changed.notify_all()
 
-    def _leave(self, entry: Entry, found: Sequence[Series], touched: int) -> None:
+    def _look_at(self, entry: Entry, now: float) -> bool:
+        """Returns False where the series' study is not complete yet: it has to be looked at later."""
+        found = self._orthanc.series([entry.id])
+        if not found:
+            self._leave(entry, found)
+            return True
+        series = found[0]
+        tags, undecided, coming = self.tags_of(series)
+        if undecided and coming:
+            entry.not_before = now + _UNTIL_STABLE
+            return False
+        # Orthanc keeps the tags of the study's first image: where that has none, each image is judged by its own.
+        values = self._orthanc.tag_of_images(series.images, _STUDY) if undecided else {}
+        own = {image: {**tags, _STUDY: value} for image, value in values.items()}
+        if not any(map(self._ledger.config.rules.allow_series, own.values() or (tags,))):
+            self._leave(entry, found)
+            return True
+        if series.last_update != entry.last_update:
+            entry.last_update, entry.quiet_since, entry.settled = series.last_update, now, False
+        entry.tags = series.tags
+        self._read_images(entry, series)
+        if not self._find_waiting(entry, series, lambda image: self.goes(image, own.get(image.id, tags))) and not entry.in_flight:
+            self._close(entry, series)
+        return True
+
+    def _leave(self, entry: Entry, found: Sequence[Series]) -> None:
         """Leave a series that is gone, or does not go to the destination: its record says so, and no sweep asks for its study again."""
         ledger = self._ledger
         for series in found:
@@ -160,11 +150,12 @@ class Looker:
             with ledger.recording(entry) as record:
                 record.confirmed |= stored.confirmed
                 record.contents, record.older = stored.contents, stored.older
-                record.aside, record.stored, record.closed = {}, set(), _closed(series, ledger)
+                record.aside, record.stored, record.closed = {}, set(), ledger.state_of(series)
         with ledger.changed:
             entry.known, entry.waiting, entry.record = {}, None, Record()
-            if entry.touched == touched and not entry.in_flight:
+            if not entry.stale and not entry.in_flight:
                 ledger.backlog.drop(entry)
+            entry.stale = True
 
     def _read_images(self, entry: Entry, series: Series) -> None:
         """Read of each image what is needed to send it; of a series that was looked at before, of the new ones alone.
@@ -201,20 +192,20 @@ class Looker:
             now = time.monotonic()
             return any(not one.resting or (one.aside and one.due <= now) for one in waiting.values())
 
-    def _close(self, entry: Entry, series: Series, touched: int) -> None:
+    def _close(self, entry: Entry, series: Series) -> None:
         """Say in the record that nothing is left to send, once the series is quiet."""
         ledger = self._ledger
         with ledger.changed:
             # On this program's own clock: the node's may be wrong, or be set back.
             age = time.monotonic() - entry.quiet_since
             if not entry.settled and (not entry.whole or age < _QUIET):
-                entry.seen, entry.close_at = touched, time.monotonic() + max(0.0, _QUIET - age)
+                entry.close_at = time.monotonic() + max(0.0, _QUIET - age)
                 return
             waiting = entry.waiting or {}
         with ledger.recording(entry) as record:
             record.forget_all_but(entry.known.values())
             record.aside = {mark: one for mark, one in record.aside.items() if mark in waiting}
-            record.closed = _closed(series, ledger)
+            record.closed = ledger.state_of(series)
         entry.known, entry.settled = {}, False
         if entry.delivered:
             seconds = round(entry.confirmed_at - entry.opened, 1)
@@ -222,14 +213,13 @@ class Looker:
             say("delivered", to=ledger.config.to, series=entry.id, images=entry.delivered, set_aside=aside, seconds=seconds)
             entry.delivered, entry.opened = 0, time.monotonic()
         with ledger.changed:
-            entry.seen, entry.close_at = touched, math.inf  # not before it is written: else it is looked at again
-            if entry.touched == touched and not waiting:
+            if not entry.stale and not waiting:
                 ledger.backlog.drop(entry)
-            elif entry.touched == touched and (until := self._wanted_at(entry, waiting)) > time.monotonic():
+            elif not entry.stale and (until := self._wanted_at(entry, waiting)) > time.monotonic():
                 entry.asked = max((one.asked for one in waiting.values() if one.stored), default=0)
                 ledger.backlog.rest(entry.id, entry.since, entry.resting, until)
         if not waiting:
-            self._on_closed(entry.id)
+            self._on_closed(series)
 
     def _wanted_at(self, entry: Entry, waiting: Mapping[str, Waiting]) -> float:
         """When an image is wanted here again; 0 for soon: one has a report to come, or is asked for soon."""
@@ -241,42 +231,28 @@ class Looker:
             return 0.0
         return min(max(one.due, ask_at) if one.stored else one.due for one in waiting.values())
 
-    @contextlib.contextmanager
-    def alone_with(self, series: str) -> Iterator[Entry | None]:
-        """The entry of a series, made where there is none, while no other thread looks at it; None without room for it."""
-        with self._ledger.changed:
-            self._ledger.backlog.touch(series, timestamp(), 0, time.monotonic())
-            while (entry := self._ledger.backlog.get(series)) and entry.busy:
-                self._ledger.changed.wait(1.0)
-            if entry:
-                entry.busy = True
-        try:
-            yield entry
-        finally:
-            if entry:
-                with self._ledger.changed:
-                    entry.busy = False
-                    entry.touched += 1
-                    self._ledger.changed.notify_all()
-
     def take_back(self, series: str, images: Iterable[Image]) -> None:
         """Let images wait again that the destination had confirmed, and has no longer."""
-        with self.alone_with(series) as entry:
+        ledger, gone = self._ledger, list(images)
+        with ledger.changed:
+            ledger.backlog.touch(series, timestamp(), 0, time.monotonic())
+            while (entry := ledger.backlog.get(series)) and entry.busy:
+                ledger.changed.wait(1.0)
             if entry is None:
                 return  # no room: the record stays as it is, and this is found again
-            gone = list(images)
+            entry.busy = True  # no other thread looks at it
             for image in gone:
-                self._ledger.resent.pop(image.id, None)  # it is sent again because it is gone
-                self._ledger.contents.pop(key_of(image), None)
-            stored = [self._ledger.record_of(found) for found in self._orthanc.series([series])]
-            with self._ledger.recording(entry):
+                ledger.resent.pop(image.id, None)  # it is sent again because it is gone
+                ledger.contents.pop(key_of(image), None)
+        try:
+            stored = [ledger.record_of(found) for found in self._orthanc.series([series])]
+            with ledger.recording(entry):
                 if entry.waiting is None and stored:
                     entry.record = stored[0]
                 entry.record.take_back(gone)
                 entry.unwritten = True  # also where nothing is left in it: an entry that was just made looks the same
-                self._ledger.older.pop(series, None)
-
-
-def _closed(series: Series, ledger: Ledger) -> tuple[str, int, str]:
-    """What a record says when nothing of a series is left to send."""
-    return series.last_update, len(series.images), ledger.config.rules.digest
+                ledger.older.pop(series, None)
+        finally:
+            with ledger.changed:
+                entry.busy, entry.stale = False, True
+                ledger.changed.notify_all()

@@ -13,6 +13,7 @@ from base64 import b64encode
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from forwarder import say
@@ -26,18 +27,15 @@ _DATABASE_CODES = frozenset({11, 31, 36, 42, *range(1000, 1016)})
 _CHUNK = 250
 #: At most one in so many images of a series are read one by one; of more, the whole series is read.
 _FEW = 20
-#: Series of a study that are read together; those of larger ones are read one by one.
+#: Series of a study that are read together; those of larger studies are read one by one.
 _MANY = 250
 #: What is asked of each instance that a query finds; and the type of attachment that is the image's file.
 _FOUND = ["MainDicomTags", "Metadata", "Attachments"]
 _DICOM_FILE = 1
 #: Metadata of an instance that was made from another one of the same node (ResourceModificationJob.cpp).
 _MADE_HERE = frozenset({"AnonymizedFrom", "ModifiedFrom"})
-
-#: Series of a page of all of them.
-_PAGE = 100
-#: By how much a page goes back into the one before it.
-_OVERLAP = 10
+#: Series of a page of all of them, and by how much a page goes back into the one before it.
+_PAGE, _OVERLAP = 100, 10
 #: How many identifiers are remembered to tell that a page follows on what was seen.
 _REMEMBERED = 1000
 #: How Orthanc writes times.
@@ -49,19 +47,11 @@ class NodeDownError(Exception):
 
 
 class AnswerError(Exception):
-    """Orthanc answered that it could not.
-
-    Attributes:
-        status: the HTTP status.
-        code: Orthanc's own code of the error (OrthancException's ErrorCode), 0 without one.
-        details: what Orthanc says of it.
-    """
+    """Orthanc answered that it could not: an HTTP status, its own code (OrthancException's ErrorCode) or 0, and what it says of it."""
 
     def __init__(self, status: int, code: int, details: str) -> None:
         super().__init__(f"HTTP {status}: {details}")
-        self.status = status
-        self.code = code
-        self.details = details
+        self.status, self.code, self.details = status, code, details
 
 
 @dataclass(frozen=True)
@@ -100,8 +90,9 @@ class Orthanc:
     """A connection to an Orthanc for each thread that asks."""
 
     def __init__(self, host: str, port: int, user: str, password: str, trust: str | None = None) -> None:
-        self._address = host, port
-        self._tls = ssl.create_default_context(cafile=trust) if trust else None
+        tls = ssl.create_default_context(cafile=trust) if trust else None
+        https = partial(http.client.HTTPSConnection, host, port, context=tls)
+        self._connect = https if tls else partial(http.client.HTTPConnection, host, port)
         self._headers = {"Authorization": "Basic " + b64encode(f"{user}:{password}".encode()).decode()}
         self._of_thread = threading.local()
         #: The jobs that this program follows: with the lock held, no other is just being submitted.
@@ -151,58 +142,44 @@ class Orthanc:
             start += _PAGE - _OVERLAP
 
     def series(self, ids: Sequence[str]) -> list[Series]:
-        """Series with all that they hold; those that are gone are left out.
+        """Series with all that they hold, by their identifiers or those of instances in them; those that are gone are left out.
 
         With an index in SQLite, by way of their studies: for each series that it is asked for by its identifier, Orthanc 1.13.0 goes
         several times through all instances of the node (72 to 150 ms each beside 100,000, and 1 to 10 ms by way of its study).
-
-        Args:
-            ids: their identifiers, or those of instances in them.
         """
         left, found = dict.fromkeys(ids), list[Series]()
         # Where it cannot tell of a whole study it may still tell of some of its series.
         with contextlib.suppress(AnswerError):
-            for study in self._studies_of(ids):
-                for one in self._series_of(study):
+            for study in self.post("/tools/bulk-content", {"Resources": list(ids), "Level": "Study"}) if ids and self._finds() else ():
+                if len(study["Series"]) > _MANY:
+                    continue
+                content = ["MainDicomTags", "Metadata", "Children", "Parent"]
+                wanted = {"Level": "Series", "Query": {}, "ParentStudy": study["ID"], "ResponseContent": content}
+                for one in map(_series, self.post("/tools/find", wanted)):
                     if asked := left.keys() & {one.id, *one.images}:
                         found.append(one)
-                        for id_ in asked:
-                            del left[id_]
+                        left = {id_: None for id_ in left if id_ not in asked}
         if left:
             # Also what the query left out: LimitFindResults may be set.
             found += map(_series, self.post("/tools/bulk-content", {"Resources": list(left), "Level": "Series", "Metadata": True}))
         return found
-
-    def readable(self, ids: Sequence[str]) -> Iterator[Series]:
-        """The same; where Orthanc cannot tell of all together, one by one, less those of which it cannot tell."""
-        if not ids:
-            return
-        try:
-            yield from self.series(ids)
-        except AnswerError as error:
-            if len(ids) == 1:
-                say("series cannot be read", of=ids[0], status=error.status)
-                return
-            for one in ids:
-                yield from self.readable([one])
-
-    def _studies_of(self, ids: Sequence[str]) -> list[str]:
-        """The studies of series or instances, where reading those as a whole is the quicker way."""
-        if not ids or not self._finds():
-            return []
-        studies = self.post("/tools/bulk-content", {"Resources": list(ids), "Level": "Study"})
-        return [study["ID"] for study in studies if len(study["Series"]) <= _MANY]
-
-    def _series_of(self, study: str) -> Iterator[Series]:
-        content = ["MainDicomTags", "Metadata", "Children", "Parent"]
-        asked = {"Level": "Series", "Query": {}, "ParentStudy": study, "ResponseContent": content}
-        return map(_series, self.post("/tools/find", asked))
 
     def _finds(self) -> bool:
         """Whether its index answers a query as a whole (SQLite, newer plugins); else Orthanc asks it for one resource after another."""
         if self._extended_find is None:
             self._extended_find = bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
         return self._extended_find
+
+    def readable(self, ids: Sequence[str]) -> Iterator[Series]:
+        """The same; where Orthanc cannot tell of all together, one by one, less those of which it cannot tell."""
+        try:
+            yield from self.series(ids) if ids else ()
+        except AnswerError as error:
+            if len(ids) == 1:
+                say("series cannot be read", of=ids[0], status=error.status)
+            else:
+                for one in ids:
+                    yield from self.readable([one])
 
     def images_of(self, series: Series, ids: Sequence[str]) -> Iterator[Image]:
         """Instances of a series; those that are gone are left out.
@@ -216,17 +193,16 @@ class Orthanc:
             for said in self.post("/tools/find", asked):
                 if said["ID"] in left:
                     del left[said["ID"]]
-                    file: Mapping[str, Any] = next((one for one in said["Attachments"] if one["ContentType"] == _DICOM_FILE), {})
-                    yield _image(said, file.get("Uuid", ""), file.get("UncompressedSize", 0), file.get("UncompressedMD5", ""))
+                    yield _image(said, next((one for one in said["Attachments"] if one["ContentType"] == _DICOM_FILE), {}))
         # Also what the query left out: LimitFindInstances may be set.
         yield from self.images(list(left))
 
     def images(self, ids: Sequence[str]) -> Iterator[Image]:
         """Instances of any series; those that are gone are left out."""
         for start in range(0, len(ids), _CHUNK):
-            found = self.post("/tools/bulk-content", {"Resources": ids[start : start + _CHUNK], "Level": "Instance", "Metadata": True})
-            for said in found:
-                yield _image(said, said.get("FileUuid", ""), said.get("FileSize", 0))
+            asked = {"Resources": ids[start : start + _CHUNK], "Level": "Instance", "Metadata": True}
+            for said in self.post("/tools/bulk-content", asked):
+                yield _image(said, {"Uuid": said.get("FileUuid"), "UncompressedSize": said.get("FileSize")})
 
     def series_with(self, sop_instances: Sequence[str]) -> dict[str, set[str]]:
         """By SOP instance UID the series that hold such an instance: several where, against the standard, a UID was given twice."""
@@ -270,11 +246,6 @@ class Orthanc:
         """
         return {image: str(self.get(f"/instances/{image}/simplified-tags").get(tag) or "") for image in images}
 
-    def _connection(self) -> http.client.HTTPConnection:
-        if self._tls is None:
-            return http.client.HTTPConnection(*self._address)
-        return http.client.HTTPSConnection(*self._address, context=self._tls)
-
     def _ask(self, method: str, path: str, body: bytes | None, timeout: float) -> bytes:
         """One request; once more where a connection that lay idle turns out to be closed.
 
@@ -284,9 +255,8 @@ class Orthanc:
         """
         for attempt in (1, 2):
             connection = getattr(self._of_thread, "connection", None)
-            fresh = connection is None
-            if connection is None:
-                connection = self._of_thread.connection = self._connection()
+            if fresh := connection is None:
+                connection = self._of_thread.connection = self._connect()
             connection.timeout = timeout
             if connection.sock is not None:
                 connection.sock.settimeout(timeout)
@@ -313,18 +283,18 @@ def _series(said: Mapping[str, Any]) -> Series:
     return Series(said["ID"], said["ParentStudy"], tuple(said["Instances"]), said["MainDicomTags"], said.get("Metadata", {}))
 
 
-def _image(said: Mapping[str, Any], file: str, size: int, md5: str = "") -> Image:
+def _image(said: Mapping[str, Any], file: Mapping[str, Any]) -> Image:
     metadata = said["Metadata"]
     return Image(
         id=said["ID"],
-        file=file,
+        file=file.get("Uuid") or "",
         sop_class=metadata.get("SopClassUid", ""),
         sop_instance=said["MainDicomTags"]["SOPInstanceUID"],
         syntax=metadata.get("TransferSyntax", ""),
         calling_aet=metadata.get("RemoteAET", ""),
         received=metadata.get("ReceptionDate", ""),
-        size=int(size),
-        md5=md5,
+        size=int(file.get("UncompressedSize") or 0),
+        md5=file.get("UncompressedMD5", ""),
         origin="created" if _MADE_HERE & metadata.keys() else "received",
     )
 

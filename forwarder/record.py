@@ -11,7 +11,7 @@ import hashlib
 import json
 from base64 import urlsafe_b64encode
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 from forwarder.orthanc import Image
@@ -23,12 +23,7 @@ _HALF = _LENGTH // 2
 
 
 def mark_of(file: str, length: int = _LENGTH) -> str:
-    """What stands for an image in a record.
-
-    Args:
-        file: the UUID of its file, or another text.
-        length: of the mark, in characters.
-    """
+    """What stands in a record, in ``length`` characters, for an image: of the UUID of its file, or of another text."""
     return urlsafe_b64encode(hashlib.blake2b(file.encode(), digest_size=length * 3 // 4).digest()).decode()[:length]
 
 
@@ -87,18 +82,12 @@ class Record:
         """The record as text, in a fixed order."""
         said: dict[str, Any] = {"v": _VERSION, "ok": "".join(sorted(self.confirmed))}
         if self.aside:
-            said["aside"] = {
-                mark: [one.image, one.reason, one.refused, one.tries, one.at, one.revision] for mark, one in sorted(self.aside.items())
-            }
+            said["aside"] = {mark: astuple(one) for mark, one in sorted(self.aside.items())}
         marks = {"stored": self.stored, "older": self.older, "contents": {image + content for image, content in self.contents.items()}}
         said.update({name: "".join(sorted(some)) for name, some in marks.items() if some})
         if self.closed:
             said["closed"] = list(self.closed)
         return json.dumps(said, separators=(",", ":"))
-
-    def is_closed_for(self, last_update: str, count: int, rules: str) -> bool:
-        """Whether nothing was stored in the series, and no rule changed, since nothing was left to send in it."""
-        return self.closed == (last_update, count, rules)
 
     @property
     def marks(self) -> set[str]:
@@ -111,6 +100,13 @@ class Record:
             self.confirmed.add(mark)
             self.stored.discard(mark)
             self.aside.pop(mark, None)
+
+    def keep(self, marks: Iterable[str]) -> None:
+        """Note that the destination has taken images, and not confirmed them."""
+        for mark in marks:
+            self.aside.pop(mark, None)
+            if mark not in self.confirmed:
+                self.stored.add(mark)
 
     def note_content(self, image: Image, md5: str) -> bool:
         """Note the content of an image that a device outside has taken. Returns whether it may have kept another one from before."""

@@ -29,32 +29,24 @@ _CHECKED_BYTES, _CHECKS_ALL = 1 << 31, (1, 12, 8)
 
 
 class _SilentError(Exception):
-    """A destination does not answer."""
-
-    def __init__(self, link: Link, images: int) -> None:
-        super().__init__(f"{link.config.to} does not answer")
-        self.images = images
+    """A destination does not answer. It has words for that, and the number of images that were asked for."""
 
 
 class Retention:
-    """Deletes, and asks again, one series after another.
-
-    Attributes:
-        kept: of each series that was due, how many images were not deleted, by reason.
-    """
+    """Deletes, and asks again, one series after another."""
 
     def __init__(self, orthanc: Orthanc, links: Sequence[Link], delete_after: int | None) -> None:
-        self._orthanc = orthanc
-        self._links = links
-        self._delete_after = delete_after
+        self._orthanc, self._links, self._delete_after = orthanc, links, delete_after
         #: When each series that was offered is due, in seconds since 1970.
         self._due: dict[str, float] = {}
         self._lock = threading.Lock()
         #: Of destinations that did not answer, until when what goes there is left alone.
         self._silent: dict[str, float] = {}
         self.stopping = threading.Event()
+        #: Of each series that was due, how many images were not deleted, by reason.
         self.kept: dict[str, Counter[str]] = {}
         self.deleted = 0
+        self._lost = 0
         self._recheck = threading.Event()
 
     def recheck_soon(self) -> None:
@@ -62,7 +54,7 @@ class Retention:
         self._recheck.set()
 
     def offer(self, series: Series) -> None:
-        """Take in a series that all its destinations have confirmed."""
+        """Take in a series that all its destinations have confirmed, or one of them, maybe as the last one."""
         if self._delete_after is None:
             return
         # What goes to a destination that does not answer comes last, so that it takes no other's place.
@@ -73,15 +65,9 @@ class Retention:
             if len(self._due) > _CAPACITY:
                 del self._due[max(self._due, key=self._due.__getitem__)]
 
-    def offer_id(self, series: str) -> None:
-        """Take in a series that one destination has confirmed, maybe as the last one."""
-        if self._delete_after is not None:
-            for found in self._orthanc.series([series]):
-                self.offer(found)
-
     def keep_for_ever(self) -> None:
         """The work of the thread."""
-        backoff = Backoff()
+        backoff = Backoff("retention")
         while not self.stopping.wait(1.0):
             if time.monotonic() < backoff.until:
                 continue
@@ -93,8 +79,7 @@ class Retention:
                     self._try_to_delete(series)
                     backoff.succeeded()
             except (NodeDownError, AnswerError, KeyError, TypeError, ValueError) as error:
-                pause = backoff.failed(time.monotonic(), type(error).__name__)
-                say("retention failed", reason=backoff.reason, tries=backoff.tries, next_try_s=round(pause, 1))
+                backoff.failed(time.monotonic(), type(error).__name__)
 
     def _next_due(self) -> str | None:
         """The series that has been due for longest; it stays until it is done."""
@@ -104,19 +89,19 @@ class Retention:
 
     def _try_to_delete(self, series: str) -> None:
         """Delete what may be deleted of a series. It is put off where a destination or the node cannot answer, and holds up no other."""
+        done = False
         try:
             self._delete(series)
-        except (_SilentError, AnswerError) as error:
-            if isinstance(error, _SilentError):
-                self.kept[series] = Counter({str(error): error.images})
-            else:
-                say("series cannot be deleted", series=series, status=error.status, next_try_s=_SILENT_SECONDS)
-            with self._lock:
-                self._due[series] = time.time() + _SILENT_SECONDS
-            return
+            done = True
+        except _SilentError as error:
+            reason, images = error.args
+            self.kept[series] = Counter({reason: images})
+        except AnswerError as error:
+            say("series cannot be deleted", series=series, status=error.status, next_try_s=_SILENT_SECONDS)
         with self._lock:
-            # Where something came since it was offered, it is offered again, and due later.
-            if self._due.get(series, 0.0) <= time.time():
+            if not done:
+                self._due[series] = time.time() + _SILENT_SECONDS
+            elif self._due.get(series, 0.0) <= time.time():  # else something came since it was offered, and it was offered again
                 self._due.pop(series, None)
 
     def _delete(self, id_: str) -> None:
@@ -143,19 +128,14 @@ class Retention:
             ]
             if not all(mark in record.confirmed for _, record in wants):
                 return []
-            if reason := self._not_covered(image, [link for link, record in wants if mark in record.older]):
-                self._keep(series, reason)
+            older = [link.config.to for link, record in wants if mark in record.older]
+            if older:
+                self._keep(series, f"{older[0]} may keep an older version")
+            elif image.size >= _CHECKED_BYTES and self._orthanc.version < _CHECKS_ALL:
+                self._keep(series, "larger than 2 GiB: Orthanc before 1.12.8 cannot check such files")
             elif wants:
                 confirmed.append((image, [link for link, _ in wants]))
         return confirmed
-
-    def _not_covered(self, image: Image, older: Sequence[Link]) -> str:
-        """Why an image is not deleted though it is confirmed; empty where nothing speaks against it."""
-        if older:
-            return f"{older[0].config.to} may keep an older version"
-        if image.size >= _CHECKED_BYTES and self._orthanc.version < _CHECKS_ALL:
-            return "larger than 2 GiB: Orthanc before 1.12.8 cannot check such files"
-        return ""
 
     def _keep(self, series: Series, reason: str, images: int = 1) -> None:
         if images and (series.id in self.kept or len(self.kept) < _CAPACITY):
@@ -190,62 +170,55 @@ class Retention:
     def _ask_again(self, link: Link, series: Series, method: Method, images: Sequence[Image]) -> set[str]:
         """Ask a destination once more for images; what it no longer has is sent again.
 
-        Returns:
-            the SOP instance UIDs of those that it has; none where it turns out to have no storage commitment.
-
-        Raises:
-            _SilentError: it does not answer, or did not a moment ago.
+        Returns the SOP instance UIDs of those that it has; none where it turns out to have no storage commitment. Raises _SilentError where
+        it does not answer, or did not a moment ago.
         """
+        silence = _SilentError(f"{link.config.to} does not answer", len(images))
         if time.monotonic() < self._silent.get(link.config.to, 0.0):
-            raise _SilentError(link, len(images))
-        there = link.confirmed_now(images) if method == "commitment" else link.listed_now(series, images)
+            raise silence
+        there = link.there_now(method, series.tags, images)
         if there is None:
             if method == "commitment" and not link.ledger.offers.may("commitment", time.monotonic()):
                 return set()
             self._silent[link.config.to] = time.monotonic() + _SILENT_SECONDS
             say("does not answer", to=link.config.to, next_try_s=_SILENT_SECONDS)
-            raise _SilentError(link, len(images))
+            raise silence
         self._silent.pop(link.config.to, None)
         if lost := [image for image in images if image.sop_instance not in there]:
             say("no longer there", to=link.config.to, series=series.id, images=len(lost))
             link.take_back(series.id, lost)
+            self._lost += len(lost)
         return there
 
     def _recheck_all(self) -> None:
         """Ask each destination for all that it has confirmed; one that does not answer is left out."""
-        seen, lost, silent = 0, 0, set[str]()
+        seen, lost_before, links = 0, self._lost, list(self._links)
         for ids in self._orthanc.pages(self.stopping):
             for series in self._orthanc.readable(ids):
                 try:
-                    held = list(self._orthanc.images_of(series, series.images))
+                    self._recheck_series(series, links)
                 except AnswerError as error:
                     say("series cannot be rechecked", series=series.id, status=error.status)
-                    continue
-                for link in self._links:
-                    method = link.ledger.offers.in_use
-                    if method is None or method == "stored" or link.config.to in silent:
-                        continue  # there is no way to ask
-                    try:
-                        lost += self._recheck_series(link, series, method, held)
-                    except _SilentError as error:
-                        say("not rechecked", reason=error)
-                        silent.add(link.config.to)
             seen += len(ids)
-        say("rechecked", series=seen, images_sent_again=lost)
+        say("rechecked", series=seen, images_sent_again=self._lost - lost_before)
 
-    def _recheck_series(self, link: Link, series: Series, method: Method, held: Sequence[Image]) -> int:
-        """Ask for what was confirmed of a series; how many images are not there any more."""
-        record, lost = link.ledger.record_of(series), 0
-        images = [image for image in held if mark_of(image.file) in record.confirmed]
-        for start in range(0, len(images), _CHUNK):
-            chunk = images[start : start + _CHUNK]
-            there = self._ask_again(link, series, method, chunk)
-            lost += len(chunk) - len(there) if link.ledger.offers.in_use == method else 0
-        return lost
+    def _recheck_series(self, series: Series, links: list[Link]) -> None:
+        """Ask for what was confirmed of a series; a link whose destination does not answer is taken out of ``links``."""
+        held = list(self._orthanc.images_of(series, series.images))
+        for link in list(links):
+            method, record = link.ledger.offers.in_use, link.ledger.record_of(series)
+            if method is None or method == "stored":
+                continue  # there is no way to ask
+            images = [image for image in held if mark_of(image.file) in record.confirmed]
+            try:
+                for start in range(0, len(images), _CHUNK):
+                    self._ask_again(link, series, method, images[start : start + _CHUNK])
+            except _SilentError as error:
+                say("not rechecked", reason=error.args[0])
+                links.remove(link)
 
 
 def _left_out(link: Link, series: Series, mark: str) -> bool:
     """Whether a link has looked at all of a series, and an image is not for it."""
-    ledger, record = link.ledger, link.ledger.record_of(series)
-    closed = record.is_closed_for(series.last_update, len(series.images), ledger.config.rules.digest)
-    return closed and mark not in record.marks
+    record = link.ledger.record_of(series)
+    return record.closed == link.ledger.state_of(series) and mark not in record.marks

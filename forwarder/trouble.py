@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
+from forwarder import say
 from forwarder.orthanc import AnswerError
 
 #: The first pause after a failure, and the longest, in seconds.
@@ -21,6 +22,9 @@ TRIES_UNCLEAR = 5
 NOT_THERE = "the destination took it, and says that it has it not"
 #: The same for an image at which associations broke.
 BROKE = "the connection broke at this image, and not at others"
+#: The reason of an image that a device outside has taken before, and that was sent again within so many seconds: it may send it back each
+#: time.
+LOOP, LOOP_SECONDS = "sent twice within the hour: it comes back each time", 3600.0
 #: Associations that broke at an image, while others got through, after which it is set aside.
 CUTS = 4
 #: How many answers may leave out an image that the destination took: then it is sent again.
@@ -49,10 +53,6 @@ _CODES_OF_WORDS = {
     "no valid presentation context": _NO_PRESENTATION_CONTEXT,
     "request cannot be handled by remote aet": _NO_PRESENTATION_CONTEXT,  # of storage commitment, DicomAssociation.cpp
 }
-#: Orthanc's words for a file that is not DICOM (FromDcmtkBridge::LoadFromMemoryBuffer).
-_INVALID_FILE = "invalid dicom file"
-#: Those that hold for all images of the same SOP class and transfer syntax.
-_CODES_OF_A_CLASS = frozenset({_NOT_IMPLEMENTED, _NO_PRESENTATION_CONTEXT})
 #: What DIMSE statuses mean: of C-STORE, DICOM PS3.4, table B.2-1, by their first digits; of any service, PS3.7, annex C.
 _STATUS_MEANINGS = {
     "A7": "out of resources",
@@ -133,11 +133,11 @@ def failure_of(error: AnswerError) -> Failure:
         fault = Fault.IMAGE if status.startswith(_REFUSALS) else Fault.WARNING if status.startswith(_WARNINGS) else Fault.UNCLEAR
         return Failure(fault, f"DIMSE status 0x{status}{meaning}", refuses_class=status in _REFUSALS_OF_A_CLASS)
     text = error.details.lower()
-    if _INVALID_FILE in text:
+    if "invalid dicom file" in text:  # FromDcmtkBridge::LoadFromMemoryBuffer
         return UNREADABLE
     code = next((code for words, code in _CODES_OF_WORDS.items() if words in text), error.code)
     if code in _IMAGE_CODES:
-        return Failure(Fault.IMAGE, _IMAGE_CODES[code], refuses_class=code in _CODES_OF_A_CLASS)
+        return Failure(Fault.IMAGE, _IMAGE_CODES[code], refuses_class=code in (_NOT_IMPLEMENTED, _NO_PRESENTATION_CONTEXT))
     if code not in _NETWORK:
         # It may be this image alone: that is found out as where associations break.
         return Failure(Fault.BROKEN, f"error {code} of this node's Orthanc")
@@ -149,29 +149,23 @@ def failure_of(error: AnswerError) -> Failure:
 class Backoff:
     """Pauses that double from one second to five minutes, each by chance up to a quarter shorter, for ever.
 
-    The chance keeps many nodes from asking a destination that comes back all at once.
+    The chance keeps many nodes from asking a destination that comes back all at once. ``what`` fails, and ``fields``, are for the log.
     """
 
-    def __init__(self) -> None:
-        self.tries = 0
-        self.reason = ""
-        self.until = 0.0
+    def __init__(self, what: str, **fields: object) -> None:
+        self.tries, self.reason, self.until = 0, "", 0.0
+        self._what, self._fields = what, fields
 
-    def failed(self, now: float, reason: str) -> float:
-        """Note a failure; the length of the pause that follows, in seconds.
-
-        Args:
-            now: the time; ``until`` is on the same clock.
-            reason: what happened.
-        """
+    def failed(self, now: float, reason: str) -> None:
+        """Note a failure, after which there is a pause; ``now`` and ``until`` are on the same clock."""
         pause = pause_after(self.tries)
-        self.tries += 1
-        self.reason = reason
-        self.until = now + pause
-        return pause
+        self.tries, self.reason, self.until = self.tries + 1, reason, now + pause
+        say(f"{self._what} failed", **self._fields, reason=reason, tries=self.tries, next_try_s=round(pause, 1))
 
     def succeeded(self) -> None:
         """Note that it works: no pause."""
+        if self.tries:
+            say(f"{self._what} works again", **self._fields, tries=self.tries)
         self.tries, self.reason, self.until = 0, "", 0.0
 
 
@@ -186,6 +180,8 @@ def rest_after(tries: int, reason: str, *, refused: bool) -> float:
     A day where the destination refused it; five minutes where that is not certain. Where each try may leave a copy at the destination, or
     break its associations: five minutes at first, and twice as long after each try, up to a day.
     """
+    if reason == LOOP:
+        return LOOP_SECONDS
     longer = min(16, max(0, tries - TRIES_UNCLEAR)) if reason.startswith((NOT_THERE, BROKE)) else 0
     return ASIDE_SECONDS if refused else min(ASIDE_SECONDS, LONGEST_PAUSE * 2.0**longer)
 

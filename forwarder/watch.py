@@ -30,10 +30,8 @@ class Watch:
     all series finds: at the start, each hour, and when the log is seen to have gone back.
     """
 
-    def __init__(self, orthanc: Orthanc, links: Sequence[Link], retention: Retention | None = None) -> None:
-        self._orthanc = orthanc
-        self._links = links
-        self._retention = retention
+    def __init__(self, orthanc: Orthanc, links: Sequence[Link], retention: Retention) -> None:
+        self._orthanc, self._links, self._retention = orthanc, links, retention
         self._sweep_wanted = threading.Event()
         self.stopping = threading.Event()
         self.beat = time.monotonic()
@@ -129,18 +127,13 @@ class Watch:
                 self._sweep_wanted.set()
                 self.stopping.wait(2.0)
 
-    def sweep_soon(self) -> None:
-        """Ask for a sweep."""
-        self._sweep_wanted.set()
-
     def _sweep(self) -> None:
         """Compare every series with its records, page by page, with a pause after each page as long as it took."""
         started, seen, open_, unmatched = time.monotonic(), 0, 0, 0
         self._unmatched_since.clear()
         for link in self._links:
             link.ledger.sweep(begins=True)
-        if self._retention:
-            self._retention.kept.clear()
+        self._retention.kept.clear()
         for ids in self._orthanc.pages(self.stopping):
             began = time.monotonic()
             for series in self._orthanc.readable(ids):
@@ -148,8 +141,7 @@ class Watch:
                     open_ += 1
                     continue
                 unmatched += of_series
-                if self._retention:
-                    self._retention.offer(series)
+                self._retention.offer(series)
             seen += len(ids)
             self.stopping.wait(time.monotonic() - began)
         if not self.stopping.is_set():
@@ -173,6 +165,7 @@ class Watch:
         if up and not self.node_up:
             # At the start, and after an outage: it may have come back with an older database.
             self._sweep_wanted.set()
-        if up != self.node_up:
-            say("node answers" if up else "node does not answer", **({} if up else {"reason": reason}))
+            say("node answers")
+        elif not up and self.node_up is not False:
+            say("node does not answer", reason=reason)
         self.node_up = up

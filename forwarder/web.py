@@ -17,23 +17,20 @@ from forwarder.orthanc import Orthanc, epoch
 from forwarder.retention import Retention
 from forwarder.watch import Watch
 
+_ISO = "%Y-%m-%dT%H:%M:%SZ"
+
 
 def link_status(link: Link) -> dict[str, Any]:
     """How a link is."""
     ledger = link.ledger
     with ledger.changed:
-        now, clock = time.monotonic(), time.time()
         entries = list(ledger.backlog)
-        resting = Counter(ledger.backlog.elsewhere)
-        for entry in entries:
-            resting.update(entry.resting)
+        resting = sum((entry.resting for entry in entries), Counter(ledger.backlog.elsewhere))
         unconfirmed = resting.pop("", 0)
-        waiting = sum(entry.count for entry in entries)
         oldest = min((since for entry in entries if (since := entry.oldest)), default=None)
-        failing = ledger.backoff.tries > 0
         return {
             "to": link.config.to,
-            "waiting": waiting,
+            "waiting": sum(entry.count for entry in entries),
             "inFlight": sum(len(entry.in_flight) for entry in entries),
             "setAside": resting.total(),
             "reasons": _by_reason(resting),
@@ -42,19 +39,15 @@ def link_status(link: Link) -> dict[str, Any]:
             "confirm": link.config.confirm,
             "confirmedBy": ledger.offers.in_use,
             "note": link.note,
-            "oldestWaiting": _iso(epoch(oldest)) if oldest else None,
-            "lastDelivered": _iso(ledger.counts.last_delivered) if ledger.counts.last_delivered else None,
-            "delivered": ledger.counts.delivered,
-            "failures": ledger.counts.failures,
+            "oldestWaiting": _iso(epoch(oldest) if oldest else None),
+            "lastDelivered": _iso(ledger.last_delivered),
+            "delivered": ledger.delivered,
+            "failures": ledger.failures,
             "tries": ledger.backoff.tries,
-            "nextTry": _iso(clock + max(0.0, ledger.backoff.until - now)) if failing else None,
+            "nextTry": _iso(time.time() + max(0.0, ledger.backoff.until - time.monotonic()) if ledger.backoff.tries else None),
             "reason": ledger.backoff.reason,
             "more": ledger.backlog.overflowed,
         }
-
-
-def _age(moment: str | None) -> float:
-    return round(max(0.0, time.time() - _of_iso(moment)), 1) if moment else 0
 
 
 #: Each metric of a link: its type, its meaning, and its value by the link's status.
@@ -67,7 +60,7 @@ _METRICS: Mapping[str, tuple[str, str, Callable[[Mapping[str, Any]], float]]] = 
     "oldest_waiting_seconds": (
         "gauge",
         "Age of the oldest image that is neither confirmed nor set aside; 0 where there is none.",
-        lambda link: _age(link["oldestWaiting"]),
+        lambda link: round(max(0.0, time.time() - at), 1) if (at := _of_iso(link["oldestWaiting"])) else 0,
     ),
     "last_delivered_timestamp_seconds": (
         "gauge",
@@ -113,13 +106,9 @@ def _metric(name: str, kind: str, meaning: str, values: Mapping[str, float]) -> 
 def server(
     port: int, status: Callable[[], dict[str, Any]], actions: Mapping[str, Callable[[], None]], aside: Callable[[], list[dict[str, Any]]]
 ) -> ThreadingHTTPServer:
-    """The web server, not started.
+    """The web server, not started; on all of the container's addresses.
 
-    Args:
-        port: where it listens, on all of the container's addresses.
-        status: tells how the forwarder is.
-        actions: what a POST from the container itself may ask for, by path.
-        aside: lists what is set aside, for the container itself.
+    It tells the status to all. From the container itself it takes ``actions``, by path, and lists what is set aside.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -187,9 +176,9 @@ def _by_reason(images: Counter[str]) -> list[dict[str, Any]]:
     return [{"reason": reason, "images": count} for reason, count in sorted(images.items(), key=lambda one: (-one[1], one[0])) if count]
 
 
-def _iso(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+def _iso(seconds: float | None) -> str | None:
+    return time.strftime(_ISO, time.gmtime(seconds)) if seconds else None
 
 
 def _of_iso(text: str | None) -> int:
-    return calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ")) if text else 0
+    return calendar.timegm(time.strptime(text, _ISO)) if text else 0

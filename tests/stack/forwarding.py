@@ -57,7 +57,7 @@ def unrecorded(node: Node, to: str) -> list[str]:
     left = []
     for series in found:
         record, updated, count = Record.parse(series["Metadata"].get(number)), series["Metadata"]["LastUpdate"], len(series["Instances"])
-        if not record.is_closed_for(updated, count, rules) or record.aside or record.stored:
+        if record.closed != (updated, count, rules) or record.aside or record.stored:
             left.append(f"{series['ID']}, {count} images, changed {updated}: {record.text()}")
     return left
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import pytest
 
-from forwarder import backlog, dicom, ledger, link, look, retention, trouble, watch
+from forwarder import backlog, dicom, link, look, retention, trouble, watch
 from forwarder.config import LinkConfig
 from forwarder.link import Link
 from forwarder.orthanc import Orthanc
@@ -77,8 +77,7 @@ class World:
         self.links: list[Link] = []
         self.patch(backlog, BATCH=10)
         self.patch(link, _LOOK_EVERY=0.005, _REPORT_SECONDS=0.15, _REPORT_SECONDS_PER_IMAGE=0.0, _REPORT_SECONDS_SILENT=0.05)
-        self.patch(link, _LOOK_LATE=0.02)
-        self.patch(ledger, _AFTER_SURPRISE=0.1)
+        self.patch(link, _LOOK_LATE=0.02, _AFTER_SURPRISE=0.1)
         self.patch(dicom, _LOOK_LAST=0.005)
         self.patch(retention, _SILENT_SECONDS=0.2)
         hurried = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: time.sleep(min(seconds, 0.02)))
@@ -105,7 +104,7 @@ class World:
         self.links = []
         self.retention = Retention(self.orthanc, self.links, self.delete_after)
         deletes = self.delete_after is not None
-        self.links += [Link(one, self.orthanc, on_closed=self.retention.offer_id, deletes=deletes) for one in self._configs]
+        self.links += [Link(one, self.orthanc, on_closed=self.retention.offer, deletes=deletes) for one in self._configs]
         self.ledger = self.links[0].ledger
         self.watch = Watch(self.orthanc, self.links, self.retention)
         for event in (self.retention.stopping, self.watch.stopping, self.watch._sweep_wanted):
@@ -143,7 +142,7 @@ class World:
     def sweep(self) -> None:
         """Have the database compared with the records, and wait for it."""
         before = self.watch.sweeps
-        self.watch.sweep_soon()
+        self.watch._sweep_wanted.set()
         self.until(lambda: self.watch.sweeps > before)
 
     def set_aside(self, *links: LinkConfig | str) -> Stored:

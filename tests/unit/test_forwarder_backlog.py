@@ -25,7 +25,7 @@ def _waiting(number: int, syntax: str = LITTLE, *, size: int = 0, **more: Any) -
 
 
 def _looked_at(entry: Entry, *waiting: Waiting) -> Entry:
-    entry.seen, entry.waiting = entry.touched, {one.mark: one for one in waiting}
+    entry.stale, entry.waiting = False, {one.mark: one for one in waiting}
     return entry
 
 
@@ -38,10 +38,14 @@ def _backlog(count: int, capacity: int = 100) -> tuple[Backlog, list[Entry]]:
     return backlog, [entries[number] for number in range(count)]
 
 
-def _next(backlog: Backlog, now: float = 1.0) -> tuple[str, list[str]] | None:
+def _fly(entry: Entry, *marks: str) -> None:
+    entry.in_flight |= dict.fromkeys(marks, Batch(entry, []))
+
+
+def _next(backlog: Backlog, now: float = 1.0, ahead: int = 0) -> tuple[str, list[str]] | None:
     """The series that is next, and those of its images that are sent; none where it has to be looked at."""
-    picked = backlog.pick(now)
-    return (picked[0].id, [one.image.id for one in picked[1]]) if picked else None
+    picked = backlog.pick(now, ahead=ahead)
+    return (picked.entry.id, [one.image.id for one in picked.images]) if picked else None
 
 
 def test_the_oldest_is_next_and_each_fourth_time_the_newest() -> None:
@@ -63,14 +67,14 @@ def test_a_series_is_looked_at_by_one_thread_when_it_may_be_and_before_it_is_sen
     backlog.touch("s0", "20260131T130000", 2, 0.0)
     assert _next(backlog) == ("s0", [])
     backlog.drop(entries[1])
-    entries[0].waiting, entries[0].not_before = None, 5.0
+    entries[0].waiting, entries[0].stale, entries[0].not_before = None, True, 5.0
     assert _next(backlog, 4.9) is None
     assert _next(backlog, 5.0) == ("s0", [])
 
 
 def test_what_is_in_flight_is_not_sent_twice() -> None:
     backlog, (entry,) = _backlog(1)
-    entry.in_flight.add("mark-0")
+    _fly(entry, "mark-0")
     assert _next(backlog) is None
     assert entry.count == 0
     _looked_at(entry, _waiting(0), _waiting(1))
@@ -80,14 +84,14 @@ def test_what_is_in_flight_is_not_sent_twice() -> None:
 def test_what_comes_next_is_looked_at_ahead_and_no_more_than_is_soon_sent() -> None:
     backlog, (first, second, _, last) = _backlog(4)
     for entry in (second, last):
-        entry.touched += 1
-    assert backlog.pick(1.0, ahead=1) is None  # the first one is ready
-    assert backlog.pick(1.0, ahead=2) == (second, [])
-    first.in_flight.add("mark-0")
-    assert backlog.pick(1.0, ahead=1) == (second, [])
+        entry.stale = True
+    assert _next(backlog, ahead=1) is None  # the first one is ready
+    assert _next(backlog, ahead=2) == (second.id, [])
+    _fly(first, "mark-0")
+    assert _next(backlog, ahead=1) == (second.id, [])
     second.busy = True
-    assert backlog.pick(1.0, ahead=1) is None
-    assert backlog.pick(1.0, ahead=2) == (last, [])
+    assert _next(backlog, ahead=1) is None
+    assert _next(backlog, ahead=2) == (last.id, [])
 
 
 # --- what does not fit ---
@@ -113,7 +117,8 @@ def test_a_new_image_is_taken_in_for_the_newest_series_that_nobody_has_looked_at
     last, third = backlog.get("s3"), backlog.get("s2")
     assert last
     assert third
-    last.busy, third.in_flight = True, {"mark"}
+    last.busy = True
+    _fly(third, "mark")
     assert not backlog.touch("swept", AT, 1, 0.0, new=False)
     backlog.begin_sweep()
     assert not backlog.overflowed
@@ -225,7 +230,7 @@ def test_what_is_sent_together(waiting: list[Waiting], careful: bool, batches: l
     entry, sent = _looked_at(Entry("s", ""), *waiting), []
     while batch := entry.due(1.0, careful=careful):
         sent.append([waiting.index(one) for one in batch])
-        entry.in_flight |= {one.mark for one in batch}
+        _fly(entry, *(one.mark for one in batch))
     assert sent == batches
 
 
@@ -306,10 +311,10 @@ def test_what_is_stored_is_asked_for_ever_more_seldom_and_sent_again_after_answe
 def test_what_is_set_aside_or_stored_is_counted_by_itself_and_not_as_waiting() -> None:
     aside, stored = _waiting(0, tries=3, refused=True, reason="refused"), _waiting(1, stored=True)
     entry = _looked_at(Entry("s", ""), aside, stored, *(_waiting(number) for number in (2, 3)))
-    entry.in_flight.add("mark-3")
+    _fly(entry, "mark-3")
     assert (entry.count, entry.resting, entry.oldest) == (1, Counter({"refused": 1, "": 1}), "20260131T120001")
-    entry.in_flight |= {"mark-0", "mark-1"}
+    _fly(entry, "mark-0", "mark-1")
     assert entry.resting == Counter()
     assert entry.close_at == math.inf
-    entry.touched, entry.estimate = 2, 7
+    entry.stale, entry.estimate = True, 7
     assert entry.count == 4, "less what is in flight, and not looked at since the last one came"

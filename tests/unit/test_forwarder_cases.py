@@ -58,7 +58,7 @@ def test_a_correction_that_the_device_may_not_have_taken_is_told_and_never_delet
 
 def test_the_content_that_the_device_has_is_deleted_when_it_is_stored_again(world: World) -> None:
     """D2."""
-    for module in (ledger, look):
+    for module in (ledger, look, trouble):
         world.patch(module, LOOP_SECONDS=0.0)
     first, _ = _corrected(world)
     same = world.node.again(first, same=True)
@@ -152,7 +152,7 @@ def test_what_cannot_be_converted_is_set_aside_after_three_tries_and_a_ct_passes
     world.peer.converts = False
     world.node.add("a", 8, syntax=JPEG)
     world.node.add("a", 4)  # of the same SOP class
-    world.start(config(outside=True, aet="ARCHIVE", associations=1)).until(lambda: world.ledger.counts.failures)
+    world.start(config(outside=True, aet="ARCHIVE", associations=1)).until(lambda: world.ledger.failures)
     ct = world.node.add("ct")[0]
     world.until(lambda: ct.file in world.peer.got)
     world.until(lambda: world.status()["setAside"] == 8 and world.status()["waiting"] == 0)
@@ -241,7 +241,7 @@ def test_many_reports_that_come_late_count_and_nothing_is_sent_again(world: Worl
 def test_reports_that_come_late_count_however_many_are_open(world: World, mute: bool) -> None:
     """D9: a backlog of some hundred batches, to a device that reports after ten minutes."""
     world.patch(link, _REPORT_SECONDS=0.05)
-    world.patch(ledger, LATE=10, LATE_LEAST_SECONDS=1.0)
+    world.patch(link, LATE=10, LATE_LEAST_SECONDS=1.0)
     world.pause(0.05)
     world.peer.report_after = None if mute else 0.6
     for number in range(30):
@@ -308,7 +308,7 @@ def test_what_comes_back_under_another_ae_title_goes_twice_within_the_hour_and_t
 
 def test_a_loop_goes_on_when_the_hour_is_over(world: World) -> None:
     """D10."""
-    for module in (ledger, look):
+    for module in (ledger, look, trouble):
         world.patch(module, LOOP_SECONDS=2.0)
     world.peer.returns = "ROUTER"
     began = time.monotonic()

@@ -79,7 +79,7 @@ def test_an_image_that_a_report_says_nothing_of_is_not_confirmed(world: World) -
     assert len(world.peer.calls("storage-commitment")) >= PATIENCE
     assert images[3].file in world.peer.got[5:]
     with world.ledger.changed:
-        assert world.ledger.counts.delivered == 4
+        assert world.ledger.delivered == 4
     world.peer.omits.clear()
     world.delivered()
 

@@ -28,7 +28,7 @@ def test_everything_is_delivered_once_and_recorded(world: World, confirm: Confir
     assert sorted(world.peer.got) == _files(world.node.images())
     assert max(map(len, world.peer.batches)) == 10
     assert {call for _, call in world.peer.tried} == {"store", "storage-commitment" if confirm == "commitment" else "query"}
-    assert world.record("new").is_closed_for(world.node.series["new"].metadata["LastUpdate"], 25, "")
+    assert world.record("new").closed == (world.node.series["new"].metadata["LastUpdate"], 25, "")
     said = world.status()
     assert {said[key] for key in ("waiting", "inFlight", "setAside", "tries", "failures")} == {0}
     assert (said["oldestWaiting"], said["nextTry"], said["delivered"], said["reasons"]) == (None, None, 50, [])
@@ -50,7 +50,7 @@ def test_what_is_confirmed_is_recorded_at_once_and_its_series_closed_when_it_is_
     world.patch(look, _QUIET=60.0)
     world.node.clock = time.time
     world.node.add("a", 12)
-    world.start().until(lambda: world.ledger.counts.delivered == 12)
+    world.start().until(lambda: world.ledger.delivered == 12)
     assert len(world.record("a").confirmed) == 12
     world.never(lambda: world.record("a").closed)
     world.start().never(lambda: len(world.peer.got) > 12)

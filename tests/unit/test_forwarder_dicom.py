@@ -21,6 +21,10 @@ from tests.unit.peers import Peer
 OURS = 17
 
 
+#: Of the series of all images here.
+TAGS = {"StudyInstanceUID": "2.a", "SeriesInstanceUID": "3.a"}
+
+
 @dataclass
 class Place:
     """A node, one of its destinations, and what the forwarder makes of it."""
@@ -264,7 +268,7 @@ def test_a_query_finds_what_the_destination_lists_and_nothing_else(place: Place,
     place.peer.one_uid = one_uid
     place.peer.stored = {image.sop_instance: image.file for image in images[:held]} | {"1.2.of.another": "file"}
     for _ in range(2):
-        assert place.destination.query("2.a", "3.a", images) == {image.sop_instance for image in images[:held]}
+        assert place.destination.query(TAGS, images) == {image.sop_instance for image in images[:held]}
         assert place.destination.lists_images is (held > 0)
 
 
@@ -272,7 +276,7 @@ def test_the_way_to_ask_that_found_something_is_taken_first(place: Place) -> Non
     images = place.images(5)
     place.peer.stored = {image.sop_instance: image.file for image in images}
     place.peer.one_uid = True
-    place.destination.query("2.a", "3.a", images)
+    place.destination.query(TAGS, images)
     assert len(place.peer.calls("query")) == 2 + 5
-    place.destination.query("2.a", "3.a", images)
+    place.destination.query(TAGS, images)
     assert len(place.peer.calls("query")) == 2 + 5 + 5

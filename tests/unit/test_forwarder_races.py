@@ -14,7 +14,7 @@ from forwarder.config import Confirm
 from forwarder.orthanc import AnswerError, NodeDownError, Orthanc, Series
 from forwarder.record import Record, mark_of
 from tests.unit.forwarding import World, a_world, config
-from tests.unit.peers import SECRET
+from tests.unit.peers import SECRET, RefusedError
 
 world = a_world
 
@@ -46,8 +46,7 @@ def test_a_series_that_comes_back_while_it_is_found_gone_is_not_forgotten(world:
         if ids == ["a"] and not found and not looked.is_set():
             looked.set()
             world.node.add("a")
-            touched = entry.touched
-            world.until(lambda: entry.touched > touched, 2.0)  # the changes log was read
+            world.until(lambda: entry.stale, 2.0)  # the changes log was read
         return found
 
     world.orthanc.series = series  # type: ignore[method-assign,assignment]
@@ -89,7 +88,7 @@ def test_a_destination_that_answers_nonsense_is_left_alone_and_tried_again(world
         world.node.add(f"s{number}", 2)
     world.start(config(confirm=confirm)).until(lambda: world.ledger.backoff.tries >= 2)
     world.peer.down = True
-    world.until(lambda: world.status()["reason"].endswith("connection refused"))
+    world.until(lambda: "connection refused" in world.status()["reason"])  # of a transfer, or of a request
     world.peer.down = False
     world.until(lambda: world.status()["reason"] == "an answer that was not expected")
     world.peer.nonsense = False
@@ -134,6 +133,19 @@ def test_a_request_that_the_node_answers_once_with_an_error_is_made_again(world:
         if left[0] > 0:
             break
     assert failing > 6, "it looks, sends, asks, looks, writes, closes"
+
+
+@pytest.mark.parametrize("code", [15, 1009], ids=["an error", "the database is away"])
+def test_a_record_that_the_node_cannot_write_is_written_later_and_nothing_is_sent_twice(world: World, code: int) -> None:
+    left = [RefusedError(500, code)] * 4
+
+    def refuse(method: str, _path: str) -> None:
+        if method == "PUT" and left:
+            raise left.pop()
+
+    world.node.hooks.append(refuse)
+    world.start_with("a", 3)
+    assert (len(world.peer.got), left) == (3, [])
 
 
 def test_what_was_taken_back_is_not_written_again_by_what_was_under_way(world: World) -> None:

@@ -123,7 +123,7 @@ def test_a_series_with_an_image_that_waits_is_kept_whole(world: World) -> None:
     world.start_with("a", 3)
     world.peer.statuses["*"] = "A700"
     world.node.add("a")
-    world.until(lambda: world.ledger.counts.failures)
+    world.until(lambda: world.ledger.failures)
     world.retention._delete("a")
     assert len(world.node.images()) == 4
 

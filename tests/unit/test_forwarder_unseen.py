@@ -228,7 +228,7 @@ def test_what_goes_to_others_is_deleted_while_one_destination_is_silent_and_all_
     world.until(lambda: len(world.second.got) == 10 and not len(world.links[1].ledger.backlog))
     world.second.down, world.second.report_after = silent == "down", None
     if silent != "down":
-        world.patch(world.links[1].__class__.confirmed_now, __defaults__=(0.1,))
+        world.patch(world.links[1].__class__.there_now, __defaults__=(0.1,))
     world.delete_after = 0
     world.start()
     world.until(lambda: _swept_until(world, 10))
