@@ -25,6 +25,8 @@ _LOOK_FIRST, _LOOK_LAST = 0.005, 0.1
 #: The priority of the forwarder's jobs in Orthanc: before its users' jobs (0), and the mark by which it knows its own.
 _PRIORITY = 17
 _ENDED = ("Success", "Failure")
+#: Images that are asked for by one query, and where the destination takes one UID at a time.
+_LISTED, _ONE_BY_ONE = 100, 10
 #: Seconds until a destination is asked again for what it turned out not to have: devices change without telling anybody.
 _ASK_AGAIN_SECONDS = 900.0
 #: How a destination can confirm, the strongest first.
@@ -233,6 +235,11 @@ class Destination:
             return {one["SOPInstanceUID"]: "" for one in report["Success"]} | failures
         except (AnswerError, KeyError, TypeError, ValueError):
             raise GoneError from None
+
+    @property
+    def listed_at_once(self) -> int:
+        """How many images to ask for by one query(): few where the destination takes one UID at a time."""
+        return _ONE_BY_ONE if self._way == "one by one" else _LISTED
 
     def query(self, tags: Mapping[str, str], images: Iterable[Image]) -> set[str]:
         """C-FIND: which images of a series with these DICOM tags the destination lists.

@@ -133,13 +133,13 @@ class Link:
 
     def _confirm(self, batch: Batch) -> None:
         """Ask for a batch that the destination has taken, by the strongest method that it has."""
-        ledger, images, there = self.ledger, [one.image for one in batch.images], set[str]()
+        ledger, images = self.ledger, [one.image for one in batch.images]
         method = ledger.offers.method(time.monotonic())
         try:
             if method == "commitment":
                 batch.transaction = self._destination.ask_commitment(images)
             elif method == "query":
-                there = self._destination.query(batch.entry.tags, images)
+                self._query(batch)
         except AnswerError as error:
             failure = failure_of(error)
             if method and self._lacks(method, failure):
@@ -149,20 +149,25 @@ class Link:
             return
         if method is None:
             ledger.settle(batch, None)
-            return
-        self._has(method)
-        if method == "commitment":
+        elif method == "commitment":
+            self._has(method)
             in_time = _REPORT_SECONDS_SILENT if ledger.silent else _REPORT_SECONDS + _REPORT_SECONDS_PER_IMAGE * len(images)
             batch.deadline = time.monotonic() + in_time
             with ledger.changed:
                 ledger.unconfirmed.append(batch)
                 ledger.changed.notify_all()
-        elif method == "query":
+        elif method == "stored":
+            ledger.settle(batch, dict.fromkeys((image.sop_instance for image in images), ""))
+
+    def _query(self, batch: Batch) -> None:
+        """Have a batch confirmed by queries. What an answer says is recorded before the next is asked for: asking may take minutes."""
+        while part := batch.images[: self._destination.listed_at_once]:
+            there = self._destination.query(batch.entry.tags, [one.image for one in part])
+            self._has("query")
             # One that never listed anything may have it all the same: this is no answer, and sending it again is no use.
             answer = dict.fromkeys(there, "") if self._destination.lists_images else None
-            ledger.settle(batch, answer, silence="a query does not find it")
-        else:
-            ledger.settle(batch, dict.fromkeys((image.sop_instance for image in images), ""))
+            self.ledger.settle(batch, answer, images=part, silence="a query does not find it")
+            batch.images = batch.images[len(part) :]
 
     def _lacks(self, method: Method, failure: Failure) -> bool:
         """Whether a failure says that the destination has no such service: it answers, and refuses what it is asked."""

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from forwarder import dicom, ledger, link
+from forwarder import backlog, dicom, ledger, link
 from forwarder.backlog import Backlog
 from forwarder.config import Confirm
 from forwarder.dicom import Offers
@@ -227,6 +227,21 @@ def test_a_destination_that_is_asked_for_one_uid_at_a_time_gets_each_image_once(
     world.node.add("a", 30)
     world.start(config(confirm=confirm)).delivered()
     assert len(world.peer.got) == 30
+
+
+def test_what_a_device_confirms_one_by_one_is_recorded_before_all_of_it_is_asked_for(world: World) -> None:
+    """Else a forwarder that is killed every few seconds would never record anything of a long series."""
+    world.patch(backlog, BATCH=100)
+    world.peer.commits, world.peer.one_uid = False, True
+    world.start(config(outside=True, confirm="query"))
+    world.node.add("a", 3)
+    world.delivered()
+    recorded = set[int]()
+    world.node.hooks.append(lambda _method, path: recorded.add(len(world.record("b").confirmed)) if path.endswith("/query") else None)
+    world.node.add("b", 40)
+    world.delivered()
+    assert recorded == {0, 10, 20, 30}
+    assert len(world.peer.got) == 43, "each once"
 
 
 def test_a_destination_that_lists_late_is_asked_again_and_nothing_is_sent_twice(world: World) -> None:
