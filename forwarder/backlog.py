@@ -10,7 +10,7 @@ import bisect
 import heapq
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from forwarder.orthanc import Image
@@ -253,8 +253,10 @@ class Backlog:
         """Begin to count anew what rests in series that are not held: every series will be looked at."""
         self.overflowed, self._swept = False, Counter()
 
-    def end_sweep(self) -> None:
-        """Take over that count: every series was looked at."""
+    def end_sweep(self, seen: Collection[str]) -> None:
+        """Take over that count: every series was looked at. One that rests and was not seen is gone from the node."""
+        for series in self._resting.keys() - seen:
+            self.drop(self._entries[series])
         self.elsewhere, self._swept = self.elsewhere if self._swept is None else self._swept, None
 
     def note_elsewhere(self, counts: Mapping[str, int]) -> None:

@@ -34,6 +34,7 @@ class Ledger:
         unconfirmed: what was sent and waits for a report of storage commitment.
         late: what was sent and had no report in time; a report still counts.
         silent: how many reports in turn did not come in time.
+        seen: of the series that a sweep has come by, those of which something waits, or is counted in ``older``.
         older: by series, how many confirmed images there are of which the device may keep an older version.
         retried_at: when everything was to be tried at once, in seconds since 1970.
         contents: what a device outside took last, as in ``Record.contents``. Orthanc deletes a series of one image, and its record with it,
@@ -56,7 +57,7 @@ class Ledger:
         self._writing = threading.Lock()
         self._streak = set[str]()
         self.older: dict[str, int] = {}
-        self._older_seen = set[str]()
+        self.seen = set[str]()
         self.retried_at = 0.0
         self.resent: dict[str, float] = {}
         self.contents: dict[str, str] = {}
@@ -111,15 +112,17 @@ class Ledger:
     def sweep(self, *, begins: bool) -> None:
         """Note that a sweep begins, or that it has considered every series."""
         with self.changed:
-            (self.backlog.begin_sweep if begins else self.backlog.end_sweep)()
-            if not begins:
-                self.older = {series: images for series, images in self.older.items() if series in self._older_seen}
-            self._older_seen.clear()
+            if begins:
+                self.backlog.begin_sweep()
+            else:
+                self.backlog.end_sweep(self.seen)
+                self.older = {series: images for series, images in self.older.items() if series in self.seen}
+            self.seen.clear()
 
     def note_older(self, series: str, images: int) -> None:
         """Note of how many images of a series the device may keep an older version. With the lock held."""
         self.older[series] = images
-        self._older_seen.add(series)
+        self.seen.add(series)
 
     def retry(self) -> None:
         """Try at once everything that waits for a pause to end. The next sweep finds series that are not held."""

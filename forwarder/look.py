@@ -54,6 +54,7 @@ class Looker:
                 self._ledger.note_older(series.id, len(record.older))
             if until and not rests:
                 return record.marks
+            self._ledger.seen.add(series.id)
             if until <= time.time():
                 left = max(0, len(series.images) - len(record.marks))
                 self._ledger.backlog.touch(series.id, series.last_update or timestamp(), left, time.monotonic(), new=new)

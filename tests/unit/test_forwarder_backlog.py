@@ -149,8 +149,8 @@ def test_a_sweep_counts_anew_what_is_not_held_and_until_its_end_the_old_count_st
     backlog.rest("c", AT, {"refused": 5}, 100.0)
     backlog.note_elsewhere({"older": 2})
     assert backlog.elsewhere == Counter({"refused": 1})
-    backlog.end_sweep()
-    backlog.end_sweep()
+    backlog.end_sweep({"a"})
+    backlog.end_sweep({"a"})
     assert backlog.elsewhere == Counter({"refused": 5, "older": 2})
     backlog.note_elsewhere({"older": 1})
     assert backlog.elsewhere["older"] == 3

@@ -195,6 +195,18 @@ def test_a_new_forwarder_does_not_look_at_series_that_rest(world: World) -> None
     assert world.status()["waiting"] == 0
 
 
+def test_what_was_set_aside_and_then_deleted_by_hand_is_counted_until_the_next_sweep(world: World) -> None:
+    image = world.set_aside()
+    world.until(lambda: world.status()["setAside"] == 1)
+    for one in world.node.images():
+        world.node.remove(one)
+    world.sweep()
+    assert (world.status()["setAside"], len(world.ledger.backlog)) == (0, 0)
+    world.node.again(image)
+    world.sweep()
+    world.until(lambda: world.status()["setAside"] == 1)
+
+
 def test_what_is_set_aside_is_told_by_reason_and_listed(world: World) -> None:
     """Point 5 of the issue."""
     world.pause(0.01)
