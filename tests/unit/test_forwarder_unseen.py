@@ -74,7 +74,7 @@ def test_a_study_whose_first_image_lacks_the_description_waits_and_is_then_judge
     assert world.status()["waiting"] == 5
     late = world.node.add("a", image_tags=DESCRIPTION)
     world.node.unstable.clear()
-    world.until(lambda: not len(world.ledger.backlog))
+    world.until(lambda: not len(world.ledger.backlog) and world.watch._position == world.node.last_change)
     assert sorted(world.peer.got[2:]) == sorted(image.file for image in knee + late)
     world.sweep()
     assert world.statuses()["unmatched"] == 6
