@@ -102,7 +102,7 @@ def test_an_ae_title_goes_through_the_chain_of_those_that_know_it() -> None:
     assert why(report) == {
         "server": ["its settings change: DicomAet"],
         "client": ["what it knows of server changes: AET"],
-        "client-forwarder": ["what it knows of server changes: revision"],
+        "client-forwarder": ["what it knows of server changes: aet, revision"],
     }
 
 
