@@ -1,4 +1,4 @@
-"""`python3 -m forwarder`: runs until it is stopped. With `status`, `aside`, `retry` or `recheck`: asks the one that runs."""
+"""`python3 -m forwarder`: runs until it is stopped. With a word (`status`, `aside`, or one of its actions): asks the one that runs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,12 @@ def run(config: Config) -> int:
     web = server(
         config.port_status,
         status=lambda: statuses(config.node, watch, links, retention),
-        actions={"/retry": lambda: retry(links), "/recheck": retention.recheck_soon},
+        actions={
+            "/retry": lambda: retry(links),
+            "/recheck": retention.recheck_soon,
+            "/hold": retention.hold,
+            "/release": retention.release,
+        },
         aside=lambda: asides(orthanc, links),
     )
     work: list[Callable[[], object]] = [watch.follow_for_ever, watch.sweep_for_ever, retention.keep_for_ever, web.serve_forever]

@@ -24,6 +24,8 @@ _CHUNK = 200
 _CAPACITY = 10_000
 #: Seconds for which a destination that does not answer is left alone: much longer than the wait for its answer, which delays all deletion.
 _SILENT_SECONDS = 300.0
+#: How long nothing is deleted after a backup has asked for that. It asks again while it is at work: one that has died holds nothing up.
+_HOLD_SECONDS = 600.0
 #: Orthanc before 1.12.8 gives files from this size on the MD5 of nothing: nobody can tell whether they are as they were stored.
 _CHECKED_BYTES, _CHECKS_ALL = 1 << 31, (1, 12, 8)
 
@@ -48,10 +50,19 @@ class Retention:
         self.deleted = 0
         self._lost = 0
         self._recheck = threading.Event()
+        self._held_until = 0.0
 
     def recheck_soon(self) -> None:
         """Ask every destination for everything that it has confirmed."""
         self._recheck.set()
+
+    def hold(self) -> None:
+        """Delete nothing for some minutes: a backup reads the index, and then the files."""
+        self._held_until = time.monotonic() + _HOLD_SECONDS
+
+    def release(self) -> None:
+        """Delete again."""
+        self._held_until = 0.0
 
     def offer(self, series: Series) -> None:
         """Take in a series that all its destinations have confirmed, or one of them, maybe as the last one."""
@@ -82,7 +93,9 @@ class Retention:
                 backoff.failed(time.monotonic(), type(error).__name__)
 
     def _next_due(self) -> str | None:
-        """The series that has been due for longest; it stays until it is done."""
+        """The series that has been due for longest; it stays until it is done. None while a backup is made."""
+        if time.monotonic() < self._held_until:
+            return None
         with self._lock:
             series = min(self._due, key=self._due.__getitem__, default=None)
             return series if series and self._due[series] <= time.time() else None
@@ -156,7 +169,7 @@ class Retention:
         deleted = 0
         for image, _ in kept:
             for now in self._orthanc.images([image.id]):
-                if now.file != image.file:
+                if now.file != image.file or time.monotonic() < self._held_until:
                     continue
                 if self._orthanc.is_as_stored(image.id):
                     self._orthanc.delete(f"/instances/{image.id}")

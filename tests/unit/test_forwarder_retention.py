@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from forwarder import retention
 from forwarder.config import Rules
 from forwarder.record import mark_of
 from tests.unit.forwarding import World, a_world, config
@@ -36,6 +37,24 @@ def test_what_every_destination_has_confirmed_is_asked_for_once_more_and_deleted
         assert len(peer.calls("storage-commitment")) >= 4, "of two series, after the transfer and before the deletion"
     world.until(lambda: world.retention.deleted == 6)
     world.until(lambda: not len(world.ledger.backlog))
+
+
+def test_nothing_is_deleted_while_a_backup_is_made_not_even_of_a_series_at_work(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.delete_after = SHORT
+    world.start_with("a", 5)
+    world.until(lambda: not world.node.images())
+    world.retention.hold()
+    world.node.add("b", 5)
+    world.delivered()
+    world.retention._delete("b")
+    world.never(lambda: len(world.node.images()) < 5)
+    world.retention.release()
+    world.until(lambda: not world.node.images())
+    # A backup that died lets it go on, after a while.
+    monkeypatch.setattr(retention, "_HOLD_SECONDS", 0.0)
+    world.retention.hold()
+    world.node.add("c")
+    world.until(lambda: not world.node.images())
 
 
 @pytest.mark.parametrize("delete_after", [None, LONG])
