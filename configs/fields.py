@@ -1,13 +1,15 @@
-"""The kinds of values in a stack file, each with its rules and their messages."""
+"""The kinds of values in a stack file, each with its rules and their messages; what all settings have in common."""
 
 import contextlib
 import ipaddress
 import re
 import socket
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic.alias_generators import to_camel
 
 from configs.names import ADMINER, DB_HOST, DB_ROLES, FORWARDER_USER
 
@@ -32,6 +34,35 @@ _IMAGE = re.compile(
 _LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"})
 #: Addresses of no device (RFC 6890): "this network", and the reserved ones with the broadcast address.
 _NO_DEVICE = (ipaddress.IPv4Network("0.0.0.0/8"), ipaddress.IPv4Network("240.0.0.0/4"))
+
+
+class Settings(BaseModel):
+    """Frozen; strict (no "4242" for 4242); unknown keys refused; camelCase in the stack file; a field's docstring describes it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, alias_generator=to_camel, use_attribute_docstrings=True)
+
+
+def _check_distinct(items: tuple[Any, ...]) -> tuple[Any, ...]:
+    if twice := [item for item, count in Counter(items).items() if count > 1]:
+        raise ValueError(f"has {str(twice[0])!r} twice; leave one out.")
+    return items
+
+
+#: For lists: no item is there twice.
+Distinct = AfterValidator(_check_distinct)
+
+
+def or_name(long_form: Callable[[str], Mapping[str, Any]], wanted: str) -> Callable[[Any], Any]:
+    """A validator that turns a name alone into the mapping that it is short for, and for other values says what is wanted."""
+
+    def expand(value: Any) -> Any:
+        if isinstance(value, str):
+            return long_form(value)
+        if not isinstance(value, Mapping):
+            raise ValueError(f"is neither a name nor a mapping; write {wanted}.")  # noqa: TRY004 - pydantic takes only a ValueError
+        return value
+
+    return expand
 
 
 def _check(*rules: tuple[Callable[[Any], object], str]) -> AfterValidator:
@@ -142,6 +173,19 @@ Image = Annotated[
 ]
 Keep = Annotated[
     str, _check((_is_not(_KEEP), "is not 'forever', 'until-confirmed', or 'until-confirmed after 7d' (a number, and s, m, h or d)."))
+]
+_REPOSITORY = "is neither a folder of the engine's machine (/srv/backup), nor a REST server (rest:https://host:8000/), nor S3 (s3:https://host/bucket)."
+#: Where restic keeps backups.
+Repository = Annotated[
+    str,
+    _check(
+        (
+            lambda to: to.startswith(("rest:", "s3:")) and "@" in to,
+            "holds a login, which would stand in clear; set it as the secrets backupKey (user, or access key) and backupSecret.",
+        ),
+        (_is_not(r"/[^/:].*|rest:https?://[^/\s]+\S*|s3:(https?://)?[^/\s]+/\S+"), _REPOSITORY),
+        (lambda to: to.startswith("/") and {".", ".."} & {*to.split("/")}, "has a part '.' or '..'; write the folder's own path."),
+    ),
 ]
 _Pattern = Annotated[
     str,

@@ -16,6 +16,10 @@ DB_PASSWORD = "dbPassword"
 #: What the keys of the passwords of nodes' users and forwarders begin with.
 USER_PASSWORD = "userPassword"
 FORWARDER_PASSWORD = "forwarderPassword"
+#: The key of the password of the backups' repository; those of a login of its server, which only its operator knows: none is made.
+BACKUP_PASSWORD = "backupPassword"
+BACKUP_KEY = "backupKey"
+BACKUP_SECRET = "backupSecret"
 #: What the keys of each party begin with: its certificate and those up to what others trust; what others trust; its private key.
 CERTIFICATE = "tlsCertificate"
 TRUST = "tlsTrust"
@@ -65,7 +69,8 @@ def is_certificate(key: str) -> bool:
 def is_secret_key(key: str) -> bool:
     """Whether a key of a stack file is for a secret, needed or not."""
     passwords = (f"{DB_PASSWORD}.", f"{USER_PASSWORD}.", f"{FORWARDER_PASSWORD}.")
-    return key == DB_PASSWORD or key.startswith(passwords) or is_private_key(key)
+    alone = (DB_PASSWORD, BACKUP_PASSWORD, BACKUP_KEY, BACKUP_SECRET)
+    return key in alone or key.startswith(passwords) or is_private_key(key)
 
 
 def is_setting(key: str) -> bool:
@@ -79,6 +84,8 @@ def secret_keys(settings: StackSettings) -> tuple[str, ...]:
     keys |= {forwarder_key(node.name) for node in settings.forwarding_nodes}
     if settings.index_nodes:
         keys |= {DB_PASSWORD, *(node_db_key(node.name) for node in settings.index_nodes)}
+    if settings.backup:
+        keys.add(BACKUP_PASSWORD)
     return tuple(sorted(keys))
 
 

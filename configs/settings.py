@@ -3,19 +3,17 @@
 The descriptions are the reference: docs/settings.md and docs/settings.schema.json are made from them.
 """
 
-from collections import Counter
-from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import BeforeValidator, Field
 
 from configs.fields import (
     SECONDS,
     Address,
     AeTitle,
     DeviceHost,
+    Distinct,
     FromList,
     Host,
     Image,
@@ -23,9 +21,12 @@ from configs.fields import (
     NodeName,
     Patterns,
     Port,
+    Repository,
+    Settings,
     Timeout,
     UidPatterns,
     UserName,
+    or_name,
 )
 
 #: A network of the engine is a Linux bridge, which has 1024 ports; a node and its forwarder take two.
@@ -35,35 +36,6 @@ MAX_MODALITIES = 2000
 Memory = Annotated[int, Field(ge=256, le=1_048_576)]
 #: A tenth of a CPU is the least with which a probe ends in time.
 Cpus = Annotated[float, Field(ge=0.1, le=1024)]
-
-
-class Settings(BaseModel):
-    """Frozen; strict (no "4242" for 4242); unknown keys refused; camelCase in the stack file; a field's docstring describes it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, alias_generator=to_camel, use_attribute_docstrings=True)
-
-
-def _check_distinct(items: tuple[Any, ...]) -> tuple[Any, ...]:
-    if twice := [item for item, count in Counter(items).items() if count > 1]:
-        raise ValueError(f"has {str(twice[0])!r} twice; leave one out.")
-    return items
-
-
-#: For lists: no item is there twice.
-Distinct = AfterValidator(_check_distinct)
-
-
-def _or_name(long_form: Callable[[str], Mapping[str, Any]], wanted: str) -> Callable[[Any], Any]:
-    """A validator that turns a name alone into the mapping that it is short for, and for other values says what is wanted."""
-
-    def expand(value: Any) -> Any:
-        if isinstance(value, str):
-            return long_form(value)
-        if not isinstance(value, Mapping):
-            raise ValueError(f"is neither a name nor a mapping; write {wanted}.")  # noqa: TRY004 - pydantic takes only a ValueError
-        return value
-
-    return expand
 
 
 class Operation(StrEnum):
@@ -90,6 +62,8 @@ class ImageSettings(Settings):
     """the registry's image of PostgreSQL, with an exact tag that begins with indexDb.majorVersion."""
     adminer: Image = "adminer:6.0.1"
     """the registry's image of Adminer, with an exact tag."""
+    restic: Image = "restic/restic:0.18.1"
+    """the registry's image of restic, with an exact tag, for backups."""
 
 
 class IndexDbSettings(Settings):
@@ -155,7 +129,7 @@ class LinkSettings(Settings):
         return self.confirm in ("auto", "commitment")
 
 
-_link = _or_name(lambda name: {"to": name}, "a destination's name, or {to: name, …}")
+_link = or_name(lambda name: {"to": name}, "a destination's name, or {to: name, …}")
 _Link = Annotated[LinkSettings, BeforeValidator(_link, json_schema_input_type=str | LinkSettings)]
 
 
@@ -177,7 +151,7 @@ class UserSettings(Settings):
     the node by HTTP, and sees none."""
 
 
-_user = _or_name(lambda name: {"name": name, "role": Role.ADMIN}, "a user's name, or {name: name, role: viewer}")
+_user = or_name(lambda name: {"name": name, "role": Role.ADMIN}, "a user's name, or {name: name, role: viewer}")
 _User = Annotated[UserSettings, BeforeValidator(_user, json_schema_input_type=str | UserSettings)]
 
 
@@ -273,6 +247,28 @@ class AdminerSettings(Settings):
     """the host's IP address that it is bound to; the stack's `bind` when left out."""
 
 
+class KeepBackupsSettings(Settings):
+    """Which backups are kept: the last one of so many days, weeks and months. All others are removed after a backup."""
+
+    daily: Annotated[int, Field(ge=1, le=10_000)] = 7
+    """of how many days, 1 to 10000."""
+    weekly: Annotated[int, Field(ge=0, le=10_000)] = 5
+    """of how many weeks, 0 to 10000."""
+    monthly: Annotated[int, Field(ge=0, le=10_000)] = 12
+    """of how many months, 0 to 10000."""
+
+
+class BackupSettings(Settings):
+    """Where `./orthanc-stack backup` puts the stack's data."""
+
+    to: Repository
+    """a restic repository: a folder of the engine's machine (`/srv/backup`), a REST server (`rest:https://backup:8000/`), or S3
+    (`s3:https://host/bucket`). Its password is the secret `backupPassword`; a login of the server is `backupKey` (the user, or the access
+    key) and `backupSecret`."""
+    keep: KeepBackupsSettings = Field(default_factory=KeepBackupsSettings)
+    """which backups are kept."""
+
+
 class StackSettings(Settings):
     """One environment: everything that its stack file says, less the secrets."""
 
@@ -291,6 +287,8 @@ class StackSettings(Settings):
     """a list of DICOM devices outside the stack; anyone who is neither a node nor listed here is refused."""
     adminer: AdminerSettings | None = None
     """Adminer, in dev only; left out, there is none."""
+    backup: BackupSettings | None = None
+    """where backups go; left out, there are none."""
     adopt: Annotated[tuple[str, ...], FromList, Distinct, Field(max_length=MAX_NODES)] = ()
     """the names of volumes on the engine that another state made, or an older version, and that this stack takes over: they are refused
     otherwise. What made them must no longer use them."""

@@ -15,17 +15,19 @@ _FOLDER = Path(__file__).resolve().parent
 
 #: The roles that have an image here: images/<role>/Dockerfile.
 ROLES = ("orthanc", "postgres", "adminer")
+#: The image of the backups' one-shot containers: in no deployment.
+RESTIC = "restic"
 
 
-def images_hash() -> str:
-    """Twelve hexadecimal digits that change when what the images are built from changes.
+def images_hash(*roles: str) -> str:
+    """Twelve hexadecimal digits that change when what the images of these roles are built from changes; all of ROLES, where none is named.
 
     That is each file in a sub-folder, path and bytes. This module and README.md are in no image: editing them must not
     replace a stack's containers.
     """
-    digest = hashlib.sha256()
+    folders, digest = {*(roles or ROLES), "common"}, hashlib.sha256()
     for path in sorted(_FOLDER.glob("*/*")):
-        if path.is_file() and path.parent.name != "__pycache__":
+        if path.is_file() and path.parent.name in folders:
             content = path.read_bytes()
             digest.update(f"{path.relative_to(_FOLDER).as_posix()} {len(content)}\n".encode())
             digest.update(content)
@@ -38,9 +40,9 @@ def local_image(role: str) -> str:
     Raises:
         ValueError: there is no such role.
     """
-    if role not in ROLES:
-        raise ValueError(f"no image for the role {role!r}: there are {', '.join(ROLES)}")
-    return f"orthanc-stack/{role}:local-{images_hash()}"
+    if role not in (*ROLES, RESTIC):
+        raise ValueError(f"no image for the role {role!r}: there are {', '.join((*ROLES, RESTIC))}")
+    return f"orthanc-stack/{role}:local-{images_hash(RESTIC) if role == RESTIC else images_hash()}"
 
 
 @dataclass(frozen=True)

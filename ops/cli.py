@@ -25,7 +25,8 @@ app = typer.Typer(help="Orthanc DICOM servers on Docker, from one stack file.", 
 developers = typer.Typer(help="For developers of this project: tests, linters, measurements, reference pages.", **_OPTIONS)
 app.add_typer(developers, name="dev", rich_help_panel="This machine")
 
-_RUN, _LOOK, _SECRETS, _MACHINE = "Run a stack", "Look at a stack", "Secrets and certificates", "This machine"
+_RUN, _LOOK, _BACKUP = "Run a stack", "Look at a stack", "Backups"
+_SECRETS, _MACHINE = "Secrets and certificates", "This machine"
 
 
 def _stack_names() -> list[str]:
@@ -201,6 +202,14 @@ def outputs(stack: StackName, show_secrets: Annotated[bool, typer.Option("--show
         raise SetupError(f"the stack {stack} has no outputs: `./orthanc-stack up {stack}` deploys it.")
     print(json.dumps(found, indent=2, sort_keys=True, ensure_ascii=False))
     return 0
+
+
+@_command(_BACKUP)
+def backup(stack: StackName, sheet: Annotated[bool, typer.Option("--sheet", help="Print the recovery sheet.")] = False) -> int:
+    """Back up indexes, images and stack file while the stack works; where to, the stack file says (backup.to)."""
+    from ops.backup.backup import backup
+
+    return backup(stack, sheet=sheet)
 
 
 @_command(_SECRETS)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from configs import names
+from configs.fields import Settings
 from configs.loader import parse, said
 from configs.secrets import parties_of, private_key_key, secret_keys
-from configs.settings import AdminerSettings, LinkSettings, ModalitySettings, NodeSettings, Settings, StackSettings
+from configs.settings import AdminerSettings, LinkSettings, ModalitySettings, NodeSettings, StackSettings
 from ops.preview.escape import Code, Words, say
 from ops.preview.events import SECRET, UNKNOWN, Preview
 

@@ -5,15 +5,15 @@ import subprocess
 import time
 from collections.abc import Iterable
 
-from configs.settings import StackSettings
-from images import ROLES, candidates, images_hash, local_image
+from configs.settings import ImageSettings, StackSettings
+from images import RESTIC, ROLES, candidates, local_image
 from ops.setup.console import ROOT, SetupError, run_slow, say, without_secrets
 from ops.setup.debian_base import apt_proxies, ensure_base
 from ops.setup.engine import docker, holds
 
 _LABEL = "Images"
 #: The release of Debian that each is made from: Orthanc's newest is in testing, PostgreSQL's major version is what volumes are in.
-_SUITES = {"orthanc": "forky", "postgres": "trixie", "adminer": "forky"}
+_SUITES = {"orthanc": "forky", "postgres": "trixie", "adminer": "forky", RESTIC: "trixie"}
 #: A registry that is not reached often does not refuse but stays silent: this long, then it counts as out of reach.
 _REGISTRY_SECONDS = 20
 
@@ -38,13 +38,22 @@ def ensure_images(settings: StackSettings) -> None:
         say(_LABEL, f"pulled before: {', '.join(wanted)}")
     elif images.source == "auto" and _registry_answers(wanted[0]):
         for image in wanted:
-            if not holds(image):
-                run_slow(_LABEL, f"pulling {image}", ["docker", "pull", image], hint="Is the name right, and the registry reached?")
-                say(_LABEL, f"pulled {image}")
+            _pull(image)
     else:
         if images.source == "auto":
             say(_LABEL, "no registry answers: building them here, from Debian's packages")
         ensure_local_images(ROLES)
+
+
+def ensure_restic(images: ImageSettings) -> str:
+    """The name of the image of restic that the engine holds, pulled or built by the same rule; "auto" prefers one that was built here."""
+    local = local_image(RESTIC)
+    if images.source == "registry" or (images.source == "auto" and not holds(local) and _registry_answers(images.restic)):
+        _pull(images.restic)
+        return images.restic
+    if not holds(local):
+        ensure_local_images([RESTIC])
+    return local
 
 
 def ensure_local_images(roles: Iterable[str]) -> None:
@@ -57,6 +66,12 @@ def ensure_local_images(roles: Iterable[str]) -> None:
         else:
             proxies = apt_proxies()
             _build(role, name, ensure_base(_SUITES[role], proxies, hint), proxies)
+
+
+def _pull(image: str) -> None:
+    if not holds(image):
+        run_slow(_LABEL, f"pulling {image}", ["docker", "pull", image], hint="Is the name right, and the registry reached?")
+        say(_LABEL, f"pulled {image}")
 
 
 def _registry_answers(image: str) -> bool:
@@ -84,7 +99,7 @@ def _build(role: str, name: str, base: str, proxies: dict[str, str]) -> None:
         env["DOCKER_BUILDKIT"] = "0"
     # Docker keeps the proxies' build arguments, and no others, out of an image's history.
     # Only their names are on the command line: a proxy's address may hold a password, and docker takes the values from the environment.
-    arguments = (f"BASE={base}", f"VERSION=local-{images_hash()}", *proxies)
+    arguments = (f"BASE={base}", f"VERSION={name.rpartition(':')[2]}", *proxies)
     options = ["--network=host", "--force-rm", f"--tag={name}", *(f"--build-arg={argument}" for argument in arguments)]
     command = ["docker", "build", *options, f"--file={ROOT / 'images' / role / 'Dockerfile'}", str(ROOT / "images")]
     run_slow(_LABEL, f"building {name}", command, env=env, hint="To try again: the same command. What it had built is used again.")

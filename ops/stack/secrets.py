@@ -19,6 +19,7 @@ from configs.loader import load_stack_file
 from configs.names import DB_HOST, DB_SUPERUSER, PROJECT, own
 from configs.problems import nearest
 from configs.secrets import (
+    BACKUP_PASSWORD,
     CA_CERTIFICATE,
     CA_KEY,
     DB_PASSWORD,
@@ -88,6 +89,8 @@ def rotate(name: str, keys: Sequence[str], *, everything: bool) -> int:
         everything: instead of keys, all that nobody outside of the stack has to be told of.
     """
     settings = load_stack_file(name)
+    if BACKUP_PASSWORD in keys:
+        raise SetupError(f"{BACKUP_PASSWORD} is what the backups are encrypted with: restic changes it (docs/backup.md, Its password).")
     chosen = all_keys(settings, certificates_in(stack_config(name))) if everything else checked(keys, known_keys(settings))
     refuse_on_runner(name)
     stack = deployed(name)
@@ -267,13 +270,18 @@ def _export(stack: Stack, party: str) -> None:
 def known_keys(settings: StackSettings) -> list[str]:
     """The secrets that can be rotated: passwords, and private keys, each with its certificate; the authority's with all that it signed."""
     parties = parties_of(settings)
-    return [*secret_keys(settings), *(private_key_key(party.name) for party in parties), *([CA_KEY] if parties else [])]
+    return [*_passwords(settings), *(private_key_key(party.name) for party in parties), *([CA_KEY] if parties else [])]
 
 
 def all_keys(settings: StackSettings, held: Mapping[str, str]) -> list[str]:
     """The secrets that nobody outside the stack has to be told of. A device has its key, and knows the authority's certificate."""
     inside = [party.name for party in parties_of(settings) if not party.outside and not is_own(party.name, held)]
-    return [*secret_keys(settings), *map(private_key_key, inside)]
+    return [*_passwords(settings), *map(private_key_key, inside)]
+
+
+def _passwords(settings: StackSettings) -> list[str]:
+    """The passwords that the next deployment can change: not that of the backups."""
+    return [key for key in secret_keys(settings) if key != BACKUP_PASSWORD]
 
 
 def checked(keys: Sequence[str], known: Sequence[str]) -> list[str]:

@@ -1,0 +1,190 @@
+"""What a deployed stack keeps, node by node, and how an index is read while its node works."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from configs.names import DB_HOST, DB_SUPERUSER
+from ops.backup.oneshot import OneShot, docker_popen, volume
+from ops.setup.console import SetupError
+from ops.stack.engine import Container, client, containers_of, engine_errors
+from ops.stack.stack import Stack
+
+#: Where a helper finds a node's volume, and the volume with copies of indexes in SQLite.
+DATA, INDEX = "/data", "/index"
+#: The index in SQLite, in a node's volume.
+INDEX_FILES: Final = ("index", "index-wal", "index-shm", "index-journal")
+_CHUNK: Final = 1 << 20
+#: However this program ends, a node is not frozen for longer.
+_FROZEN_AT_MOST: Final = 20
+#: Orthanc's resource type of an instance (OrthancFramework, Enumerations.h).
+_COUNT: Final = "SELECT COUNT(*) FROM Resources WHERE resourceType = 4"
+#: The files are in the kernel's cache then, and copying them does not wait for the disk while the node is frozen.
+_WARM: Final = f"cd {DATA}; cat {' '.join(INDEX_FILES)} > /dev/null 2>&1; mkdir -p {INDEX}/$0; cd {INDEX}/$0; rm -f {' '.join(INDEX_FILES)}"
+_COPY: Final = f"cd {DATA}; for file in {' '.join(INDEX_FILES)}; do if [ -e $file ]; then cp -p $file {INDEX}/$0/ || exit 1; fi; done"
+#: What is read is what SQLite makes of the copy: as after a power failure.
+_SQLITE: Final = "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute(sys.argv[2]).fetchone())"
+_PSQL: Final = ("psql", "-h", "/var/run/postgresql", "-U", DB_SUPERUSER, "-AtXq", "--set=ON_ERROR_STOP=1", "-d")
+_SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ;\nSELECT pg_export_snapshot();\n"
+
+
+@dataclass(frozen=True)
+class NodeData:
+    """What a node keeps."""
+
+    name: str
+    volume: str  #: with its images
+    database: str  #: of its index; empty for one in SQLite
+    container: Container | None  #: None where it was removed
+    image: str  #: the identifier of its image
+
+
+def data_of(stack: Stack) -> list[NodeData]:
+    """The nodes of a deployed stack, by name. A SetupError where nothing is deployed."""
+    outputs, volumes = stack.outputs(show_secrets=False), stack.held().volumes
+    found = {one.part: one for one in containers_of(stack) if one.role == "node"}
+    if not outputs.get("nodes"):
+        raise SetupError(f"the stack {stack.name} is not deployed: `./orthanc-stack up {stack.name}` does that.")
+    nodes = []
+    for name, node in sorted(outputs["nodes"].items()):
+        held = found.get(name)
+        image = str(held.handle.attrs["Image"]) if held else str(outputs["images"]["orthanc"])
+        nodes.append(NodeData(name, volumes[f"{name}-data"], str(node.get("indexDatabase") or ""), held, image))
+    return nodes
+
+
+def database_of(stack: Stack) -> Container:
+    """The container of the stack's PostgreSQL, which runs. A SetupError where it does not."""
+    for one in containers_of(stack):
+        if one.part == DB_HOST and one.state == "running":
+            return one
+    raise SetupError(f"the database of the stack {stack.name} does not run: `./orthanc-stack up {stack.name}` starts it.")
+
+
+@contextlib.contextmanager
+def dumping(db: Container, database: str) -> Iterator[tuple[int, Iterator[bytes]]]:
+    """One moment of a database: how many instances it lists, and its dump. A SetupError, in the middle of it, where it cannot be read."""
+    command = ("exec", "--interactive", "--user", "postgres", db.name)
+    with docker_popen(*command, *_PSQL, database, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as session:
+        assert session.stdin is not None
+        assert session.stdout is not None
+        try:
+            session.stdin.write(f"{_SNAPSHOT}{_COUNT};\n".encode())
+            session.stdin.flush()
+            snapshot, count = (session.stdout.readline().decode().strip() for _ in range(2))
+            if not count:
+                raise SetupError(f"the database {database} cannot be read; see: docker logs --tail 30 {db.name}")
+            options = ("-Fc", "-Z0", "--no-owner", f"--snapshot={snapshot}", database)
+            yield int(count), _output((*command, "pg_dump", "-h", "/var/run/postgresql", "-U", DB_SUPERUSER, *options))
+        finally:
+            with contextlib.suppress(OSError):
+                session.stdin.close()
+
+
+def _output(arguments: tuple[str, ...]) -> Iterator[bytes]:
+    """What the docker command prints. A SetupError after it, where it failed."""
+    with docker_popen(*arguments, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        while chunk := process.stdout.read(_CHUNK):
+            yield chunk
+        said = process.stderr.read().decode(errors="replace").strip()
+    if process.returncode != 0:
+        raise SetupError(f"`{' '.join(arguments[-1:])}` was not dumped (exit status {process.returncode}): {said}")
+
+
+@dataclass(frozen=True)
+class FrozenIndex:
+    """A copy of an index in SQLite, in the volume of such copies."""
+
+    instances: int
+    seconds: float  #: for which its node was frozen
+
+
+def index_volume(stack: Stack) -> str:
+    """The volume with copies of indexes: patients' names are in it, so it goes after each use. No node's volume has such a name."""
+    return f"{stack.prefix}-backup.index"
+
+
+@contextlib.contextmanager
+def copies(stack: Stack) -> Iterator[str]:
+    """The volume for copies of indexes; gone afterwards."""
+    name = index_volume(stack)
+    try:
+        yield name
+    finally:
+        remove_volume(name)
+
+
+def remove_volume(name: str) -> None:
+    """Remove a volume, if there is one."""
+    with contextlib.suppress(SetupError), engine_errors():
+        client().volumes.get(name).remove()
+
+
+def freeze(node: NodeData, prefix: str, into: str) -> FrozenIndex:
+    """Copy the index of a node on SQLite; the node stands still as long as that takes.
+
+    SQLite's write-ahead log lets nobody else read a consistent index: a node holds its lock as long as it runs. So index and log are copied
+    in one moment, as a power failure would leave them, and SQLite recovers from that.
+    """
+    mounts = [volume(node.volume, DATA), volume(into, INDEX, read_only=False)]
+    # As process 1, sleep heeds nothing else.
+    options: dict[str, Any] = {"entrypoint": ["sleep"], "stop_signal": "SIGKILL"}
+    helper = OneShot(node.image, ["3600"], prefix, mounts, capabilities=["DAC_OVERRIDE", "CHOWN", "FOWNER"], **options)
+    with helper.made() as made, engine_errors():
+        made.start()
+        inside = Container(str(made.name), str(made.id), "", "running", handle=made)
+        inside.run(["sh", "-c", _WARM, node.name])
+        seconds = 0.0
+        if node.container and node.container.state == "running":
+            seconds = _while_frozen(node.container, inside, ["sh", "-c", _COPY, node.name])
+        else:
+            inside.run(["sh", "-c", _COPY, node.name])
+        count = inside.run(["python3", "-c", _SQLITE, f"{INDEX}/{node.name}/index", _COUNT])
+    return FrozenIndex(int(count), seconds)
+
+
+def _while_frozen(node: Container, helper: Container, command: list[str]) -> float:
+    """Run a command in the helper while a node's processes stand still; for how many seconds."""
+    thaw = f"sleep {_FROZEN_AT_MOST}; docker unpause {node.name}"
+    # In a session of its own: it outlives this program, if that is killed.
+    watchdog = subprocess.Popen(
+        ["sh", "-c", thaw], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    started = time.monotonic()
+    try:
+        with engine_errors():
+            node.handle.pause()
+        started = time.monotonic()
+        helper.run(command)
+    finally:
+        with contextlib.suppress(SetupError), engine_errors():
+            node.handle.unpause()
+        seconds = time.monotonic() - started
+        os.killpg(watchdog.pid, signal.SIGKILL)
+        watchdog.wait()
+    if seconds > _FROZEN_AT_MOST:
+        raise SetupError(f"copying the index of {node.part} took over {_FROZEN_AT_MOST} s; its node was let go, and the copy is not whole.")
+    return seconds
+
+
+def query(stack: Stack, node: NodeData, sql: str, copied_into: str) -> Iterator[bytes]:
+    """What a query of a node's index answers, in chunks: a line for each row, tabs between values. SQLite: of its copy."""
+    if node.database:
+        copy = f"COPY ({sql}) TO STDOUT"
+        yield from _output(("exec", "--user", "postgres", database_of(stack).name, *_PSQL, node.database, "-c", copy))
+        return
+    script = "import json, sqlite3, sys\nfor row in sqlite3.connect(sys.argv[1]).execute(sys.argv[2]): print(*row, sep='\\t')"
+    command = ["python3", "-c", script, f"{INDEX}/{node.name}/index", sql]
+    mounts = [volume(copied_into, INDEX, read_only=False)]
+    done = OneShot(node.image, command[1:], stack.prefix, mounts, entrypoint=command[:1], capabilities=["DAC_OVERRIDE"]).run()
+    if done.status != 0:
+        raise SetupError(f"the index of {node.name} cannot be read: {json.dumps(done.errors[-500:])}")
+    yield done.out.encode()

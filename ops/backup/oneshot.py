@@ -1,0 +1,159 @@
+"""One-shot containers on the stack's engine: restic, and helpers beside a node's data. The engine may be another machine's."""
+
+import contextlib
+import io
+import subprocess
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO, Any, Final
+
+from docker.models.containers import Container as Handle
+from docker.types import LogConfig, Mount
+
+from configs.names import LABEL_ROLE, LABEL_STACK
+from ops.setup.console import SetupError
+from ops.stack.engine import client, engine_errors
+
+#: The role on the label of these containers.
+ROLE: Final = "backup"
+#: Where the files are that a container is given. No argument, and no variable, ever holds a secret: everybody on the machine reads those.
+FILES: Final = "/run/orthanc-stack"
+#: What one that is ended gets to end in good order: restic takes its lock off the repository.
+_GRACE_SECONDS: Final = 20
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a one-shot container ended."""
+
+    status: int
+    out: str
+    errors: str
+
+
+@dataclass(frozen=True)
+class OneShot:
+    """A container to run once."""
+
+    image: str
+    command: Sequence[str]
+    prefix: str  #: of the stack
+    mounts: Sequence[Mount] = ()
+    files: Mapping[str, bytes] | None = None  #: by their names in FILES
+    environment: Mapping[str, str] | None = None
+    network: str = "none"
+    capabilities: Sequence[str] = ()  #: those of root's that it keeps
+    entrypoint: Sequence[str] | None = None
+    stop_signal: str = "SIGTERM"
+
+    def run(self) -> Done:
+        """Run it to its end."""
+        with self.made() as made, engine_errors():
+            made.start()
+            status = int(made.wait(timeout=None)["StatusCode"])
+            return _done(made, status)
+
+    @contextlib.contextmanager
+    def fed(self) -> Iterator[tuple[Handle, subprocess.Popen[bytes], IO[bytes]]]:
+        """Start it with an input: the container, the process that feeds it, and what to write to.
+
+        By the docker command: Docker's SDK has no way to close a command's input over every kind of connection (docker/docker-py#983).
+        """
+        with self.made(stdin=True) as made:
+            command = ["docker", "start", "--attach", "--interactive", str(made.id)]
+            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+                assert process.stdin is not None
+                try:
+                    yield made, process, process.stdin
+                except BaseException:
+                    # It goes before its input ends: restic would make a snapshot of what it has read so far.
+                    _end(made)
+                    process.kill()
+                    raise
+
+    def run_with(self, source: Iterator[bytes]) -> Done:
+        """Run it to its end on an input, which must be read without an error."""
+        with self.fed() as (made, process, inlet):
+            # Where it ends early, what is the matter is in its status.
+            with contextlib.suppress(BrokenPipeError):
+                for chunk in source:
+                    inlet.write(chunk)
+                inlet.close()
+            process.wait()
+            with engine_errors():
+                return _done(made, int(made.wait(timeout=None)["StatusCode"]))
+
+    @contextlib.contextmanager
+    def made(self, *, stdin: bool = False) -> Iterator[Handle]:
+        """The container, not started; gone afterwards."""
+        with engine_errors():
+            made = client().containers.create(
+                self.image,
+                list(self.command),
+                entrypoint=list(self.entrypoint) if self.entrypoint else None,
+                environment=dict(self.environment or {}),
+                mounts=list(self.mounts),
+                network_mode=self.network,
+                cap_drop=["ALL"],
+                cap_add=[f"CAP_{one}" for one in self.capabilities],
+                security_opt=["no-new-privileges:true"],
+                labels={LABEL_STACK: self.prefix, LABEL_ROLE: ROLE},
+                # All that it prints is read, whatever the engine does with logs by default.
+                log_config=LogConfig(type=LogConfig.types.JSON),
+                stdin_open=stdin,
+                hostname=ROLE,
+                stop_signal=self.stop_signal,
+                user="0",
+            )
+        try:
+            if self.files:
+                with engine_errors():
+                    made.put_archive("/", _tar(self.files))
+            yield made
+        finally:
+            _end(made)
+
+
+def _done(made: Handle, status: int) -> Done:
+    out, errors = (made.logs(stdout=out, stderr=not out).decode(errors="replace") for out in (True, False))
+    return Done(status, out, errors)
+
+
+def _end(made: Handle) -> None:
+    # It may have gone already: ended once before, or removed by hand.
+    with contextlib.suppress(SetupError), engine_errors():
+        made.stop(timeout=_GRACE_SECONDS)
+    with contextlib.suppress(SetupError), engine_errors():
+        made.remove(force=True, v=True)
+
+
+def _tar(files: Mapping[str, bytes]) -> bytes:
+    """The files for a container, which only root reads."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        folder = tarfile.TarInfo(FILES.lstrip("/"))
+        folder.type, folder.mode = tarfile.DIRTYPE, 0o700
+        tar.addfile(folder)
+        for name, content in sorted(files.items()):
+            info = tarfile.TarInfo(f"{FILES}/{name}".lstrip("/"))
+            info.size, info.mode = len(content), 0o600
+            tar.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+def remove_left(prefix: str) -> None:
+    """Remove what a run that was killed has left running."""
+    with engine_errors():
+        for one in client().containers.list(all=True, filters={"label": [f"{LABEL_STACK}={prefix}", f"{LABEL_ROLE}={ROLE}"]}):
+            _end(one)
+
+
+def volume(name: str, at: str, *, read_only: bool = True) -> Mount:
+    """A volume of the engine's, at a place in the container."""
+    return Mount(at, name, type="volume", read_only=read_only)
+
+
+def docker_popen(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+    """Start the docker command, whose streams are read and written here."""
+    return subprocess.Popen(["docker", *arguments], stdout=subprocess.PIPE, **options)

@@ -1,0 +1,150 @@
+"""restic, in one-shot containers: one repository, and what is asked of it."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+from docker.types import Mount
+
+from ops.backup.oneshot import FILES, Done, OneShot
+from ops.setup.console import SetupError, without_passwords
+
+#: What restic's exit status means (restic's documentation, "Scripting", exit codes).
+_SOME_UNREADABLE, _NO_REPOSITORY, _LOCKED, _WRONG_PASSWORD = 3, 10, 11, 12
+#: It reads all files of a volume, whoever's they are, and writes as its repository's folder's owner.
+READS: Final = ("DAC_OVERRIDE",)
+#: It gives files back to their owners.
+RESTORES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")
+_FOLDER: Final = "/repository"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What one `restic backup` did."""
+
+    snapshot: str  #: its whole identifier
+    size: int  #: bytes that are in it
+    new: int  #: bytes that the repository grew by
+    gone: int = 0  #: files that were deleted while it read
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A restic repository, and the engine whose containers work on it."""
+
+    to: str  #: as the stack file has it
+    image: str
+    prefix: str  #: of the stack, whose cache it has, and whose name its snapshots carry
+    password: str = field(repr=False)
+    login: tuple[str, str] = field(default=("", ""), repr=False)  #: at its server
+
+    def one_shot(
+        self, *arguments: str, mounts: Sequence[Mount] = (), files: dict[str, bytes] | None = None, capabilities: Sequence[str] = READS
+    ) -> OneShot:
+        """restic, as a container. It has a network only for a repository that is on another machine."""
+        folder = self.to.startswith("/")
+        login = "[default]\naws_access_key_id={}\naws_secret_access_key={}\n".format(*self.login) if self.to.startswith("s3:") else ""
+        held = {"password": self.password.encode(), "repository": self._address().encode(), "credentials": login.encode()}
+        return OneShot(
+            image=self.image,
+            command=["--retry-lock=5m", *arguments],
+            prefix=self.prefix,
+            mounts=[Mount("/cache", self.cache, type="volume"), *([Mount(_FOLDER, self.to, type="bind")] if folder else []), *mounts],
+            files=held | (files or {}),
+            environment={
+                "RESTIC_REPOSITORY_FILE": f"{FILES}/repository",
+                "RESTIC_PASSWORD_FILE": f"{FILES}/password",
+                "AWS_SHARED_CREDENTIALS_FILE": f"{FILES}/credentials",
+                "RESTIC_CACHE_DIR": "/cache",
+                "RESTIC_PROGRESS_FPS": "0.01",  # its log would be full of it
+                **{name: value for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY") if not folder and (value := os.environ.get(name))},
+            },
+            network="none" if folder else "bridge",
+            capabilities=capabilities,
+        )
+
+    @property
+    def cache(self) -> str:
+        """The volume of its cache. No node's volume has a dot after the stack's name."""
+        return f"{self.prefix}-backup.cache"
+
+    def _address(self) -> str:
+        """The repository as restic has it, with the login of a REST server."""
+        if self.to.startswith("/"):
+            return _FOLDER
+        if not self.to.startswith("rest:") or not self.login[0]:
+            return self.to
+        parts = urlsplit(self.to.removeprefix("rest:"))
+        user, password = (quote(one, safe="") for one in self.login)
+        return "rest:" + parts._replace(netloc=f"{user}:{password}@{parts.netloc}").geturl()
+
+    def ask(self, *arguments: str, mounts: Sequence[Mount] = (), capabilities: Sequence[str] = READS) -> str:
+        """Run restic; what it prints. A SetupError where it fails."""
+        done = self.one_shot(*arguments, mounts=mounts, capabilities=capabilities).run()
+        if done.status != 0:
+            raise self.failure(done, arguments[0])
+        return done.out
+
+    def failure(self, done: Done, what: str) -> SetupError:
+        """What to say where restic failed."""
+        if done.status == _NO_REPOSITORY:
+            return SetupError(f"there is no backup at {self.to}: no repository of restic's is there.")
+        if done.status == _WRONG_PASSWORD:
+            return SetupError(f"the repository {self.to} has another password than backupPassword (or RESTIC_PASSWORD) says.")
+        if done.status == _LOCKED:
+            return SetupError(f"the repository {self.to} is locked: a run is at work on it, or died less than 30 minutes ago.")
+        said = without_passwords("\n".join(_messages(done.errors)[-10:]))
+        return SetupError(f"`restic {what}` on {self.to} ended with status {done.status}:\n{said}")
+
+    def ensure(self) -> bool:
+        """Make the repository where there is none; whether it was made."""
+        done = self.one_shot("cat", "config").run()
+        if done.status not in (0, _NO_REPOSITORY):
+            raise self.failure(done, "cat config")
+        if done.status == _NO_REPOSITORY:
+            self.ask("init")
+        return done.status == _NO_REPOSITORY
+
+    def save(self, one_shot: OneShot, source: Iterator[bytes] | None = None) -> Saved:
+        """Run one `restic backup`, on an input where there is one."""
+        done = one_shot.run() if source is None else one_shot.run_with(source)
+        errors = [line for line in _messages(done.errors) if "no such file or directory" not in line]
+        # A file that was deleted between two looks at it is no failure: its image is no longer wanted.
+        if done.status not in (0, _SOME_UNREADABLE) or (done.status == _SOME_UNREADABLE and errors):
+            raise self.failure(done, "backup")
+        summary = next(line for line in _json_lines(done.out) if line.get("message_type") == "summary")
+        gone = done.errors.count('"message_type":"error"')
+        new = int(summary.get("data_added_packed", summary["data_added"]))
+        return Saved(str(summary["snapshot_id"]), int(summary["total_bytes_processed"]), new, gone)
+
+    def backup(self, *arguments: str, tags: Sequence[str], mounts: Sequence[Mount] = (), files: dict[str, bytes] | None = None) -> OneShot:
+        """A `restic backup` under the stack's name, to be run by save()."""
+        options = ["--json", f"--host={self.prefix}", *(f"--tag={tag}" for tag in tags)]
+        return self.one_shot("backup", *options, *arguments, mounts=mounts, files=files)
+
+    def snapshots(self, *tags: str) -> list[dict[str, Any]]:
+        """The stack's snapshots that have all these tags, the oldest first."""
+        asked = [f"--tag={','.join(tags)}"] if tags else []
+        found: list[dict[str, Any]] = json.loads(self.ask("snapshots", "--json", f"--host={self.prefix}", *asked) or "[]") or []
+        return sorted(found, key=lambda one: str(one["time"]))
+
+
+def _json_lines(text: str) -> Iterator[dict[str, Any]]:
+    for line in text.splitlines():
+        if line.startswith("{"):
+            yield json.loads(line)
+
+
+def _messages(errors: str) -> list[str]:
+    """What restic says is wrong, without JSON around it."""
+    found = []
+    for line in errors.splitlines():
+        if line.startswith("{"):
+            said = json.loads(line)
+            found.append(str((said.get("error") or said).get("message") or said))
+        elif line.strip():
+            found.append(line)
+    return [one for one in found if "at least one source file could not be read" not in one]
