@@ -212,6 +212,30 @@ def backup(stack: StackName, sheet: Annotated[bool, typer.Option("--sheet", help
     return backup(stack, sheet=sheet)
 
 
+@_command(_BACKUP)
+def restore(
+    stack: StackName,
+    origin: Annotated[str, typer.Option("--from", help="The repository, where no stack file names it.", show_default=False)] = "",
+    at: Annotated[str, typer.Option("--at", help="The newest before a time (UTC): 2026-11-28T06:00.", show_default=False)] = "",
+) -> int:
+    """Restore a stack from its backup on an engine that has nothing of it, and deploy it."""
+    from ops.backup.restore import restore
+
+    return restore(stack, origin=origin, at=at)
+
+
+@_command(_BACKUP, name="check-data")
+def check_data(
+    stack: StackName,
+    sample: Annotated[int, typer.Option(help="Compare the MD5 of so many percent, others each day.", min=0, max=100)] = 100,
+    as_json: Json = False,
+) -> int:
+    """Compare each node's index with its files: missing, damaged, orphaned. The exit status is 3 if there are any."""
+    from ops.backup.check import check_data
+
+    return check_data(stack, sample=sample, as_json=as_json)
+
+
 @_command(_SECRETS)
 def secrets(stack: StackName) -> int:
     """Set the secrets that are missing to random values, and never change one."""

@@ -24,6 +24,7 @@ from configs.names import PROJECT
 from configs.secrets import BACKUP_KEY, BACKUP_PASSWORD, BACKUP_SECRET
 from configs.settings import BackupSettings, StackSettings
 from ops.backup.data import DATA, INDEX, INDEX_FILES, NodeData, copies, data_of, database_of, dumping, freeze, remove_volume
+from ops.backup.found import MANIFEST, TAG
 from ops.backup.oneshot import FILES, remove_left, volume
 from ops.backup.report import print_sheet, report, write_metrics
 from ops.backup.restic import Repository, Saved
@@ -38,8 +39,6 @@ from ops.stack.stack import Stack, deployed
 from ops.stack.terminal import NOT_WELL
 
 _LABEL: Final = "Backup"
-#: The tags of snapshots: of the one that makes a backup complete, and what the tag of a whole backup begins with.
-MANIFEST, TAG = "manifest", "backup-"
 #: Parts of a backup that was broken off are removed when they are older than that: a younger one may still be at work elsewhere.
 _BROKEN_OFF: Final = timedelta(days=2)
 #: A forwarder holds deletions for ten minutes (forwarder/retention.py).

@@ -1,7 +1,6 @@
 """What a deployed stack keeps, node by node, and how an index is read while its node works."""
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from configs.names import DB_HOST, DB_SUPERUSER
-from ops.backup.oneshot import OneShot, docker_popen, volume
+from ops.backup.oneshot import OneShot, output, volume
 from ops.setup.console import SetupError
 from ops.stack.engine import Container, client, containers_of, engine_errors
 from ops.stack.stack import Stack
@@ -20,17 +19,18 @@ from ops.stack.stack import Stack
 DATA, INDEX = "/data", "/index"
 #: The index in SQLite, in a node's volume.
 INDEX_FILES: Final = ("index", "index-wal", "index-shm", "index-journal")
-_CHUNK: Final = 1 << 20
 #: However this program ends, a node is not frozen for longer.
 _FROZEN_AT_MOST: Final = 20
-#: Orthanc's resource type of an instance (OrthancFramework, Enumerations.h).
-_COUNT: Final = "SELECT COUNT(*) FROM Resources WHERE resourceType = 4"
+#: Orthanc's own index numbers the types of resources from 1 (ResourceType, Enumerations.h), PostgreSQL's plugin from 0
+#: (OrthancPluginResourceType, OrthancCPlugin.h): an instance is the fourth.
+COUNT_POSTGRESQL: Final = "SELECT COUNT(*) FROM Resources WHERE resourceType = 3"
+COUNT_SQLITE: Final = "SELECT COUNT(*) FROM Resources WHERE resourceType = 4"
 #: The files are in the kernel's cache then, and copying them does not wait for the disk while the node is frozen.
 _WARM: Final = f"cd {DATA}; cat {' '.join(INDEX_FILES)} > /dev/null 2>&1; mkdir -p {INDEX}/$0; cd {INDEX}/$0; rm -f {' '.join(INDEX_FILES)}"
 _COPY: Final = f"cd {DATA}; for file in {' '.join(INDEX_FILES)}; do if [ -e $file ]; then cp -p $file {INDEX}/$0/ || exit 1; fi; done"
 #: What is read is what SQLite makes of the copy: as after a power failure.
 _SQLITE: Final = "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute(sys.argv[2]).fetchone())"
-_PSQL: Final = ("psql", "-h", "/var/run/postgresql", "-U", DB_SUPERUSER, "-AtXq", "--set=ON_ERROR_STOP=1", "-d")
+PSQL: Final = ("psql", "-h", "/var/run/postgresql", "-U", DB_SUPERUSER, "-AtXq", "--set=ON_ERROR_STOP=1", "-d")
 _SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ;\nSELECT pg_export_snapshot();\n"
 
 
@@ -71,32 +71,22 @@ def database_of(stack: Stack) -> Container:
 def dumping(db: Container, database: str) -> Iterator[tuple[int, Iterator[bytes]]]:
     """One moment of a database: how many instances it lists, and its dump. A SetupError, in the middle of it, where it cannot be read."""
     command = ("exec", "--interactive", "--user", "postgres", db.name)
-    with docker_popen(*command, *_PSQL, database, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as session:
+    psql = ["docker", *command, *PSQL, database]
+    with subprocess.Popen(psql, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as session:
         assert session.stdin is not None
         assert session.stdout is not None
         try:
-            session.stdin.write(f"{_SNAPSHOT}{_COUNT};\n".encode())
+            session.stdin.write(f"{_SNAPSHOT}{COUNT_POSTGRESQL};\n".encode())
             session.stdin.flush()
             snapshot, count = (session.stdout.readline().decode().strip() for _ in range(2))
             if not count:
                 raise SetupError(f"the database {database} cannot be read; see: docker logs --tail 30 {db.name}")
             options = ("-Fc", "-Z0", "--no-owner", f"--snapshot={snapshot}", database)
-            yield int(count), _output((*command, "pg_dump", "-h", "/var/run/postgresql", "-U", DB_SUPERUSER, *options))
+            dump = (*command, "pg_dump", "-h", "/var/run/postgresql", "-U", DB_SUPERUSER, *options)
+            yield int(count), output(*dump, what=f"pg_dump {database}")
         finally:
             with contextlib.suppress(OSError):
                 session.stdin.close()
-
-
-def _output(arguments: tuple[str, ...]) -> Iterator[bytes]:
-    """What the docker command prints. A SetupError after it, where it failed."""
-    with docker_popen(*arguments, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        while chunk := process.stdout.read(_CHUNK):
-            yield chunk
-        said = process.stderr.read().decode(errors="replace").strip()
-    if process.returncode != 0:
-        raise SetupError(f"`{' '.join(arguments[-1:])}` was not dumped (exit status {process.returncode}): {said}")
 
 
 @dataclass(frozen=True)
@@ -147,7 +137,7 @@ def freeze(node: NodeData, prefix: str, into: str) -> FrozenIndex:
             seconds = _while_frozen(node.container, inside, ["sh", "-c", _COPY, node.name])
         else:
             inside.run(["sh", "-c", _COPY, node.name])
-        count = inside.run(["python3", "-c", _SQLITE, f"{INDEX}/{node.name}/index", _COUNT])
+        count = inside.run(["python3", "-c", _SQLITE, f"{INDEX}/{node.name}/index", COUNT_SQLITE])
     return FrozenIndex(int(count), seconds)
 
 
@@ -179,12 +169,10 @@ def query(stack: Stack, node: NodeData, sql: str, copied_into: str) -> Iterator[
     """What a query of a node's index answers, in chunks: a line for each row, tabs between values. SQLite: of its copy."""
     if node.database:
         copy = f"COPY ({sql}) TO STDOUT"
-        yield from _output(("exec", "--user", "postgres", database_of(stack).name, *_PSQL, node.database, "-c", copy))
+        asked = ("exec", "--user", "postgres", database_of(stack).name, *PSQL, node.database, "-c", copy)
+        yield from output(*asked, what=f"psql {node.database}")
         return
-    script = "import json, sqlite3, sys\nfor row in sqlite3.connect(sys.argv[1]).execute(sys.argv[2]): print(*row, sep='\\t')"
-    command = ["python3", "-c", script, f"{INDEX}/{node.name}/index", sql]
+    script = "import sqlite3, sys\nfor row in sqlite3.connect(sys.argv[1]).execute(sys.argv[2]): print(*row, sep='\\t')"
+    command = ["-c", script, f"{INDEX}/{node.name}/index", sql]
     mounts = [volume(copied_into, INDEX, read_only=False)]
-    done = OneShot(node.image, command[1:], stack.prefix, mounts, entrypoint=command[:1], capabilities=["DAC_OVERRIDE"]).run()
-    if done.status != 0:
-        raise SetupError(f"the index of {node.name} cannot be read: {json.dumps(done.errors[-500:])}")
-    yield done.out.encode()
+    yield from OneShot(node.image, command, stack.prefix, mounts, entrypoint=["python3"], capabilities=["DAC_OVERRIDE"]).stream()

@@ -4,9 +4,10 @@ import contextlib
 import io
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, Final
+from typing import IO, Final
 
 from docker.models.containers import Container as Handle
 from docker.types import LogConfig, Mount
@@ -21,6 +22,7 @@ ROLE: Final = "backup"
 FILES: Final = "/run/orthanc-stack"
 #: What one that is ended gets to end in good order: restic takes its lock off the repository.
 _GRACE_SECONDS: Final = 20
+_CHUNK: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,13 @@ class OneShot:
             with engine_errors():
                 return _done(made, int(made.wait(timeout=None)["StatusCode"]))
 
+    def stream(self) -> Iterator[bytes]:
+        """Run it, and pass on what it prints, of which no log is kept. A SetupError after that, where it failed."""
+        with self.made(kept=False) as made:
+            yield from output("start", "--attach", str(made.id), what=" ".join(self.command))
+
     @contextlib.contextmanager
-    def made(self, *, stdin: bool = False) -> Iterator[Handle]:
+    def made(self, *, stdin: bool = False, kept: bool = True) -> Iterator[Handle]:
         """The container, not started; gone afterwards."""
         with engine_errors():
             made = client().containers.create(
@@ -100,7 +107,7 @@ class OneShot:
                 security_opt=["no-new-privileges:true"],
                 labels={LABEL_STACK: self.prefix, LABEL_ROLE: ROLE},
                 # All that it prints is read, whatever the engine does with logs by default.
-                log_config=LogConfig(type=LogConfig.types.JSON),
+                log_config=LogConfig(type=LogConfig.types.JSON if kept else "none"),
                 stdin_open=stdin,
                 hostname=ROLE,
                 stop_signal=self.stop_signal,
@@ -154,6 +161,36 @@ def volume(name: str, at: str, *, read_only: bool = True) -> Mount:
     return Mount(at, name, type="volume", read_only=read_only)
 
 
-def docker_popen(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-    """Start the docker command, whose streams are read and written here."""
-    return subprocess.Popen(["docker", *arguments], stdout=subprocess.PIPE, **options)
+def output(*arguments: str, what: str) -> Iterator[bytes]:
+    """What the docker command prints, in chunks. A SetupError after it, where it failed."""
+    with subprocess.Popen(["docker", *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            while chunk := process.stdout.read(_CHUNK):
+                yield chunk
+        except GeneratorExit:
+            process.kill()  # nobody reads the rest, and it would wait for that
+            raise
+        said = process.stderr.read().decode(errors="replace").strip()
+    if process.returncode != 0:
+        raise SetupError(f"`{what}` failed (exit status {process.returncode}): {said[-2000:]}")
+
+
+def feed(source: Iterator[bytes], *arguments: str, what: str) -> None:
+    """Give the docker command an input. A SetupError where it fails, or the input cannot be read to its end."""
+    with tempfile.TemporaryFile() as said:
+        with subprocess.Popen(["docker", *arguments], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said) as process:
+            assert process.stdin is not None
+            try:
+                # Where it ends early, its status says what is the matter.
+                with contextlib.suppress(BrokenPipeError):
+                    for chunk in source:
+                        process.stdin.write(chunk)
+                    process.stdin.close()
+            except BaseException:
+                process.kill()
+                raise
+        said.seek(0)
+        if process.returncode != 0:
+            raise SetupError(f"{what} failed (exit status {process.returncode}): {said.read().decode(errors='replace')[-2000:].strip()}")

@@ -1,0 +1,54 @@
+"""A backup in a repository, and which one is meant."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ops.backup.oneshot import FILES
+from ops.backup.restic import Repository
+from ops.setup.console import SetupError
+
+#: The tags of snapshots: of the one that makes a backup complete, and what the tag of a whole backup begins with.
+MANIFEST, TAG = "manifest", "backup-"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A backup in a repository."""
+
+    repository: Repository
+    snapshot: str  #: that of its manifest
+    manifest: Mapping[str, Any]
+
+    def file(self, name: str) -> bytes:
+        """A file beside the manifest."""
+        return b"".join(self.repository.one_shot("dump", self.snapshot, f"{FILES}/{name}").stream())
+
+
+def find(repository: Repository, at: str, begun: str = "") -> Found:
+    """The newest complete backup, or the newest before a time, or the one whose restore has begun. A SetupError where there is none."""
+    moment = _moment(at)
+    snapshots = repository.snapshots(MANIFEST)
+    if begun:
+        wanted = [one for one in snapshots if one["id"] == begun]
+    else:
+        wanted = [one for one in snapshots if datetime.fromisoformat(str(one["time"])[:19] + "+00:00") <= moment]
+    if not wanted:
+        times = ", ".join(str(one["time"])[:19] for one in snapshots[-5:]) or "none"
+        what = "that was begun" if begun else f"before {at}" if at else "of this stack"
+        raise SetupError(f"there is no complete backup {what} at {repository.to}. The newest that are complete (UTC): {times}.")
+    snapshot = str(wanted[-1]["id"])
+    held = Found(repository, snapshot, {})
+    return Found(repository, snapshot, json.loads(held.file("manifest.json")))
+
+
+def _moment(at: str) -> datetime:
+    if not at:
+        return datetime.max.replace(tzinfo=UTC)
+    try:
+        moment = datetime.fromisoformat(at)
+    except ValueError:
+        raise SetupError(f"{at!r} is no time: write 2026-11-28T06:00, in UTC, or 2026-11-28T06:00+01:00.") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,0 +1,76 @@
+"""A stack's data out of a backup: volumes and database are made, and filled, before there is a node."""
+
+import time
+from typing import Final
+
+from configs.names import DB_HOST, DB_SUPERUSER
+from configs.settings import StackSettings
+from images import candidates, choose
+from ops.backup.data import COUNT_POSTGRESQL, COUNT_SQLITE, DATA, INDEX, PSQL
+from ops.backup.found import Found
+from ops.backup.oneshot import OneShot, feed, output, volume
+from ops.backup.restic import RESTORES
+from ops.setup.console import SetupError, say
+from ops.setup.engine import holds
+from ops.stack.stack import Stack
+
+_LABEL: Final = "Restore"
+_OPTIONS: Final = ("--yes", "--skip-preview", "--non-interactive", "--suppress-outputs")
+#: Saved jobs would run again (Orthanc's GlobalProperty_JobsRegistry; in PostgreSQL among the properties of each server).
+_JOBS: Final = "DELETE FROM {} WHERE property = 5"
+_SQLITE: Final = """import sqlite3, sys
+index = sqlite3.connect(sys.argv[1])
+index.execute(sys.argv[2])
+index.commit()
+print(*index.execute(sys.argv[3]).fetchone())"""
+
+
+def load(stack: Stack, settings: StackSettings, found: Found) -> None:
+    """Make the stack's volumes and database, without its nodes, and fill them. Once broken off, it can be done again from the beginning."""
+    # The state may have outlived the engine: what it knows, and is gone, would not be made again.
+    if stack.held().volumes and (status := stack.run("refresh", *_OPTIONS, "--clear-pending-creates")):
+        raise stack.failure("the state could not be compared with the engine", status)
+    parts = [*(node.name for node in settings.nodes), *(f"{node.name}-forwarder" for node in settings.forwarding_nodes), "adminer"]
+    excluded = [f"--exclude=**::{part}-container" for part in parts]
+    # Without the policy pack, which would meet nodes that have no inputs: the whole `up` has it.
+    if status := stack.run("up", *_OPTIONS, *excluded):
+        raise stack.failure("volumes and database could not be made", status)
+    volumes = stack.held().volumes
+    image = choose(settings.images, [one for one in candidates() if holds(one)]).orthanc
+    for node, about in sorted(found.manifest["nodes"].items()):
+        begun, into = time.monotonic(), volumes[f"{node}-data"]
+        _files(found, node, into)
+        count = _database(stack, found, node) if about["database"] else _sqlite(found, node, into, image)
+        if count != about["instances"]:
+            raise SetupError(f"{node}: {count} images are in the restored index, and {about['instances']} were in the one that was saved.")
+        say(_LABEL, f"{node}: {count} images, in {time.monotonic() - begun:.1f} s")
+
+
+def _files(found: Found, node: str, into: str) -> None:
+    """Put a node's files into its volume, with their owners and modes; what is there already is compared."""
+    snapshot = found.manifest["nodes"][node]["snapshots"]["files"]
+    mounts = [volume(into, DATA, read_only=False)]
+    found.repository.ask("restore", f"{snapshot}:{DATA}/{node}", f"--target={DATA}", mounts=mounts, capabilities=RESTORES)
+
+
+def _database(stack: Stack, found: Found, node: str) -> int:
+    """Load the dump of a node's database, as a whole or not at all; how many instances it lists."""
+    about, db = found.manifest["nodes"][node], f"{stack.prefix}-{DB_HOST}"
+    database = about["database"]
+    dump = found.repository.one_shot("dump", about["snapshots"]["index"], f"/{node}.dump").stream()
+    login = ("exec", "--interactive", "--user", "postgres", db)
+    options = ("--clean", "--if-exists", "--no-owner", "--single-transaction", f"--role={database}", f"--dbname={database}")
+    feed(dump, *login, "pg_restore", "-h", "/var/run/postgresql", "-U", DB_SUPERUSER, *options, what=f"pg_restore {database}")
+    statements = (_JOBS.format("ServerProperties"), _JOBS.format("GlobalProperties"), COUNT_POSTGRESQL)
+    command = (*login, *PSQL, database, *(f"--command={one}" for one in statements))
+    return int(b"".join(output(*command, what=f"psql {database}")))
+
+
+def _sqlite(found: Found, node: str, into: str, image: str) -> int:
+    """Put a node's index in SQLite into its volume; how many instances it lists."""
+    about, mounts = found.manifest["nodes"][node], [volume(into, DATA, read_only=False)]
+    snapshot, repository = about["snapshots"]["index"], found.repository
+    repository.ask("restore", f"{snapshot}:{INDEX}/{node}", f"--target={DATA}", mounts=mounts, capabilities=RESTORES)
+    command = ["-c", _SQLITE, f"{DATA}/index", _JOBS.format("GlobalProperties"), COUNT_SQLITE]
+    helper = OneShot(image, command, repository.prefix, mounts, entrypoint=["python3"], capabilities=["DAC_OVERRIDE"])
+    return int(b"".join(helper.stream()))

@@ -1,0 +1,190 @@
+"""`restore`: a stack from a backup, on an engine that has nothing of it.
+
+Volumes, database and roles are made first, by the program itself; then indexes and images are put into them; nodes and forwarders come
+last. So no node runs before its data is there, and nothing that a device sends meanwhile is lost.
+"""
+
+import contextlib
+import getpass
+import os
+import sys
+import time
+from typing import Final
+
+from docker.errors import NotFound
+from pydantic import ValidationError
+
+from configs.loader import load_stack_file
+from configs.names import LABEL_ROLE, LABEL_STACK, PROJECT
+from configs.secrets import BACKUP_PASSWORD, secret_keys
+from configs.settings import BackupSettings, ImageSettings, StackSettings
+from ops.backup.backup import alone, repository_of
+from ops.backup.data import remove_volume
+from ops.backup.found import Found, find
+from ops.backup.load import load
+from ops.backup.restic import Repository
+from ops.setup.console import ROOT, SetupError, say
+from ops.setup.images import ensure_images, ensure_restic
+from ops.setup.prepare import prepare, stack_file
+from ops.setup.state import STATE_FOLDER
+from ops.stack.engine import client, engine_errors
+from ops.stack.stack import Stack
+from ops.stack.up import up
+
+_LABEL: Final = "Restore"
+#: On the volume that marks a restore that has begun: the snapshot of its manifest.
+_MARK: Final = f"{PROJECT}.restore"
+
+
+def restore(name: str, *, origin: str, at: str) -> int:
+    """Restore a stack from its newest complete backup, or the newest one before a time; the exit status.
+
+    Args:
+        name: the stack's name.
+        origin: the repository; empty for the one that the stack file names.
+        at: a time in ISO 8601, UTC where it does not say otherwise; empty for now.
+    """
+    stack = Stack(name, prepare(name, state=False))
+    with alone(stack):
+        started = time.monotonic()
+        refuse_containers(stack)
+        begun = _begun(stack)
+        found = find(_repository(stack, origin), at, begun)
+        if not begun:
+            refuse_volumes(stack)
+        say(_LABEL, f"the backup of {found.manifest['time']}, made by version {found.manifest['version']}")
+        put_back(found, stack)
+        # The stack file may name another engine than the one that has read the repository until now.
+        client.cache_clear()
+        stack = Stack(name, prepare(name))
+        settings = load_stack_file(name)
+        if not stack.exists():
+            stack.create()
+        check_secrets(stack, settings)
+        ensure_images(settings)
+        with engine_errors():
+            client().volumes.create(_mark_of(stack), labels={LABEL_STACK: stack.prefix, _MARK: found.snapshot})
+        load(stack, settings, found)
+        remove_volume(_mark_of(stack))
+        say(_LABEL, f"the data is back, after {time.monotonic() - started:.0f} s; now the nodes")
+    return up(name)
+
+
+def _repository(stack: Stack, origin: str) -> Repository:
+    """The repository, with a password that is asked for where neither RESTIC_PASSWORD nor the stack file says it."""
+    password = os.environ.get("RESTIC_PASSWORD", "")
+    settings = None
+    if stack_file(stack.name, stack.root).exists():
+        settings = load_stack_file(stack.name)
+    if settings and settings.backup and not password and not origin:
+        # The passphrase may be gone with the machine. It is in the backup.
+        with contextlib.suppress(SetupError):
+            known = Stack(stack.name, prepare(stack.name))
+            if not known.exists():
+                known.create()
+            return repository_of(known, settings, settings.backup)
+    to = origin or (settings.backup.to if settings and settings.backup else "")
+    if not to:
+        raise SetupError(f"say which repository: ./orthanc-stack restore {stack.name} --from REPOSITORY (it is on the recovery sheet).")
+    if not password:
+        if not (sys.stdin and sys.stdin.isatty()):
+            raise SetupError("the repository's password is on the recovery sheet: set RESTIC_PASSWORD to it.")
+        password = getpass.getpass("  Password of the repository: ")
+    try:
+        to = BackupSettings(to=to).to
+    except ValidationError as error:
+        raise SetupError(f"--from {to} {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+    variables = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if to.startswith("s3:") else ("RESTIC_REST_USERNAME", "RESTIC_REST_PASSWORD")
+    user, secret = (os.environ.get(one, "") for one in variables)
+    image = ensure_restic(settings.images if settings else ImageSettings(source="auto"))
+    return Repository(to, image, stack.prefix, password, (user, secret))
+
+
+# --- Refusals --------------------------------------------------------------------------------------------------------
+
+
+def refuse_containers(stack: Stack) -> None:
+    """Refuse where a node of the stack is on the engine, running or not: what it has stored would be overwritten."""
+    with engine_errors():
+        found = client().containers.list(all=True, filters={"label": f"{LABEL_STACK}={stack.prefix}"}, ignore_removed=True)
+    nodes = sorted(str(one.name) for one in found if one.labels.get(LABEL_ROLE) in ("node", "forwarder", "adminer"))
+    if nodes:
+        raise SetupError(
+            f"nothing was touched: the stack {stack.name} is on this engine ({', '.join(nodes)}), and a restore overwrites nothing. "
+            f"Destroy it first (`./orthanc-stack destroy {stack.name}`), and remove its volumes (`docker volume rm`)."
+        )
+
+
+def refuse_volumes(stack: Stack) -> None:
+    """Refuse where a data volume of the stack is on the engine, other than by a restore that was broken off."""
+    with engine_errors():
+        found = client().volumes.list(filters={"name": f"{stack.prefix}-"})
+    held = sorted(
+        one.name for one in found if one.name.startswith(f"{stack.prefix}-") and not one.name.startswith(f"{stack.prefix}-backup.")
+    )
+    if held:
+        raise SetupError(
+            f"nothing was touched: there are volumes of the stack {stack.name} on this engine, which may hold images: {', '.join(held)}. "
+            f"`./orthanc-stack up {stack.name}` uses them. To give them up, and restore: docker volume rm {' '.join(held)}"
+        )
+
+
+def _mark_of(stack: Stack) -> str:
+    return f"{stack.prefix}-backup.restore"
+
+
+def _begun(stack: Stack) -> str:
+    """The backup whose restore was begun and not ended; empty where there is none."""
+    with engine_errors():
+        try:
+            return str((client().volumes.get(_mark_of(stack)).attrs.get("Labels") or {}).get(_MARK, ""))
+        except NotFound:
+            return ""
+
+
+# --- Stack file and secrets ------------------------------------------------------------------------------------------
+
+
+def put_back(found: Found, stack: Stack) -> None:
+    """Put the stack file back, and the passphrase that was made for it. A SetupError where there is another one with secrets."""
+    content, file = found.file("stack.yaml"), stack_file(stack.name, stack.root)
+    if file.exists() and file.read_bytes() != content:
+        if b"secure:" in file.read_bytes():
+            raise SetupError(
+                f"nothing was touched: {file.name} is not the stack file of the backup. Move it away, and give the same command again:\n"
+                f"    mv {file.name} {file.name}.mine"
+            )
+        # The clone's own, which nobody has used.
+        file.rename(file.with_name(f"{file.name}.before-restore"))
+        say(_LABEL, f"{file.name} had no secrets, and was moved to {file.name}.before-restore")
+    if not file.exists():
+        file.write_bytes(content)
+        say(_LABEL, f"{file.name} is back")
+    if found.manifest["passphrase"] and not {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & os.environ.keys():
+        _put_passphrase_back(found.file("passphrase"))
+
+
+def _put_passphrase_back(content: bytes) -> None:
+    path = ROOT / STATE_FOLDER / "passphrase"
+    if path.exists():
+        if path.read_bytes() != content:
+            raise SetupError(
+                f"{path} holds another passphrase than the backup: other stacks of this checkout need it. Restore in a clone of its own."
+            )
+        return
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+        out.write(content)
+    say(_LABEL, f"{STATE_FOLDER}/passphrase is back")
+
+
+def check_secrets(stack: Stack, settings: StackSettings) -> None:
+    """Refuse where the secrets cannot be decrypted, before anything is made."""
+    key = (*(one for one in secret_keys(settings) if one != BACKUP_PASSWORD), BACKUP_PASSWORD)[0]
+    try:
+        stack.ask("config", "get", f"{PROJECT}:{key}")
+    except SetupError as error:
+        raise SetupError(
+            f"{error}\nThe secrets in {stack_file(stack.name).name} cannot be decrypted: set PULUMI_CONFIG_PASSPHRASE to the passphrase "
+            "that they were encrypted with (see the recovery sheet), and give the same command again. Nothing was deployed."
+        ) from error
