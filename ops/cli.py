@@ -236,6 +236,14 @@ def check_data(
     return check_data(stack, sample=sample, as_json=as_json)
 
 
+@_command(_BACKUP)
+def drill(stack: StackName) -> int:
+    """Restore the newest backup into a second stack, check it, remove it. The exit status is 3 if anything differs."""
+    from ops.backup.drill import drill
+
+    return drill(stack)
+
+
 @_command(_SECRETS)
 def secrets(stack: StackName) -> int:
     """Set the secrets that are missing to random values, and never change one."""

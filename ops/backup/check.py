@@ -78,23 +78,22 @@ def check_data(name: str, *, sample: int, as_json: bool) -> int:
     return NOT_WELL if any(one.faults for one in found) else 0
 
 
-def check_stack(stack: Stack, sample: int) -> list[Checked]:
-    """What is found at each node, by name."""
+def check_stack(stack: Stack, sample: int, moment: float = 0.0) -> list[Checked]:
+    """What is found at each node, by name. Of a stack that was restored, `moment` is when its backup began: no younger file is orphaned."""
     found = []
     for node in data_of(stack):
-        found.append(_check(stack, node, sample))
+        found.append(_check(stack, node, sample, moment))
         say("Check", f"{node.name}: {found[-1].files} files, {len(found[-1].faults)} not as they should be")
     return found
 
 
-def _check(stack: Stack, node: NodeData, sample: int) -> Checked:
+def _check(stack: Stack, node: NodeData, sample: int, moment: float) -> Checked:
     begun, checked = time.monotonic(), Checked(node.name)
     with copies(stack) as copied:
         if not node.database:
             freeze(node, stack.prefix, copied)
         listed = query(stack, node, _LIST.format("compressedHash" if node.database else "compressedMD5"), copied)
-        day = time.time() // 86400
-        command = ["-c", _SCRIPT, DATA, str(sample), f"{day:.0f}"]
+        command = ["-c", _SCRIPT, DATA, str(sample), f"{time.time() // 86400:.0f}", str(moment)]
         mounts = [volume(node.volume, DATA)]
         script = OneShot(node.image, command, stack.prefix, mounts, entrypoint=["python3"], capabilities=["DAC_OVERRIDE"])
         done = script.run_with(listed)

@@ -15,7 +15,7 @@ from ops.setup.engine import holds
 from ops.stack.stack import Stack
 
 _LABEL: Final = "Restore"
-_OPTIONS: Final = ("--yes", "--skip-preview", "--non-interactive", "--suppress-outputs")
+OPTIONS: Final = ("--yes", "--skip-preview", "--non-interactive", "--suppress-outputs")
 #: Saved jobs would run again (Orthanc's GlobalProperty_JobsRegistry; in PostgreSQL among the properties of each server).
 _JOBS: Final = "DELETE FROM {} WHERE property = 5"
 _SQLITE: Final = """import sqlite3, sys
@@ -28,12 +28,12 @@ print(*index.execute(sys.argv[3]).fetchone())"""
 def load(stack: Stack, settings: StackSettings, found: Found) -> None:
     """Make the stack's volumes and database, without its nodes, and fill them. Once broken off, it can be done again from the beginning."""
     # The state may have outlived the engine: what it knows, and is gone, would not be made again.
-    if stack.held().volumes and (status := stack.run("refresh", *_OPTIONS, "--clear-pending-creates")):
+    if stack.held().volumes and (status := stack.run("refresh", *OPTIONS, "--clear-pending-creates")):
         raise stack.failure("the state could not be compared with the engine", status)
     parts = [*(node.name for node in settings.nodes), *(f"{node.name}-forwarder" for node in settings.forwarding_nodes), "adminer"]
     excluded = [f"--exclude=**::{part}-container" for part in parts]
     # Without the policy pack, which would meet nodes that have no inputs: the whole `up` has it.
-    if status := stack.run("up", *_OPTIONS, *excluded):
+    if status := stack.run("up", *OPTIONS, *excluded):
         raise stack.failure("volumes and database could not be made", status)
     volumes = stack.held().volumes
     image = choose(settings.images, [one for one in candidates() if holds(one)]).orthanc

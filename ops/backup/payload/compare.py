@@ -13,7 +13,9 @@ import time
 from pathlib import Path
 
 ROOT, PERCENT, DAY = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-#: A file that is younger than that, before the index was read, may be one that the index does not list yet.
+#: When the index was as it is given, in seconds since 1970; 0 for now. Of a stack that was restored, that is when its backup began.
+MOMENT = float(sys.argv[4])
+#: A file that is younger than that, before this moment, may be one that the index does not list yet.
 YOUNG_SECONDS = 60
 #: Orthanc before 1.12.8 has the MD5 of nothing for files from 2 GiB on: nobody can tell whether they are as they were stored.
 OF_NOTHING = hashlib.md5(b"").hexdigest()
@@ -21,7 +23,7 @@ OF_NOTHING = hashlib.md5(b"").hexdigest()
 
 def main() -> None:
     """Compare in both directions."""
-    started = time.time()
+    moment = MOMENT or time.time()
     # Sixteen bytes a file: an index may list a hundred million.
     listed = [bytearray() for _ in range(256)]
     files = size = hashed = 0
@@ -41,7 +43,7 @@ def main() -> None:
             for name in names:
                 with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                     state = Path(folder, name).stat()
-                    if as_identifier(name) not in known and state.st_mtime < started - YOUNG_SECONDS:
+                    if as_identifier(name) not in known and state.st_mtime < moment - YOUNG_SECONDS:
                         tell(name, "orphaned", f"{state.st_size} bytes")
     print(json.dumps({"files": files, "bytes": size, "hashed": hashed}))
 
