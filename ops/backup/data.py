@@ -133,7 +133,7 @@ def freeze(node: NodeData, prefix: str, into: str) -> FrozenIndex:
         inside = Container(str(made.name), str(made.id), "", "running", handle=made)
         inside.run(["sh", "-c", _WARM, node.name])
         seconds = 0.0
-        if node.container and node.container.state == "running":
+        if node.container and node.container.state in ("running", "paused"):
             seconds = _while_frozen(node.container, inside, ["sh", "-c", _COPY, node.name])
         else:
             inside.run(["sh", "-c", _COPY, node.name])
@@ -143,6 +143,7 @@ def freeze(node: NodeData, prefix: str, into: str) -> FrozenIndex:
 
 def _while_frozen(node: Container, helper: Container, command: list[str]) -> float:
     """Run a command in the helper while a node's processes stand still; for how many seconds."""
+    _await_running(node)
     thaw = f"sleep {_FROZEN_AT_MOST}; docker unpause {node.name}"
     # In a session of its own: it outlives this program, if that is killed.
     watchdog = subprocess.Popen(
@@ -163,6 +164,22 @@ def _while_frozen(node: Container, helper: Container, command: list[str]) -> flo
     if seconds > _FROZEN_AT_MOST:
         raise SetupError(f"copying the index of {node.part} took over {_FROZEN_AT_MOST} s; its node was let go, and the copy is not whole.")
     return seconds
+
+
+def _await_running(node: Container) -> None:
+    """Wait until the engine calls a node running. A SetupError where somebody else has paused it.
+
+    Docker 20.10 calls a container paused for some two seconds after it was let go: containerd's events come late (ProcessEvent).
+    """
+    end = time.monotonic() + _FROZEN_AT_MOST + 5
+    while True:
+        with engine_errors():
+            node.handle.reload()
+        if node.handle.status == "running":
+            return
+        if time.monotonic() > end:
+            raise SetupError(f"{node.name} is {node.handle.status}, and not by this command: docker unpause {node.name}")
+        time.sleep(0.2)
 
 
 def query(stack: Stack, node: NodeData, sql: str, copied_into: str) -> Iterator[bytes]:

@@ -12,6 +12,7 @@ from ops.backup.oneshot import OneShot, feed, output, volume
 from ops.backup.restic import RESTORES
 from ops.setup.console import SetupError, say
 from ops.setup.engine import holds
+from ops.stack.interrupted import put_right
 from ops.stack.stack import Stack
 
 _LABEL: Final = "Restore"
@@ -28,7 +29,9 @@ print(*index.execute(sys.argv[3]).fetchone())"""
 def load(stack: Stack, settings: StackSettings, found: Found) -> None:
     """Make the stack's volumes and database, without its nodes, and fill them. Once broken off, it can be done again from the beginning."""
     # The state may have outlived the engine: what it knows, and is gone, would not be made again.
-    if stack.held().volumes and (status := stack.run("refresh", *OPTIONS, "--clear-pending-creates")):
+    if stack.pending:
+        put_right(stack)
+    elif stack.held().volumes and (status := stack.run("refresh", *OPTIONS)):
         raise stack.failure("the state could not be compared with the engine", status)
     parts = [*(node.name for node in settings.nodes), *(f"{node.name}-forwarder" for node in settings.forwarding_nodes), "adminer"]
     excluded = [f"--exclude=**::{part}-container" for part in parts]

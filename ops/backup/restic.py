@@ -117,8 +117,7 @@ class Repository:
             raise self.failure(done, "backup")
         summary = next(line for line in _json_lines(done.out) if line.get("message_type") == "summary")
         gone = done.errors.count('"message_type":"error"')
-        new = int(summary.get("data_added_packed", summary["data_added"]))
-        return Saved(str(summary["snapshot_id"]), int(summary["total_bytes_processed"]), new, gone)
+        return Saved(str(summary["snapshot_id"]), int(summary["total_bytes_processed"]), int(summary["data_added_packed"]), gone)
 
     def backup(self, *arguments: str, tags: Sequence[str], mounts: Sequence[Mount] = (), files: dict[str, bytes] | None = None) -> OneShot:
         """A `restic backup` under the stack's name, to be run by save()."""

@@ -72,11 +72,11 @@ def restore(name: str, *, origin: str, at: str) -> int:
 
 def _repository(stack: Stack, origin: str) -> Repository:
     """The repository, with a password that is asked for where neither RESTIC_PASSWORD nor the stack file says it."""
-    password = os.environ.get("RESTIC_PASSWORD", "")
-    settings = None
-    if stack_file(stack.name, stack.root).exists():
+    password, settings = os.environ.get("RESTIC_PASSWORD", ""), None
+    # A stack file that is there beside --from may be the clone's own, of another stack.
+    if not origin and stack_file(stack.name, stack.root).exists():
         settings = load_stack_file(stack.name)
-    if settings and settings.backup and not password and not origin:
+    if settings and settings.backup and not password:
         # The passphrase may be gone with the machine. It is in the backup.
         with contextlib.suppress(SetupError):
             known = Stack(stack.name, prepare(stack.name))

@@ -29,14 +29,19 @@ from tests.stack.harness import ROOT, copy_program
 pytestmark = pytest.mark.slow("the S3 server is built from its source once, and a stack lives a whole life by the project's own commands")
 
 _ENGINE = "/var/run/docker.sock"
-_COMMANDS = ("ops", "orthanc-stack", "requirements.txt", "requirements-ops.txt", "requirements-dev.txt", "toolchain")
+_COMMANDS = ("CHANGELOG.md", "ops", "orthanc-stack", "requirements.txt", "requirements-ops.txt", "requirements-dev.txt", "toolchain")
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout with the commands, whose state is nobody's."""
+    return copy_commands(tmp_path_factory.mktemp("checkout"))
+
+
+def copy_commands(folder: Path) -> Path:
+    """Copy the program with its commands into an empty folder."""
     need_pulumi()
-    folder = copy_program(tmp_path_factory.mktemp("checkout"))
+    copy_program(folder)
     for part in _COMMANDS:
         if (ROOT / part).is_dir():
             shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
@@ -87,9 +92,9 @@ class Commands:
         assert done.returncode == status, f"{done.stdout}{done.stderr or ''}"
         return done.stdout
 
-    def start(self, command: str, out: IO[str]) -> subprocess.Popen[bytes]:
+    def start(self, command: str, out: IO[str], *options: str) -> subprocess.Popen[bytes]:
         """Start a command on the stack, in a session of its own, as a terminal's: its interrupts go to all of it."""
-        return subprocess.Popen(self._line(command), env=self._env, stdout=out, stderr=out, start_new_session=True)
+        return subprocess.Popen(self._line(command, *options), env=self._env, stdout=out, stderr=out, start_new_session=True)
 
     def _line(self, command: str, *options: str) -> list[str | Path]:
         return [self._checkout / "orthanc-stack", command, self._stack, *options]
