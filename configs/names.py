@@ -16,8 +16,9 @@ LABEL_STACK: Final = f"{PROJECT}.stack"
 LABEL_OWNER: Final = f"{PROJECT}.owner"
 #: On a data volume: its own identifier, which the database of the node also holds (components/payload/ensure_roles.sh).
 LABEL_VOLUME: Final = f"{PROJECT}.volume"
-#: On every container: what it is (db, db-roles, node, forwarder, adminer).
+#: On every container: what it is (db, db-roles, node, forwarder, adminer); BACKUP on those that a backup, a restore or a check runs once.
 LABEL_ROLE: Final = f"{PROJECT}.role"
+BACKUP: Final = "backup"
 #: On a data volume, never changed: the format of its data ("postgresql-17", "sqlite"), which components/preflight.py compares with the
 #: stack file.
 LABEL_FORMAT: Final = f"{PROJECT}.data-format"

@@ -23,9 +23,9 @@ from configs.loader import load_stack_file
 from configs.names import PROJECT
 from configs.secrets import BACKUP_KEY, BACKUP_PASSWORD, BACKUP_SECRET
 from configs.settings import BackupSettings, StackSettings
-from ops.backup.data import DATA, INDEX, INDEX_FILES, NodeData, copies, data_of, database_of, dumping, freeze, remove_volume
+from ops.backup.data import DATA, INDEX, INDEX_FILES, NodeData, copies, data_of, database_of, dumping, freeze, remove_copies
 from ops.backup.found import MANIFEST, TAG
-from ops.backup.oneshot import FILES, remove_left, volume
+from ops.backup.oneshot import FILES, remove_left, scratch, volume
 from ops.backup.report import print_sheet, report, write_metrics
 from ops.backup.restic import Repository, Saved
 from ops.setup.cache import lock
@@ -117,11 +117,11 @@ def _backup(stack: Stack, settings: StackSettings, where: BackupSettings, *, she
     say(_LABEL, f"{'made the repository' if made else 'into the repository'} {where.to}")
     manifest = Manifest(stack.short, moment.isoformat(timespec="seconds"), _version(), images, bool(_passphrase()))
     run = _Run(stack, repository, manifest, f"{TAG}{moment:%Y%m%dT%H%M%SZ}")
-    with holding([one for one in containers_of(stack) if one.role == "forwarder"], settings), copies(stack) as copied:
+    with holding([one for one in containers_of(stack) if one.role == "forwarder"], settings), copies(stack):
         # All indexes before all files, so that no index lists a file that was not there yet.
         for node in nodes:
-            run.save_index(node, copied)
-        remove_volume(copied)
+            run.save_index(node)
+        remove_copies(stack)
         for node in nodes:
             run.save_files(node)
     run.save_manifest()
@@ -145,7 +145,7 @@ class _Run:
     parts: list[Part] = field(default_factory=list)
     frozen: dict[str, float] = field(default_factory=dict)  #: for how many seconds each node on SQLite stood still
 
-    def save_index(self, node: NodeData, copied: str) -> None:
+    def save_index(self, node: NodeData) -> None:
         """Save an index as of one moment, and how many instances it lists."""
         about: dict[str, Any] = {"database": node.database, "volume": node.volume, "image": node.image, "snapshots": {}}
         self.manifest.nodes[node.name] = about
@@ -153,9 +153,9 @@ class _Run:
             with dumping(database_of(self.stack), node.database) as (about["instances"], dump):
                 self._save(node, "index", ("--stdin", f"--stdin-filename=/{node.name}.dump"), source=dump)
             return
-        copy = freeze(node, self.stack.prefix, copied)
+        copy = freeze(node, self.stack.prefix)
         about["instances"], self.frozen[node.name] = copy.instances, copy.seconds
-        self._save(node, "index", (f"{INDEX}/{node.name}",), [volume(copied, INDEX)])
+        self._save(node, "index", (f"{INDEX}/{node.name}",), [scratch(self.stack.prefix, "index", INDEX)])
 
     def save_files(self, node: NodeData) -> None:
         """Save the volume of a node, less its index."""

@@ -89,10 +89,10 @@ def check_stack(stack: Stack, sample: int, moment: float = 0.0) -> list[Checked]
 
 def _check(stack: Stack, node: NodeData, sample: int, moment: float) -> Checked:
     begun, checked = time.monotonic(), Checked(node.name)
-    with copies(stack) as copied:
+    with copies(stack):
         if not node.database:
-            freeze(node, stack.prefix, copied)
-        listed = query(stack, node, _LIST.format("compressedHash" if node.database else "compressedMD5"), copied)
+            freeze(node, stack.prefix)
+        listed = query(stack, node, _LIST.format("compressedHash" if node.database else "compressedMD5"))
         command = ["-c", _SCRIPT, DATA, str(sample), f"{time.time() // 86400:.0f}", str(moment)]
         mounts = [volume(node.volume, DATA)]
         script = OneShot(node.image, command, stack.prefix, mounts, entrypoint=["python3"], capabilities=["DAC_OVERRIDE"])
@@ -104,18 +104,18 @@ def _check(stack: Stack, node: NodeData, sample: int, moment: float) -> Checked:
         if suspects:
             # What came or went since the index was read is no fault.
             if not node.database:
-                freeze(node, stack.prefix, copied)
-            checked.faults = list(_confirmed(stack, node, suspects, copied))
+                freeze(node, stack.prefix)
+            checked.faults = list(_confirmed(stack, node, suspects))
     checked.seconds = time.monotonic() - begun
     return checked
 
 
-def _confirmed(stack: Stack, node: NodeData, suspects: Sequence[Mapping[str, str]], copied: str) -> Iterator[Fault]:
+def _confirmed(stack: Stack, node: NodeData, suspects: Sequence[Mapping[str, str]]) -> Iterator[Fault]:
     """The suspects that the index, read once more, still makes faults, with whose they are."""
     for start in range(0, len(suspects), _AT_ONCE):
         some = suspects[start : start + _AT_ONCE]
         names = ", ".join(f"'{one['file']}'" for one in some if _UUID.fullmatch(one["file"]))
-        answer = b"".join(query(stack, node, _WHOSE.format(names), copied)).decode() if names else ""
+        answer = b"".join(query(stack, node, _WHOSE.format(names))).decode() if names else ""
         rows = (line.split("\t") for line in answer.splitlines())
         whose = {file: chain for file, *chain in rows}
         for one in some:

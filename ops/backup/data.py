@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from configs.names import DB_HOST, DB_SUPERUSER
-from ops.backup.oneshot import OneShot, output, volume
+from ops.backup.oneshot import OneShot, output, scratch, scratch_name, volume
 from ops.setup.console import SetupError
 from ops.stack.engine import Container, client, containers_of, engine_errors
 from ops.stack.stack import Stack
@@ -97,19 +97,18 @@ class FrozenIndex:
     seconds: float  #: for which its node was frozen
 
 
-def index_volume(stack: Stack) -> str:
-    """The volume with copies of indexes: patients' names are in it, so it goes after each use. No node's volume has such a name."""
-    return f"{stack.prefix}-backup.index"
-
-
 @contextlib.contextmanager
-def copies(stack: Stack) -> Iterator[str]:
-    """The volume for copies of indexes; gone afterwards."""
-    name = index_volume(stack)
+def copies(stack: Stack) -> Iterator[None]:
+    """A volume for copies of indexes; gone afterwards, because patients' names are in it."""
     try:
-        yield name
+        yield
     finally:
-        remove_volume(name)
+        remove_copies(stack)
+
+
+def remove_copies(stack: Stack) -> None:
+    """Remove the copies of indexes."""
+    remove_volume(scratch_name(stack.prefix, "index"))
 
 
 def remove_volume(name: str) -> None:
@@ -118,13 +117,13 @@ def remove_volume(name: str) -> None:
         client().volumes.get(name).remove()
 
 
-def freeze(node: NodeData, prefix: str, into: str) -> FrozenIndex:
+def freeze(node: NodeData, prefix: str) -> FrozenIndex:
     """Copy the index of a node on SQLite; the node stands still as long as that takes.
 
     SQLite's write-ahead log lets nobody else read a consistent index: a node holds its lock as long as it runs. So index and log are copied
     in one moment, as a power failure would leave them, and SQLite recovers from that.
     """
-    mounts = [volume(node.volume, DATA), volume(into, INDEX, read_only=False)]
+    mounts = [volume(node.volume, DATA), scratch(prefix, "index", INDEX)]
     # As process 1, sleep heeds nothing else.
     options: dict[str, Any] = {"entrypoint": ["sleep"], "stop_signal": "SIGKILL"}
     helper = OneShot(node.image, ["3600"], prefix, mounts, capabilities=["DAC_OVERRIDE", "CHOWN", "FOWNER"], **options)
@@ -182,7 +181,7 @@ def _await_running(node: Container) -> None:
         time.sleep(0.2)
 
 
-def query(stack: Stack, node: NodeData, sql: str, copied_into: str) -> Iterator[bytes]:
+def query(stack: Stack, node: NodeData, sql: str) -> Iterator[bytes]:
     """What a query of a node's index answers, in chunks: a line for each row, tabs between values. SQLite: of its copy."""
     if node.database:
         copy = f"COPY ({sql}) TO STDOUT"
@@ -191,5 +190,5 @@ def query(stack: Stack, node: NodeData, sql: str, copied_into: str) -> Iterator[
         return
     script = "import sqlite3, sys\nfor row in sqlite3.connect(sys.argv[1]).execute(sys.argv[2]): print(*row, sep='\\t')"
     command = ["-c", script, f"{INDEX}/{node.name}/index", sql]
-    mounts = [volume(copied_into, INDEX, read_only=False)]
+    mounts = [scratch(stack.prefix, "index", INDEX)]
     yield from OneShot(node.image, command, stack.prefix, mounts, entrypoint=["python3"], capabilities=["DAC_OVERRIDE"]).stream()

@@ -12,12 +12,10 @@ from typing import IO, Final
 from docker.models.containers import Container as Handle
 from docker.types import LogConfig, Mount
 
-from configs.names import LABEL_ROLE, LABEL_STACK
+from configs.names import BACKUP, LABEL_ROLE, LABEL_STACK
 from ops.setup.console import SetupError
 from ops.stack.engine import client, engine_errors
 
-#: The role on the label of these containers.
-ROLE: Final = "backup"
 #: Where the files are that a container is given. No argument, and no variable, ever holds a secret: everybody on the machine reads those.
 FILES: Final = "/run/orthanc-stack"
 #: What one that is ended gets to end in good order: restic takes its lock off the repository.
@@ -105,11 +103,11 @@ class OneShot:
                 cap_drop=["ALL"],
                 cap_add=[f"CAP_{one}" for one in self.capabilities],
                 security_opt=["no-new-privileges:true"],
-                labels={LABEL_STACK: self.prefix, LABEL_ROLE: ROLE},
+                labels={LABEL_STACK: self.prefix, LABEL_ROLE: BACKUP},
                 # All that it prints is read, whatever the engine does with logs by default.
                 log_config=LogConfig(type=LogConfig.types.JSON if kept else "none"),
                 stdin_open=stdin,
-                hostname=ROLE,
+                hostname=BACKUP,
                 stop_signal=self.stop_signal,
                 user="0",
             )
@@ -152,13 +150,23 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
 def remove_left(prefix: str) -> None:
     """Remove what a run that was killed has left running."""
     with engine_errors():
-        for one in client().containers.list(all=True, filters={"label": [f"{LABEL_STACK}={prefix}", f"{LABEL_ROLE}={ROLE}"]}):
+        for one in client().containers.list(all=True, filters={"label": [f"{LABEL_STACK}={prefix}", f"{LABEL_ROLE}={BACKUP}"]}):
             _end(one)
 
 
 def volume(name: str, at: str, *, read_only: bool = True) -> Mount:
     """A volume of the engine's, at a place in the container."""
     return Mount(at, name, type="volume", read_only=read_only)
+
+
+def scratch(prefix: str, what: str, at: str) -> Mount:
+    """A volume of a stack's backups, made if it is missing. No node's volume has such a name: it has a dot after the stack's."""
+    return Mount(at, scratch_name(prefix, what), type="volume", labels={LABEL_STACK: prefix})
+
+
+def scratch_name(prefix: str, what: str) -> str:
+    """The name of such a volume: `cache`, `index`, `restore`."""
+    return f"{prefix}-{BACKUP}.{what}"
 
 
 def output(*arguments: str, what: str) -> Iterator[bytes]:

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlsplit
 
 from docker.types import Mount
 
-from ops.backup.oneshot import FILES, Done, OneShot
+from ops.backup.oneshot import FILES, Done, OneShot, scratch
 from ops.setup.console import SetupError, without_passwords
 
 #: What restic's exit status means (restic's documentation, "Scripting", exit codes).
@@ -52,7 +52,7 @@ class Repository:
             image=self.image,
             command=["--retry-lock=5m", *arguments],
             prefix=self.prefix,
-            mounts=[Mount("/cache", self.cache, type="volume"), *([Mount(_FOLDER, self.to, type="bind")] if folder else []), *mounts],
+            mounts=[scratch(self.prefix, "cache", "/cache"), *([Mount(_FOLDER, self.to, type="bind")] if folder else []), *mounts],
             files=held | (files or {}),
             environment={
                 "RESTIC_REPOSITORY_FILE": f"{FILES}/repository",
@@ -65,11 +65,6 @@ class Repository:
             network="none" if folder else "bridge",
             capabilities=capabilities,
         )
-
-    @property
-    def cache(self) -> str:
-        """The volume of its cache. No node's volume has a dot after the stack's name."""
-        return f"{self.prefix}-backup.cache"
 
     def _address(self) -> str:
         """The repository as restic has it, with the login of a REST server."""

@@ -22,6 +22,7 @@ from ops.backup.backup import alone, repository_of
 from ops.backup.data import remove_volume
 from ops.backup.found import Found, find
 from ops.backup.load import load
+from ops.backup.oneshot import scratch_name
 from ops.backup.restic import Repository
 from ops.setup.console import ROOT, SetupError, say
 from ops.setup.images import ensure_images, ensure_restic
@@ -130,7 +131,7 @@ def refuse_volumes(stack: Stack) -> None:
 
 
 def _mark_of(stack: Stack) -> str:
-    return f"{stack.prefix}-backup.restore"
+    return scratch_name(stack.prefix, "restore")
 
 
 def _begun(stack: Stack) -> str:

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from configs.names import LABEL_OWNER, LABEL_STACK
+from configs.names import BACKUP, LABEL_OWNER, LABEL_ROLE, LABEL_STACK
 from ops.drift.containers import removal
 from ops.drift.deployed import Deployed, Engine, State, name_of
 from ops.drift.findings import Finding, Part, code, listed
@@ -52,7 +52,8 @@ def check_unknown(state: State, engine: Engine) -> Iterator[Finding]:
     known = {(one.kind, key) for one in state.deployed for key in (one.id, one.name)}
     for kind, thing in ((kind, thing) for (kind, _), thing in engine.items() if kind in ("container", "network")):
         labels, name = (thing if kind == "network" else thing["Config"]).get("Labels") or {}, name_of(thing)
-        if labels.get(LABEL_STACK) != state.prefix or known & {(kind, thing["Id"]), (kind, name)}:
+        backup = labels.get(LABEL_ROLE) == BACKUP  # a backup is at work
+        if labels.get(LABEL_STACK) != state.prefix or backup or known & {(kind, thing["Id"]), (kind, name)}:
             continue
         own, remove = labels.get(LABEL_OWNER) == state.owner, (f"docker network rm {shlex.quote(name)}",)
         said = "has the stack's labels, and the stack does not know it" if own else "is of another checkout's stack of the same name"

@@ -1,10 +1,12 @@
 """`down` and `destroy`: a stack stops, or goes. Both go by its state: what another state made is not theirs to touch."""
 
+import contextlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from configs.names import BACKUP
 from ops.setup.console import SetupError, say
-from ops.stack.engine import GRACE_SECONDS, Container, engine_errors, list_containers
+from ops.stack.engine import GRACE_SECONDS, Container, client, engine_errors, list_containers
 from ops.stack.interrupted import put_right
 from ops.stack.stack import deployed
 from ops.stack.terminal import confirm
@@ -60,6 +62,9 @@ def destroy(name: str, *, yes: bool) -> int:
     if status != 0:
         raise stack.failure(f"the stack {name} is not gone", status)
     print()
+    # What restic has cached of the backups' repository, which stays: the next backup makes it anew.
+    with contextlib.suppress(SetupError), engine_errors():
+        client().volumes.get(f"{stack.prefix}-{BACKUP}.cache").remove()
     if left := sorted(stack.held().volumes.values()):
         say("Destroy", f"kept, with their data: {', '.join(left)}")
         say("Destroy", f"`./orthanc-stack up {name}` takes them up again; `docker volume rm` deletes them for good")
