@@ -5,6 +5,7 @@ import io
 import subprocess
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Final
@@ -67,9 +68,14 @@ class OneShot:
                 try:
                     yield made, process, process.stdin
                 except BaseException:
-                    # It goes before its input ends: restic would make a snapshot of what it has read so far.
+                    # It is told before its input ends: restic would make a snapshot of what it has read so far. And it heeds that when
+                    # its input has ended.
+                    with contextlib.suppress(SetupError), engine_errors():
+                        made.kill("SIGTERM")
+                    time.sleep(1)
+                    with contextlib.suppress(OSError):
+                        process.stdin.close()
                     _end(made)
-                    process.kill()
                     raise
 
     def run_with(self, source: Iterator[bytes]) -> Done:

@@ -21,6 +21,10 @@ import pytest
 import yaml
 
 from configs import names
+from configs.settings import ImageSettings
+from ops.backup.restic import Repository
+from ops.setup.console import SetupError
+from ops.setup.images import ensure_restic
 from ops.stack.probes import Node, nodes_of
 from tests.stack.dicom import as_file, ct_series
 from tests.stack.engine import docker, eventually, free_ports
@@ -262,6 +266,27 @@ def begin(it: Commands, command: str, said: Path, until: str, *options: str) -> 
     while until not in said.read_text() and started.poll() is None:
         time.sleep(0.05)
     return started
+
+
+def test_a_dump_that_fails_makes_no_snapshot(tmp_path: Path) -> None:
+    prefix = names.prefix(f"test-dump-{randomness.token_hex(3)}")
+    repository = Repository(str(tmp_path), ensure_restic(ImageSettings(source="auto")), prefix, "a password")
+
+    def dump(error: Exception | None) -> Iterator[bytes]:
+        yield b"x" * 5_000_000
+        if error:
+            raise error
+
+    try:
+        assert repository.ensure()
+        with pytest.raises(SetupError, match="the dump failed"):
+            repository.save(repository.backup("--stdin", tags=("a",)), dump(SetupError("the dump failed")))
+        assert repository.snapshots() == []
+        assert repository.save(repository.backup("--stdin", tags=("a",)), dump(None)).size == 5_000_000
+        assert len(repository.snapshots("a")) == 1
+        assert not repository.ensure()
+    finally:
+        wipe(prefix)
 
 
 def test_one_backup_at_a_time(site: Site, tmp_path: Path) -> None:
