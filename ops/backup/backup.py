@@ -32,9 +32,9 @@ from ops.setup.cache import lock
 from ops.setup.console import ROOT, SetupError, say
 from ops.setup.images import ensure_restic
 from ops.setup.prepare import stack_config, stack_file
-from ops.setup.state import STATE_FOLDER
+from ops.setup.state import STATE_FOLDER, on_runner
 from ops.stack.engine import FORWARDER_ASK, Container, containers_of
-from ops.stack.secrets import ensure_secrets, missing_keys
+from ops.stack.secrets import ensure_secrets, missing_keys, refuse_on_runner
 from ops.stack.stack import Stack, deployed
 from ops.stack.terminal import NOT_WELL
 
@@ -110,6 +110,7 @@ def alone(stack: Stack) -> Iterator[None]:
 def _backup(stack: Stack, settings: StackSettings, where: BackupSettings, *, sheet: bool) -> int:
     started, moment = time.monotonic(), datetime.now(UTC)
     if missing_keys([BACKUP_PASSWORD], stack_config(stack.name, stack.root)):
+        refuse_on_runner(stack.name)
         ensure_secrets(stack, settings)
     repository = repository_of(stack, settings, where)
     nodes, images = data_of(stack), stack.outputs(show_secrets=False)["images"]
@@ -129,8 +130,10 @@ def _backup(stack: Stack, settings: StackSettings, where: BackupSettings, *, she
     seconds = time.monotonic() - started
     report(run.parts, run.frozen, seconds, run.tag)
     write_metrics(stack, run.parts, seconds)
-    if sheet or made:
+    if sheet or (made and not on_runner()):
         print_sheet(stack, repository, manifest)
+    elif made:
+        say(_LABEL, f"the recovery sheet is not for a job's log: at a desk, `./orthanc-stack backup {stack.name} --sheet`")
     return 0 if kept else NOT_WELL
 
 

@@ -15,7 +15,7 @@ from docker import DockerClient
 from docker.errors import APIError, NotFound
 
 from configs.held import OWNER, STASH
-from configs.names import LABEL_OWNER
+from configs.names import BACKUP, LABEL_OWNER, LABEL_ROLE
 from ops.drift import command
 from ops.drift.containers import Held, read_file
 from ops.drift.deployed import Engine, State, look, state_of
@@ -231,6 +231,11 @@ class TestAnotherOfTheName:
         (found,) = world.findings()
         assert (found.part.of, found.change) == ("unknown", "unknown-container")
         assert found.by_hand == ("docker stop -t 60 spy", "docker rm spy")
+
+    def test_a_backup_that_is_at_work_is_no_drift(self, world: World) -> None:
+        spy = world.containers["spy"] = copy.deepcopy(world.client) | {"Id": "e" * 64, "Name": "/spy"}
+        spy["Config"]["Labels"][LABEL_ROLE] = BACKUP
+        assert list(world.findings()) == []
 
     def test_what_the_state_does_not_know_of_another_checkout(self, world: World) -> None:
         world.networks["spy"] = copy.deepcopy(world.networks[_LINK]) | {"Id": "e" * 64, "Name": "spy"}
