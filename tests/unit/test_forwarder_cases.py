@@ -133,7 +133,7 @@ def test_an_image_that_is_deleted_before_its_report_comes_holds_up_no_other(worl
 
 def test_a_correction_of_the_only_image_of_a_series_may_be_an_older_version_too(world: World) -> None:
     """D2: Orthanc deletes an image before it stores it again, its series with its only image, and the record with the series."""
-    world.peer.first_wins, world.delete_after = True, 3600
+    world.peer.first_wins, world.delete_after = True, 10**6
     (first,) = world.start(DEVICE).node.add("a")
     world.until(lambda: _confirmed(world, first) and _quiet(world))
     with world.node.lock:
