@@ -97,7 +97,9 @@ def test_a_closed_stream_goes_to_no_file_that_is_opened_later(checkout: Path, tm
 def test_a_run_that_is_stopped_ends_in_good_order(checkout: Path, tmp_path: Path, sent: signal.Signals) -> None:
     """Wherever it is: here while modules are loaded. A pipeline's job that is cancelled gets a SIGTERM."""
     draft = tmp_path / "draft"
-    program = f"import os, pathlib\ntry:\n    pathlib.Path({str(draft)!r}).touch()\n    os.kill(os.getpid(), {int(sent)})\n"
+    # What is started in the background of a shell, as in some pipelines, inherits that SIGINT is ignored.
+    heeding = "import os, pathlib, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    program = f"{heeding}try:\n    pathlib.Path({str(draft)!r}).touch()\n    os.kill(os.getpid(), {int(sent)})\n"
     done = with_command(checkout, f"{program}finally:\n    os.unlink({str(draft)!r})\n")
     assert (done.returncode, draft.exists()) == (130, False)
     assert done.stderr == "\nInterrupted. The same command goes on where this one stopped.\n"
