@@ -114,6 +114,7 @@ def _backup(stack: Stack, settings: StackSettings, where: BackupSettings, *, she
         ensure_secrets(stack, settings)
     repository = repository_of(stack, settings, where)
     nodes, images = data_of(stack), stack.outputs(show_secrets=False)["images"]
+    refuse_undeployed(stack, settings, nodes)
     made = repository.ensure()
     say(_LABEL, f"{'made the repository' if made else 'into the repository'} {where.to}")
     manifest = Manifest(stack.short, moment.isoformat(timespec="seconds"), _version(), images, bool(_passphrase()))
@@ -135,6 +136,17 @@ def _backup(stack: Stack, settings: StackSettings, where: BackupSettings, *, she
     elif made:
         say(_LABEL, f"the recovery sheet is not for a job's log: at a desk, `./orthanc-stack backup {stack.name} --sheet`")
     return 0 if kept else NOT_WELL
+
+
+def refuse_undeployed(stack: Stack, settings: StackSettings, nodes: Sequence[NodeData]) -> None:
+    """Refuse where the stack file, which a restore goes by, names other nodes or indexes than those that are deployed."""
+    wanted = {node.name: node.index for node in settings.nodes}
+    deployed = {node.name: "postgresql" if node.database else "sqlite" for node in nodes}
+    if differ := sorted({name for name, _ in wanted.items() ^ deployed.items()}):
+        raise SetupError(
+            f"nothing was saved: of {', '.join(differ)}, Pulumi.{stack.short}.yaml says something else than what is deployed. "
+            f"`./orthanc-stack up {stack.name}` first, or take the change back."
+        )
 
 
 @dataclass

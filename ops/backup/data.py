@@ -155,8 +155,9 @@ def _while_frozen(node: Container, helper: Container, command: list[str]) -> flo
         started = time.monotonic()
         helper.run(command)
     finally:
-        with contextlib.suppress(SetupError), engine_errors():
+        with engine_errors():
             node.handle.unpause()
+        # Not before: where that failed, the watchdog lets the node go.
         seconds = time.monotonic() - started
         os.killpg(watchdog.pid, signal.SIGKILL)
         watchdog.wait()

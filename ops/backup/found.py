@@ -30,18 +30,23 @@ class Found:
 def find(repository: Repository, at: str, begun: str = "") -> Found:
     """The newest complete backup, or the newest before a time, or the one whose restore has begun. A SetupError where there is none."""
     moment = _moment(at)
+    if begun and at:
+        raise SetupError("a restore has begun: give the same command without --at, which goes on with it. `up` says how to give it up.")
     snapshots = repository.snapshots(MANIFEST)
-    if begun:
-        wanted = [one for one in snapshots if one["id"] == begun]
-    else:
-        wanted = [one for one in snapshots if datetime.fromisoformat(str(one["time"])[:19] + "+00:00") <= moment]
+    wanted = [one for one in snapshots if (one["id"] == begun if begun else began(one) <= moment)]
     if not wanted:
-        times = ", ".join(str(one["time"])[:19] for one in snapshots[-5:]) or "none"
+        times = ", ".join(f"{began(one):%Y-%m-%dT%H:%M:%S}" for one in snapshots[-5:]) or "none"
         what = "that was begun" if begun else f"before {at}" if at else "of this stack"
         raise SetupError(f"there is no complete backup {what} at {repository.to}. The newest that are complete (UTC): {times}.")
     snapshot = str(wanted[-1]["id"])
     held = Found(repository, snapshot, {})
     return Found(repository, snapshot, json.loads(held.file("manifest.json")))
+
+
+def began(snapshot: Mapping[str, Any]) -> datetime:
+    """When the backup of a snapshot began: its tag has that."""
+    tag = next(str(tag) for tag in snapshot["tags"] if str(tag).startswith(TAG))
+    return datetime.strptime(tag.removeprefix(TAG), "%Y%m%dT%H%M%S%z")
 
 
 def _moment(at: str) -> datetime:

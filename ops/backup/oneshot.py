@@ -171,7 +171,7 @@ def scratch(prefix: str, what: str, at: str) -> Mount:
 
 
 def scratch_name(prefix: str, what: str) -> str:
-    """The name of such a volume: `cache`, `index`, `restore`."""
+    """The name of such a volume: `cache`, `index`."""
     return f"{prefix}-{BACKUP}.{what}"
 
 

@@ -22,7 +22,6 @@ from ops.backup.backup import alone, repository_of
 from ops.backup.data import remove_volume
 from ops.backup.found import Found, find
 from ops.backup.load import load
-from ops.backup.oneshot import scratch_name
 from ops.backup.restic import Repository
 from ops.setup.console import ROOT, SetupError, say
 from ops.setup.images import ensure_images, ensure_restic
@@ -64,9 +63,9 @@ def restore(name: str, *, origin: str, at: str) -> int:
         check_secrets(stack, settings)
         ensure_images(settings)
         with engine_errors():
-            client().volumes.create(_mark_of(stack), labels={LABEL_STACK: stack.prefix, _MARK: found.snapshot})
+            client().volumes.create(stack.restore_mark, labels={LABEL_STACK: stack.prefix, _MARK: found.snapshot})
         load(stack, settings, found)
-        remove_volume(_mark_of(stack))
+        remove_volume(stack.restore_mark)
         say(_LABEL, f"the data is back, after {time.monotonic() - started:.0f} s; now the nodes")
     return up(name)
 
@@ -130,15 +129,11 @@ def refuse_volumes(stack: Stack) -> None:
         )
 
 
-def _mark_of(stack: Stack) -> str:
-    return scratch_name(stack.prefix, "restore")
-
-
 def _begun(stack: Stack) -> str:
     """The backup whose restore was begun and not ended; empty where there is none."""
     with engine_errors():
         try:
-            return str((client().volumes.get(_mark_of(stack)).attrs.get("Labels") or {}).get(_MARK, ""))
+            return str((client().volumes.get(stack.restore_mark).attrs.get("Labels") or {}).get(_MARK, ""))
         except NotFound:
             return ""
 
@@ -149,6 +144,14 @@ def _begun(stack: Stack) -> str:
 def put_back(found: Found, stack: Stack) -> None:
     """Put the stack file back, and the passphrase that was made for it. A SetupError where there is another one with secrets."""
     content, file = found.file("stack.yaml"), stack_file(stack.name, stack.root)
+    own = {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & os.environ.keys()
+    passphrase = found.file("passphrase") if found.manifest["passphrase"] and not own else b""
+    kept = ROOT / STATE_FOLDER / "passphrase"
+    if passphrase and kept.exists() and kept.read_bytes() != passphrase:
+        raise SetupError(
+            f"nothing was touched: {kept} holds another passphrase than the backup: other stacks of this checkout need it. "
+            "Restore in a clone of its own."
+        )
     if file.exists() and file.read_bytes() != content:
         if b"secure:" in file.read_bytes():
             raise SetupError(
@@ -161,22 +164,11 @@ def put_back(found: Found, stack: Stack) -> None:
     if not file.exists():
         file.write_bytes(content)
         say(_LABEL, f"{file.name} is back")
-    if found.manifest["passphrase"] and not {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & os.environ.keys():
-        _put_passphrase_back(found.file("passphrase"))
-
-
-def _put_passphrase_back(content: bytes) -> None:
-    path = ROOT / STATE_FOLDER / "passphrase"
-    if path.exists():
-        if path.read_bytes() != content:
-            raise SetupError(
-                f"{path} holds another passphrase than the backup: other stacks of this checkout need it. Restore in a clone of its own."
-            )
-        return
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-        out.write(content)
-    say(_LABEL, f"{STATE_FOLDER}/passphrase is back")
+    if passphrase and not kept.exists():
+        kept.parent.mkdir(mode=0o700, exist_ok=True)
+        with os.fdopen(os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+            out.write(passphrase)
+        say(_LABEL, f"{STATE_FOLDER}/passphrase is back")
 
 
 def check_secrets(stack: Stack, settings: StackSettings) -> None:

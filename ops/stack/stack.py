@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 from configs.held import VOLUME, Held, held_of
-from configs.names import prefix, short_name
+from configs.names import BACKUP, prefix, short_name
 from configs.problems import nearest
 from ops.setup.console import ROOT, SetupError, say, without_passwords
 from ops.setup.prepare import Tools, prepare, stack_names
@@ -30,6 +30,11 @@ class Stack:
         self.prefix = prefix(self.short)  #: what the names of its containers, volumes and networks begin with
         self.tools, self.root = tools, root
         self._exported: dict[str, Any] | None = None
+
+    @property
+    def restore_mark(self) -> str:
+        """The volume that is on the engine while a restore has begun and not ended. No node's volume has a dot."""
+        return f"{self.prefix}-{BACKUP}.restore"
 
     def ask(self, *arguments: str, stdin: str | None = None) -> str:
         """Run pulumi on the stack and return what it prints; a SetupError with its own message where it fails."""

@@ -39,6 +39,7 @@ def up(name: str, plan: Path | None = None) -> int:
     # Before anything is installed, built or pulled.
     settings = load_stack_file(name)
     stack = Stack(name, prepare(name))
+    refuse_half_restored(stack)
     existed = stack.exists()
     if existed and plan is not None:
         refuse_unplanned(stack, plan)
@@ -96,6 +97,17 @@ def _needs_refresh(stack: Stack) -> bool:
 
 def _listed(lost: Mapping[str, str]) -> str:
     return ", ".join(f"{name} is {what}" for name, what in lost.items())
+
+
+def refuse_half_restored(stack: Stack) -> None:
+    """Refuse where a restore has begun and not ended: nodes would start with a part of their data, and the restore could not go on."""
+    with engine_errors():
+        found = client().volumes.list(filters={"name": stack.restore_mark})
+    if any(one.name == stack.restore_mark for one in found):
+        raise SetupError(
+            f"a restore of {stack.name} has begun, and has not ended: `./orthanc-stack restore {stack.name}` goes on with it. "
+            f"To give it up, remove the stack's volumes, and its mark: docker volume rm {stack.restore_mark}"
+        )
 
 
 def refuse_unplanned(stack: Stack, plan: Path) -> None:

@@ -11,21 +11,24 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from configs.secrets import is_secret_key, secret_keys
 from images import images_hash, local_image
-from ops.backup import backup
+from ops.backup import backup, data
 from ops.backup.backup import Part, holding
 from ops.backup.check import Checked, Fault, _named
 from ops.backup.check import report as report_check
+from ops.backup.data import NodeData
 from ops.backup.found import find
 from ops.backup.oneshot import Done, OneShot, _tar
 from ops.backup.report import report, size
 from ops.backup.restic import Repository, Saved
 from ops.setup.console import SetupError
+from ops.stack import up
 from ops.stack.secrets import all_keys, known_keys, rotate
 from tests.unit.stacks import node, problems_of, settings_of, stack
 
@@ -137,7 +140,10 @@ def test_a_file_that_was_deleted_meanwhile_is_no_failure_and_one_that_cannot_be_
 @pytest.fixture
 def backups(monkeypatch: pytest.MonkeyPatch) -> Repository:
     """A repository with three complete backups."""
-    found = [{"id": f"id{day}", "time": f"2026-11-2{day}T06:00:00.123456789Z"} for day in (5, 6, 7)]
+    # What is shown, and meant by --at, is when a backup began; its manifest came an hour later.
+    found = [
+        {"id": f"id{day}", "time": f"2026-11-2{day}T07:00:00Z", "tags": ["manifest", f"backup-2026112{day}T060000Z"]} for day in (5, 6, 7)
+    ]
     monkeypatch.setattr(Repository, "snapshots", lambda *_: found)
     monkeypatch.setattr(OneShot, "stream", lambda self: iter([json.dumps({"of": self.command[2]}).encode()]))
     return REPOSITORY
@@ -155,6 +161,68 @@ def backups(monkeypatch: pytest.MonkeyPatch) -> Repository:
 )
 def test_the_newest_complete_backup_is_meant_or_the_one_that_was_begun(backups: Repository, at: str, begun: str, wanted: str) -> None:
     assert find(backups, at, begun).manifest == {"of": wanted}
+
+
+def test_a_restore_that_has_begun_goes_on_with_its_backup_alone(backups: Repository) -> None:
+    with pytest.raises(SetupError, match="without --at"):
+        find(backups, "2026-11-26", "id6")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "differ"),
+    [
+        ({"a": "postgresql", "b": "sqlite"}, ""),
+        ({"a": "postgresql", "c": "sqlite"}, "of b, c, "),
+        ({"a": "sqlite", "b": "sqlite"}, "of a, "),
+    ],
+)
+def test_no_backup_is_made_of_a_stack_whose_file_names_other_nodes_than_are_deployed(wanted: dict[str, str], differ: str) -> None:
+    settings = settings_of(stack(*(node(name, number, index=index) for number, (name, index) in enumerate(wanted.items()))))
+    deployed = [NodeData("a", "a-data", "orthanc_a", None, ""), NodeData("b", "b-data", "", None, "")]
+    held: Any = SimpleNamespace(short="prod", name="prod")
+    with pytest.raises(SetupError, match=differ) if differ else contextlib.nullcontext():
+        backup.refuse_undeployed(held, settings, deployed)
+
+
+class Frozen:
+    """A node's container, which the engine lets go at the first try, or not."""
+
+    status = "running"
+
+    def __init__(self, *, fails: bool) -> None:
+        self.fails = fails
+
+    def reload(self) -> None: ...
+
+    def pause(self) -> None: ...
+
+    def unpause(self) -> None:
+        if self.fails:
+            raise OSError("read timeout")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_node_that_could_not_be_let_go_is_let_go_by_the_watchdog(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fails: bool) -> None:
+    (tmp_path / "docker").write_text(f"#!/bin/sh\necho $@ > {tmp_path}/told\n")
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(data, "_FROZEN_AT_MOST", 0.3)
+    held: Any = SimpleNamespace(name="s-a", part="a", handle=Frozen(fails=fails))
+    helper: Any = SimpleNamespace(run=lambda _: "")
+    with pytest.raises(SetupError, match="read timeout") if fails else contextlib.nullcontext():
+        data._while_frozen(held, helper, [])
+    time.sleep(1.0)
+    assert (tmp_path / "told").exists() is fails
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_no_node_is_started_while_a_restore_has_not_ended(monkeypatch: pytest.MonkeyPatch, marked: bool) -> None:
+    held: Any = SimpleNamespace(name="prod", restore_mark="s-backup.restore")
+    found = [SimpleNamespace(name=f"s-backup.restore{'' if marked else '-of-another'}")]
+    engine: Any = SimpleNamespace(volumes=SimpleNamespace(list=lambda filters: found))
+    monkeypatch.setattr(up, "client", lambda: engine)
+    with pytest.raises(SetupError, match="restore prod` goes on with it") if marked else contextlib.nullcontext():
+        up.refuse_half_restored(held)
 
 
 @pytest.mark.parametrize(("at", "said"), [("2026-11-01", r"before 2026-11-01 .*2026-11-25T06:00:00"), ("yesterday", "is no time")])
