@@ -100,3 +100,8 @@ def postgresql_format(major_version: int | None = None, *, alpine: bool = False)
     ``alpine``: Alpine's image made the volume. Debian's has no mark, because older volumes have none.
     """
     return "postgresql" if major_version is None else f"postgresql-{major_version}{'-alpine' if alpine else ''}"
+
+
+def backup_volume(prefix: str, what: str) -> str:
+    """A volume of a stack's backups: `cache`, `index`, `restore`. No node's volume has such a name: it has a dot after the stack's."""
+    return f"{prefix}-{BACKUP}.{what}"

@@ -24,7 +24,7 @@ from configs.names import PROJECT
 from configs.secrets import BACKUP_KEY, BACKUP_PASSWORD, BACKUP_SECRET
 from configs.settings import BackupSettings, StackSettings
 from ops.backup.data import DATA, INDEX, INDEX_FILES, NodeData, copies, data_of, database_of, dumping, freeze, remove_copies
-from ops.backup.found import MANIFEST, TAG
+from ops.backup.found import MANIFEST, TAG, tag_of
 from ops.backup.oneshot import FILES, remove_left, scratch, volume
 from ops.backup.report import print_sheet, report, write_metrics
 from ops.backup.restic import Repository, Saved
@@ -113,11 +113,12 @@ def _backup(stack: Stack, settings: StackSettings, where: BackupSettings, *, she
         refuse_on_runner(stack.name)
         ensure_secrets(stack, settings)
     repository = repository_of(stack, settings, where)
-    nodes, images = data_of(stack), stack.outputs(show_secrets=False)["images"]
+    outputs = stack.outputs(show_secrets=False)
+    nodes = data_of(stack, outputs)
     refuse_undeployed(stack, settings, nodes)
     made = repository.ensure()
     say(_LABEL, f"{'made the repository' if made else 'into the repository'} {where.to}")
-    manifest = Manifest(stack.short, moment.isoformat(timespec="seconds"), _version(), images, bool(_passphrase()))
+    manifest = Manifest(stack.short, moment.isoformat(timespec="seconds"), _version(), outputs["images"], bool(_passphrase()))
     run = _Run(stack, repository, manifest, f"{TAG}{moment:%Y%m%dT%H%M%SZ}")
     with holding([one for one in containers_of(stack) if one.role == "forwarder"], settings), copies(stack):
         # All indexes before all files, so that no index lists a file that was not there yet.
@@ -217,21 +218,17 @@ def _forget(repository: Repository, where: BackupSettings, now: datetime) -> boo
     try:
         repository.ask("forget", f"--host={repository.prefix}", f"--tag={MANIFEST}", "--group-by=host", *keep)
         snapshots = repository.snapshots()
-        complete = {_tag_of(one) for one in snapshots if MANIFEST in one["tags"]}
+        complete = {tag_of(one) for one in snapshots if MANIFEST in one["tags"]}
         # What is too young may belong to a backup that another machine is making.
         old = (now - _BROKEN_OFF).isoformat()
-        rest = [one for one in snapshots if _tag_of(one) not in complete and str(one["time"])[:19] < old[:19]]
+        rest = [one for one in snapshots if tag_of(one) not in complete and str(one["time"])[:19] < old[:19]]
         if rest:
             repository.ask("forget", "--prune", *(str(one["id"]) for one in rest))
-            say(_LABEL, f"removed {len({_tag_of(one) for one in rest})} older backups")
+            say(_LABEL, f"removed {len({tag_of(one) for one in rest})} older backups")
     except SetupError as error:
         say(_LABEL, f"the backup is complete, and older ones were not removed: {error}")
         return False
     return True
-
-
-def _tag_of(snapshot: Mapping[str, Any]) -> str:
-    return next((str(tag) for tag in snapshot.get("tags") or () if str(tag).startswith(TAG)), "")
 
 
 @contextlib.contextmanager

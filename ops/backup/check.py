@@ -81,7 +81,7 @@ def check_data(name: str, *, sample: int, as_json: bool) -> int:
 def check_stack(stack: Stack, sample: int, moment: float = 0.0) -> list[Checked]:
     """What is found at each node, by name. Of a stack that was restored, `moment` is when its backup began: no younger file is orphaned."""
     found = []
-    for node in data_of(stack):
+    for node in data_of(stack, stack.outputs(show_secrets=False)):
         found.append(_check(stack, node, sample, moment))
         say("Check", f"{node.name}: {found[-1].files} files, {len(found[-1].faults)} not as they should be")
     return found

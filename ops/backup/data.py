@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from configs.names import DB_HOST, DB_SUPERUSER
-from ops.backup.oneshot import OneShot, output, scratch, scratch_name, volume
+from configs.names import DB_HOST, DB_SUPERUSER, backup_volume
+from ops.backup.oneshot import OneShot, output, scratch, volume
 from ops.setup.console import SetupError
 from ops.stack.engine import Container, client, containers_of, engine_errors
 from ops.stack.stack import Stack
@@ -45,9 +45,9 @@ class NodeData:
     image: str  #: the identifier of its image
 
 
-def data_of(stack: Stack) -> list[NodeData]:
-    """The nodes of a deployed stack, by name. A SetupError where nothing is deployed."""
-    outputs, volumes = stack.outputs(show_secrets=False), stack.held().volumes
+def data_of(stack: Stack, outputs: Mapping[str, Any]) -> list[NodeData]:
+    """The nodes of a deployed stack with these outputs, by name. A SetupError where nothing is deployed."""
+    volumes = stack.held().volumes
     found = {one.part: one for one in containers_of(stack) if one.role == "node"}
     if not outputs.get("nodes"):
         raise SetupError(f"the stack {stack.name} is not deployed: `./orthanc-stack up {stack.name}` does that.")
@@ -108,7 +108,7 @@ def copies(stack: Stack) -> Iterator[None]:
 
 def remove_copies(stack: Stack) -> None:
     """Remove the copies of indexes."""
-    remove_volume(scratch_name(stack.prefix, "index"))
+    remove_volume(backup_volume(stack.prefix, "index"))
 
 
 def remove_volume(name: str) -> None:

@@ -45,8 +45,12 @@ def find(repository: Repository, at: str, begun: str = "") -> Found:
 
 def began(snapshot: Mapping[str, Any]) -> datetime:
     """When the backup of a snapshot began: its tag has that."""
-    tag = next(str(tag) for tag in snapshot["tags"] if str(tag).startswith(TAG))
-    return datetime.strptime(tag.removeprefix(TAG), "%Y%m%dT%H%M%S%z")
+    return datetime.strptime(tag_of(snapshot).removeprefix(TAG), "%Y%m%dT%H%M%S%z")
+
+
+def tag_of(snapshot: Mapping[str, Any]) -> str:
+    """The tag of the backup that a snapshot is of; empty for one that is of none."""
+    return next((str(tag) for tag in snapshot.get("tags") or () if str(tag).startswith(TAG)), "")
 
 
 def _moment(at: str) -> datetime:

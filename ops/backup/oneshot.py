@@ -13,7 +13,7 @@ from typing import IO, Final
 from docker.models.containers import Container as Handle
 from docker.types import LogConfig, Mount
 
-from configs.names import BACKUP, LABEL_ROLE, LABEL_STACK
+from configs.names import BACKUP, LABEL_ROLE, LABEL_STACK, backup_volume
 from ops.setup.console import SetupError
 from ops.stack.engine import client, engine_errors
 
@@ -166,13 +166,8 @@ def volume(name: str, at: str, *, read_only: bool = True) -> Mount:
 
 
 def scratch(prefix: str, what: str, at: str) -> Mount:
-    """A volume of a stack's backups, made if it is missing. No node's volume has such a name: it has a dot after the stack's."""
-    return Mount(at, scratch_name(prefix, what), type="volume", labels={LABEL_STACK: prefix})
-
-
-def scratch_name(prefix: str, what: str) -> str:
-    """The name of such a volume: `cache`, `index`."""
-    return f"{prefix}-{BACKUP}.{what}"
+    """A volume of a stack's backups, made if it is missing."""
+    return Mount(at, backup_volume(prefix, what), type="volume", labels={LABEL_STACK: prefix})
 
 
 def output(*arguments: str, what: str) -> Iterator[bytes]:

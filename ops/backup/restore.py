@@ -15,7 +15,7 @@ from docker.errors import NotFound
 from pydantic import ValidationError
 
 from configs.loader import load_stack_file
-from configs.names import LABEL_ROLE, LABEL_STACK, PROJECT
+from configs.names import LABEL_ROLE, LABEL_STACK, PROJECT, backup_volume
 from configs.secrets import BACKUP_PASSWORD, secret_keys
 from configs.settings import BackupSettings, ImageSettings, StackSettings
 from ops.backup.backup import alone, repository_of
@@ -120,7 +120,7 @@ def refuse_volumes(stack: Stack) -> None:
     with engine_errors():
         found = client().volumes.list(filters={"name": f"{stack.prefix}-"})
     held = sorted(
-        one.name for one in found if one.name.startswith(f"{stack.prefix}-") and not one.name.startswith(f"{stack.prefix}-backup.")
+        one.name for one in found if one.name.startswith(f"{stack.prefix}-") and not one.name.startswith(backup_volume(stack.prefix, ""))
     )
     if held:
         raise SetupError(

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from configs.names import BACKUP
+from configs.names import backup_volume
 from ops.setup.console import SetupError, say
 from ops.stack.engine import GRACE_SECONDS, Container, client, engine_errors, list_containers
 from ops.stack.interrupted import put_right
@@ -64,7 +64,7 @@ def destroy(name: str, *, yes: bool) -> int:
     print()
     # What restic has cached of the backups' repository, which stays: the next backup makes it anew.
     with contextlib.suppress(SetupError), engine_errors():
-        client().volumes.get(f"{stack.prefix}-{BACKUP}.cache").remove()
+        client().volumes.get(backup_volume(stack.prefix, "cache")).remove()
     if left := sorted(stack.held().volumes.values()):
         say("Destroy", f"kept, with their data: {', '.join(left)}")
         say("Destroy", f"`./orthanc-stack up {name}` takes them up again; `docker volume rm` deletes them for good")

@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 from configs.held import VOLUME, Held, held_of
-from configs.names import BACKUP, prefix, short_name
+from configs.names import backup_volume, prefix, short_name
 from configs.problems import nearest
 from ops.setup.console import ROOT, SetupError, say, without_passwords
 from ops.setup.prepare import Tools, prepare, stack_names
@@ -33,8 +33,8 @@ class Stack:
 
     @property
     def restore_mark(self) -> str:
-        """The volume that is on the engine while a restore has begun and not ended. No node's volume has a dot."""
-        return f"{self.prefix}-{BACKUP}.restore"
+        """The volume that is on the engine while a restore has begun and not ended."""
+        return backup_volume(self.prefix, "restore")
 
     def ask(self, *arguments: str, stdin: str | None = None) -> str:
         """Run pulumi on the stack and return what it prints; a SetupError with its own message where it fails."""
