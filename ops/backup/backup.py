@@ -9,7 +9,6 @@ import json
 import os
 import re
 import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -33,7 +32,7 @@ from ops.setup.console import ROOT, SetupError, say
 from ops.setup.images import ensure_restic
 from ops.setup.prepare import stack_config, stack_file
 from ops.setup.state import STATE_FOLDER, on_runner
-from ops.stack.engine import FORWARDER_ASK, Container, containers_of
+from ops.stack.engine import FORWARDER_ASK, Container, containers_of, repeating
 from ops.stack.secrets import ensure_secrets, missing_keys, refuse_on_runner
 from ops.stack.stack import Stack, deployed
 from ops.stack.terminal import NOT_WELL
@@ -235,7 +234,7 @@ def _forget(repository: Repository, where: BackupSettings, now: datetime) -> boo
 def holding(forwarders: Sequence[Container], settings: StackSettings) -> Iterator[None]:
     """Have the forwarders of nodes that delete images put that off: an index would list files that the backup finds gone."""
     deleting = {f"{node.name}-forwarder" for node in settings.forwarding_nodes if node.delete_after is not None}
-    held, done = [one for one in forwarders if one.part in deleting and one.state == "running"], threading.Event()
+    held = [one for one in forwarders if one.part in deleting and one.state == "running"]
 
     def ask(what: str) -> None:
         for one in held:
@@ -244,15 +243,9 @@ def holding(forwarders: Sequence[Container], settings: StackSettings) -> Iterato
             except SetupError:
                 say(_LABEL, f"{one.name} does not answer `{what}`: images that it deletes meanwhile may be missing from the backup")
 
-    def ask_again() -> None:
-        while not done.wait(_HOLD_AGAIN_SECONDS):
-            ask("hold")
-
     ask("hold")
-    thread = threading.Thread(target=ask_again, daemon=True)
-    thread.start()
     try:
-        yield
+        with repeating(_HOLD_AGAIN_SECONDS, lambda: ask("hold")):
+            yield
     finally:
-        done.set()
         ask("release")

@@ -3,7 +3,8 @@
 import contextlib
 import functools
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -49,6 +50,24 @@ def engine_errors() -> Iterator[None]:
 def is_here() -> bool:
     """Whether the engine is this machine's own, so that its 127.0.0.1 is ours."""
     return is_local(os.environ.get("DOCKER_HOST") or "unix://")
+
+
+@contextlib.contextmanager
+def repeating(seconds: float, act: Callable[[], None]) -> Iterator[None]:
+    """Do something each so many seconds while the block runs. It is waited for at the end, but not for long: an engine may hang."""
+    done = threading.Event()
+
+    def work() -> None:
+        while not done.wait(seconds):
+            act()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(seconds)
 
 
 @dataclass(frozen=True)

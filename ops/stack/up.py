@@ -1,7 +1,6 @@
 """`up`: from whatever is there to a stack that runs and was checked."""
 
 import contextlib
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +16,17 @@ from ops.setup.console import SetupError, say
 from ops.setup.images import ensure_images
 from ops.setup.prepare import prepare, stack_config, stack_file
 from ops.setup.state import on_runner
-from ops.stack.engine import ROLE_ONE_SHOT, Container, amiss, client, containers_of, engine_errors, labels_of, list_containers
+from ops.stack.engine import (
+    ROLE_ONE_SHOT,
+    Container,
+    amiss,
+    client,
+    containers_of,
+    engine_errors,
+    labels_of,
+    list_containers,
+    repeating,
+)
 from ops.stack.interrupted import put_right
 from ops.stack.secrets import ensure_certificates, ensure_secrets, missing_keys, require_certificates, require_secrets
 from ops.stack.stack import POLICIES, Stack
@@ -193,25 +202,17 @@ def watching(stack: Stack) -> Iterator[None]:
 
     It will not become healthy; pulumi-docker waits for that until its time is up, and looks at nothing else meanwhile.
     """
-    done = threading.Event()
     # A container that has been there for a year may have been started again before.
-    before = {one.id: one.restarts for one in _look(stack.prefix)}
+    before, told = {one.id: one.restarts for one in _look(stack.prefix)}, set[str]()
 
-    def watch() -> None:
-        told = set()
-        while not done.wait(_WATCH_SECONDS):
-            for one in _look(stack.prefix):
-                if one.id not in told and one.restarts - before.get(one.id, 0) >= _RESTARTS:
-                    told.add(one.id)
-                    print(_told(one, stack.name), flush=True)
+    def look() -> None:
+        for one in _look(stack.prefix):
+            if one.id not in told and one.restarts - before.get(one.id, 0) >= _RESTARTS:
+                told.add(one.id)
+                print(_told(one, stack.name), flush=True)
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
+    with repeating(_WATCH_SECONDS, look):
         yield
-    finally:
-        done.set()
-        thread.join(_WATCH_SECONDS)  # an engine that hangs may take minutes to answer
 
 
 def _look(prefix: str) -> list[Container]:
