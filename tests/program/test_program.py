@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -438,11 +440,13 @@ def test_a_preview_tells_of_a_link_whose_ends_accept_other_images(warnings: list
 
 # --- what is refused ---
 
+#: A volume that PostgreSQL 16 wrote, where the stack file says 17.
+HELD = {"orthanc-stack-x-db": Volume("postgresql-16", OWNER_ID)}
+
 
 def test_what_does_not_fit_the_engine_is_refused() -> None:
-    held = {"orthanc-stack-x-db": Volume("postgresql-16", OWNER_ID)}
     with pytest.raises(pulumi.RunError, match=r"indexDb\.majorVersion = '17'[\s\S]*PostgreSQL 16 wrote"):
-        run_program(stack(node("a")), "x", Engine(volumes=held))
+        run_program(stack(node("a")), "x", Engine(volumes=HELD))
 
 
 #: Instead of a port, one of each kind of malformed values that Pulumi can hand over (tests/unit/test_hostile_stack_files.py reads all).
@@ -461,3 +465,17 @@ def test_what_the_malformed_are_made_from_registers_its_resources() -> None:
     run = Run()
     assert run_program(valid(), "x", run=run) is run
     assert nodes_of(run) == ["archive", "ct"]
+
+
+def test_a_refusal_waits_for_the_import_that_goes_on_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An import that outlives the program shows a traceback: runpy shortens sys.path under it."""
+    done: list[str] = []
+
+    def slow(name: str) -> None:
+        time.sleep(0.3)
+        done.append(name)
+
+    monkeypatch.setattr(importlib, "import_module", slow)
+    with pytest.raises(pulumi.RunError, match="PostgreSQL 16 wrote"):
+        run_program(stack(node("a")), "x", Engine(volumes=HELD))
+    assert done == ["components.stack"]
