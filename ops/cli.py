@@ -229,11 +229,12 @@ def check_data(
     stack: StackName,
     sample: Annotated[int, typer.Option(help="Compare the MD5 of so many percent, others each day.", min=0, max=100)] = 100,
     as_json: Json = False,
+    mend: Annotated[bool, typer.Option("--mend", help="Fetch such images from another node, and take orphaned ones in.")] = False,
 ) -> int:
     """Compare each node's index with its files: missing, damaged, orphaned. The exit status is 3 if there are any."""
     from ops.backup.check import check_data
 
-    return check_data(stack, sample=sample, as_json=as_json)
+    return check_data(stack, sample=sample, as_json=as_json, mending=mend)
 
 
 @_command(_BACKUP)

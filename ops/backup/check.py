@@ -25,7 +25,7 @@ LEFT JOIN Resources r2 ON r2.internalId = r1.parentId LEFT JOIN Resources r3 ON 
 LEFT JOIN Resources r4 ON r4.internalId = r3.parentId
 LEFT JOIN MainDicomTags t ON t.id = COALESCE(r4.internalId, r3.internalId, r2.internalId, r1.internalId) AND t.tagGroup = 16
 AND t.tagElement = 32 WHERE a.uuid IN ({})"""
-_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 #: Files that are asked about at once: each time, the database reads its whole list.
 _AT_ONCE: Final = 5000
 _SHOWN: Final = 10
@@ -60,21 +60,29 @@ class Checked:
         return sum(fault.what == what for fault in self.faults)
 
 
-def check_data(name: str, *, sample: int, as_json: bool) -> int:
-    """Check the data of a stack; 0, or NOT_WELL where a file is missing, damaged or orphaned.
+def check_data(name: str, *, sample: int, as_json: bool, mending: bool = False) -> int:
+    """Check the data of a stack; 0, or NOT_WELL where a file is missing, damaged or orphaned, and stays so.
 
     Args:
         name: the stack's name.
         sample: of how many percent of the files the MD5 is compared: another part of them each day.
-        as_json: whether to print all that was found, as JSON.
+        as_json: whether to print all that was found, as JSON; with `mending`, what became of it.
+        mending: whether to mend what can be mended.
     """
+    from ops.backup import mend  # noqa: PLC0415 - it checks again
+
     stack = deployed(name)
     with alone(stack):
         found = check_stack(stack, sample)
+        if not as_json:
+            report(found)
+        outcomes = mend.mend(stack, found) if mending else []
     if as_json:
-        print(json.dumps([asdict(one) for one in found], indent=1))
-    else:
-        report(found)
+        print(json.dumps([asdict(one) for one in (outcomes if mending else found)], indent=1))
+    elif outcomes:
+        mend.report(outcomes)
+    if mending:
+        return NOT_WELL if any(one.outcome == mend.LEFT for one in outcomes) else 0
     return NOT_WELL if any(one.faults for one in found) else 0
 
 
@@ -114,7 +122,7 @@ def _confirmed(stack: Stack, node: NodeData, suspects: Sequence[Mapping[str, str
     """The suspects that the index, read once more, still makes faults, with whose they are."""
     for start in range(0, len(suspects), _AT_ONCE):
         some = suspects[start : start + _AT_ONCE]
-        names = ", ".join(f"'{one['file']}'" for one in some if _UUID.fullmatch(one["file"]))
+        names = ", ".join(f"'{one['file']}'" for one in some if UUID.fullmatch(one["file"]))
         answer = b"".join(query(stack, node, _WHOSE.format(names))).decode() if names else ""
         rows = (line.split("\t") for line in answer.splitlines())
         whose = {file: chain for file, *chain in rows}
