@@ -238,6 +238,16 @@ def check_data(
 
 
 @_command(_BACKUP)
+def forget(
+    stack: StackName, patient: Annotated[str, typer.Option(help="The PatientID, exactly as the images have it.")], yes: Yes = False
+) -> int:
+    """Erase a patient at every node, and from what a restore brings back; list what that does not reach. Asks for the stack's name."""
+    from ops.backup.forget import forget
+
+    return forget(stack, patient, yes=yes)
+
+
+@_command(_BACKUP)
 def drill(stack: StackName) -> int:
     """Restore the newest backup into a second stack, check it, remove it. The exit status is 3 if anything differs."""
     from ops.backup.drill import drill

@@ -23,7 +23,7 @@ from configs.names import PROJECT
 from configs.secrets import BACKUP_KEY, BACKUP_PASSWORD, BACKUP_SECRET
 from configs.settings import BackupSettings, StackSettings
 from ops.backup.data import DATA, INDEX, INDEX_FILES, NodeData, copies, data_of, database_of, dumping, freeze, remove_copies
-from ops.backup.found import MANIFEST, TAG, tag_of
+from ops.backup.found import FORGOTTEN, MANIFEST, TAG, tag_of
 from ops.backup.oneshot import FILES, remove_left, scratch, volume
 from ops.backup.report import print_sheet, report, write_metrics
 from ops.backup.restic import Repository, Saved
@@ -220,7 +220,7 @@ def _forget(repository: Repository, where: BackupSettings, now: datetime) -> boo
         complete = {tag_of(one) for one in snapshots if MANIFEST in one["tags"]}
         # What is too young may belong to a backup that another machine is making.
         old = (now - _BROKEN_OFF).isoformat()
-        rest = [one for one in snapshots if tag_of(one) not in complete and str(one["time"])[:19] < old[:19]]
+        rest = [one for one in snapshots if not {tag_of(one), *one["tags"]} & {*complete, FORGOTTEN} and str(one["time"])[:19] < old[:19]]
         if rest:
             repository.ask("forget", "--prune", *(str(one["id"]) for one in rest))
             say(_LABEL, f"removed {len({tag_of(one) for one in rest})} older backups")

@@ -8,8 +8,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
+from configs.loader import load_stack_file
 from ops.backup.backup import alone
 from ops.backup.data import DATA, NodeData, copies, data_of, freeze, query
+from ops.backup.forget import made_repository
+from ops.backup.found import forgotten
 from ops.backup.oneshot import OneShot, volume
 from ops.setup.console import SetupError, say
 from ops.stack.stack import Stack, deployed
@@ -76,7 +79,7 @@ def check_data(name: str, *, sample: int, as_json: bool, mending: bool = False) 
         found = check_stack(stack, sample)
         if not as_json:
             report(found)
-        outcomes = mend.mend(stack, found) if mending else []
+        outcomes = mend.mend(stack, found, _forgotten(stack, found)) if mending else []
     if as_json:
         print(json.dumps([asdict(one) for one in (outcomes if mending else found)], indent=1))
     elif outcomes:
@@ -84,6 +87,13 @@ def check_data(name: str, *, sample: int, as_json: bool, mending: bool = False) 
     if mending:
         return NOT_WELL if any(one.outcome == mend.LEFT for one in outcomes) else 0
     return NOT_WELL if any(one.faults for one in found) else 0
+
+
+def _forgotten(stack: Stack, found: Sequence[Checked]) -> set[str]:
+    """The patients of whom no orphaned file is taken in."""
+    orphaned = any(one.count("orphaned") for one in found)
+    repository = made_repository(stack, load_stack_file(stack.name)) if orphaned else None
+    return set(forgotten(repository)) if repository else set()
 
 
 def check_stack(stack: Stack, sample: int, moment: float = 0.0) -> list[Checked]:

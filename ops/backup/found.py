@@ -1,10 +1,11 @@
 """A backup in a repository, and which one is meant."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from ops.backup.oneshot import FILES
 from ops.backup.restic import Repository
@@ -12,6 +13,10 @@ from ops.setup.console import SetupError
 
 #: The tags of snapshots: of the one that makes a backup complete, and what the tag of a whole backup begins with.
 MANIFEST, TAG = "manifest", "backup-"
+#: That of the snapshot with the patients who were forgotten, and its file.
+FORGOTTEN: Final = "forgotten"
+FORGOTTEN_FILE: Final = f"{FILES}/{FORGOTTEN}.json"
+_IDENTIFIER: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{8}){4}")
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,12 @@ def began(snapshot: Mapping[str, Any]) -> datetime:
 def tag_of(snapshot: Mapping[str, Any]) -> str:
     """The tag of the backup that a snapshot is of; empty for one that is of none."""
     return next((str(tag) for tag in snapshot.get("tags") or () if str(tag).startswith(TAG)), "")
+
+
+def forgotten(repository: Repository) -> dict[str, str]:
+    """When each patient was forgotten, by Orthanc's identifier, in a manifest's notation: no older backup brings one back."""
+    files = (b"".join(repository.one_shot("dump", str(one["id"]), FORGOTTEN_FILE).stream()) for one in repository.snapshots(FORGOTTEN))
+    return {one: when for file in files for one, when in json.loads(file).items() if _IDENTIFIER.fullmatch(one)}
 
 
 def _moment(at: str) -> datetime:

@@ -7,7 +7,7 @@ from configs.names import DB_HOST, DB_SUPERUSER
 from configs.settings import StackSettings
 from images import candidates, choose
 from ops.backup.data import COUNT_POSTGRESQL, COUNT_SQLITE, DATA, INDEX, PSQL
-from ops.backup.found import Found
+from ops.backup.found import Found, forgotten
 from ops.backup.oneshot import OneShot, feed, output, volume
 from ops.backup.restic import RESTORES
 from ops.setup.console import SetupError, say
@@ -24,6 +24,25 @@ index = sqlite3.connect(sys.argv[1])
 index.execute(sys.argv[2])
 index.commit()
 print(*index.execute(sys.argv[3]).fetchone())"""
+#: The files of patients, and all below them. The other tables' rows go with the resources.
+_FILES_OF: Final = """WITH RECURSIVE gone(id) AS (SELECT internalId FROM Resources WHERE publicId IN ({})
+UNION SELECT r.internalId FROM Resources r JOIN gone ON r.parentId = gone.id)
+SELECT a.uuid FROM AttachedFiles a JOIN gone ON a.id = gone.id"""
+_ERASE: Final = "DELETE FROM Resources WHERE publicId IN ({})"
+#: These triggers tell Orthanc what it deletes: they want functions, or tables, of a session of Orthanc's. Those that count stay at work.
+_TRIGGERS: Final = {"AttachedFiles": "AttachedFileDeleted", "Resources": "ResourceDeleted"}
+_ERASE_SQLITE: Final = f"""import sqlite3, sys
+index = sqlite3.connect(sys.argv[1], isolation_level=None)
+index.execute("PRAGMA foreign_keys = ON")
+index.execute("BEGIN")
+triggers = index.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND name IN {tuple(_TRIGGERS.values())}").fetchall()
+for name, _ in triggers: index.execute(f"DROP TRIGGER {{name}}")
+for row in index.execute(sys.argv[2]).fetchall(): print(*row)
+index.execute(sys.argv[3])
+for _, sql in triggers: index.execute(sql)
+index.execute("COMMIT")"""
+_REMOVE: Final = f"""import pathlib, sys
+for name in sys.stdin.read().split(): pathlib.Path("{DATA}", name[:2], name[2:4], name).unlink(missing_ok=True)"""
 
 
 def load(stack: Stack, settings: StackSettings, found: Found) -> None:
@@ -40,13 +59,18 @@ def load(stack: Stack, settings: StackSettings, found: Found) -> None:
         raise stack.failure("volumes and database could not be made", status)
     volumes = stack.held().volumes
     image = choose(settings.images, [one for one in candidates() if holds(one)]).orthanc
+    without = to_erase(found)
     for node, about in sorted(found.manifest["nodes"].items()):
-        begun, into = time.monotonic(), volumes[f"{node}-data"]
+        begun, into, erased = time.monotonic(), volumes[f"{node}-data"], 0
         _files(found, node, into)
         count = _database(stack, found, node) if about["database"] else _sqlite(found, node, into, image)
         if count != about["instances"]:
             raise SetupError(f"{node}: {count} images are in the restored index, and {about['instances']} were in the one that was saved.")
+        if without:
+            erased = _erase(stack, about["database"], into, image, without)
         say(_LABEL, f"{node}: {count} images, in {time.monotonic() - begun:.1f} s")
+        if erased:
+            say(_LABEL, f"{node}: {erased} files of patients who were forgotten are erased again")
 
 
 def _files(found: Found, node: str, into: str) -> None:
@@ -77,3 +101,30 @@ def _sqlite(found: Found, node: str, into: str, image: str) -> int:
     command = ["-c", _SQLITE, f"{DATA}/index", _JOBS.format("GlobalProperties"), COUNT_SQLITE]
     helper = OneShot(image, command, repository.prefix, mounts, entrypoint=["python3"], capabilities=["DAC_OVERRIDE"])
     return int(b"".join(helper.stream()))
+
+
+def to_erase(found: Found) -> str:
+    """A list for SQL of the patients who are forgotten. Of one who was forgotten before the backup, it has what came afterwards."""
+    return ", ".join(f"'{one}'" for one, when in forgotten(found.repository).items() if when >= found.manifest["time"])
+
+
+def _erase(stack: Stack, database: str, into: str, image: str, patients: str) -> int:
+    """Erase patients who were forgotten, before any node runs; how many files that were. `patients` is a list for SQL."""
+
+    def python(*command: str) -> OneShot:
+        mounts = [volume(into, DATA, read_only=False)]
+        return OneShot(image, ["-c", *command], stack.prefix, mounts, entrypoint=["python3"], capabilities=["DAC_OVERRIDE"])
+
+    files_of, erase = _FILES_OF.format(patients), _ERASE.format(patients)
+    if database:
+        off, on = ([f"ALTER TABLE {table} {what} TRIGGER {name}" for table, name in _TRIGGERS.items()] for what in ("DISABLE", "ENABLE"))
+        commands = (f"--command={one}" for one in (*off, files_of, erase, *on))
+        login = ("exec", "--user", "postgres", f"{stack.prefix}-{DB_HOST}", *PSQL, database, "--single-transaction")
+        listed = output(*login, *commands, what=f"psql {database}")
+    else:
+        listed = python(_ERASE_SQLITE, f"{DATA}/index", files_of, erase).stream()
+    files = b"".join(listed)
+    done = python(_REMOVE).run_with(iter([files]))
+    if done.status != 0:
+        raise SetupError(f"the files of forgotten patients cannot be removed: {done.errors[-2000:]}")
+    return len(files.split())

@@ -44,7 +44,8 @@ def mend(stack: Stack, found: Sequence[Checked], forgotten: Collection[str] = ()
         found: what the check has found.
         forgotten: Orthanc's identifiers of patients who do not come back.
     """
-    nodes, data = _answering(stack), {one.name: one for one in data_of(stack)}
+    outputs = stack.outputs(show_secrets=True)
+    nodes, data = _answering(outputs), {one.name: one for one in data_of(stack, outputs)}
     outcomes = []
     for checked in found:
         node = nodes.get(checked.node)
@@ -84,10 +85,10 @@ def report(outcomes: Sequence[Outcome]) -> None:
     print("  " + ", ".join(f"{counted[one]} {one}" for one in (MENDED, TAKEN_IN, REMOVED, LEFT)))
 
 
-def _answering(stack: Stack) -> dict[str, Node]:
+def _answering(outputs: Mapping[str, Any]) -> dict[str, Node]:
     """The nodes that answer, by name. A SetupError where another Orthanc does."""
     found = {}
-    for node in nodes_of(stack.outputs(show_secrets=True)):
+    for node in nodes_of(outputs):
         try:
             refuse_stranger(node)
             found[node.name] = node
@@ -104,7 +105,7 @@ def _mend(node: Node, others: Sequence[Node], fault: Fault) -> tuple[str, str]:
             return MENDED, "another file has taken its place"
         return LEFT, "it is not the file of an image, but attached to one: restore it from a backup"
     if _would_lose(node, fault.instance):
-        return LEFT, "users have given the image labels or attachments, which would go: send it again by hand"
+        return LEFT, "users have given the image labels or attachments, which would go: note them, and send it again"
     wanted, why = about["MD5"], list[str]()
     for other in others:
         there = _about(other, fault.instance)
@@ -167,6 +168,8 @@ def _take_in(node: Node, held: _Volume, fault: Fault, forgotten: Collection[str]
     except ValueError as error:
         return LEFT, str(error)
     about = _about(node, image.instance)
+    if image.patient in forgotten and node.ask(f"/patients/{image.patient}", node.login).status_code == 200:
+        return LEFT, "its patient was forgotten, and came again: is it an old image?"
     if image.patient in forgotten:
         done = REMOVED, "its patient was forgotten"
     elif about and about["MD5"] != _md5(file):

@@ -94,14 +94,19 @@ class Repository:
         said = without_passwords("\n".join(_messages(done.errors)[-10:]))
         return SetupError(f"`restic {what}` on {self.to} ended with status {done.status}:\n{said}")
 
-    def ensure(self) -> bool:
-        """Make the repository where there is none; whether it was made."""
+    def exists(self) -> bool:
+        """Whether there is a repository. A SetupError where it does not answer, or has another password."""
         done = self.one_shot("cat", "config").run()
         if done.status not in (0, _NO_REPOSITORY):
             raise self.failure(done, "cat config")
-        if done.status == _NO_REPOSITORY:
-            self.ask("init")
-        return done.status == _NO_REPOSITORY
+        return done.status == 0
+
+    def ensure(self) -> bool:
+        """Make the repository where there is none; whether it was made."""
+        if self.exists():
+            return False
+        self.ask("init")
+        return True
 
     def save(self, one_shot: OneShot, source: Iterator[bytes] | None = None) -> Saved:
         """Run one `restic backup`, on an input where there is one."""

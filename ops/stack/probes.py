@@ -122,13 +122,14 @@ def check_index(node: Node, database: Container | None) -> str:
         raise CheckFailedError(f"the index should be in PostgreSQL, but is in {plugin or 'SQLite'}: was the plugin loaded? See its log")
     if database is None:
         raise CheckFailedError("there is no container of the database")
-    # The number of the last change only ever grows, so what the database says lies between what the node says before and after. The plugin
-    # keeps it as this integer (PostgreSQLIndex::GetLastChangeIndex); of deleted images, the changes themselves go.
+    # What the database says lies between what the node says before and after. Changes go with the images that they are of. Where none is
+    # left, the node tells the number of the last one that there was (StatelessDatabaseOperations::GetLastChange).
     before = _last_change(node)
     command = ["psql", "-U", DB_SUPERUSER, "-h", "/var/run/postgresql", "-d", node.database or "", "-AtXc"]
-    held = int(database.run([*command, "select coalesce(max(value), 0) from globalintegers where key = 6"]))
+    last = "select coalesce((select max(seq) from changes), (select max(value) from globalintegers where key = 6), 0)"
+    held = int(database.run([*command, last]))
     after = _last_change(node)
-    if not before <= held <= after:
+    if not min(before, after) <= held <= max(before, after):
         raise CheckFailedError(f"database {node.database} ends at change {held}, the node at {after}: it writes to another one")
     count = node.ask("/statistics", node.login).json()["CountInstances"]
     return f"PostgreSQL, database {node.database}, as the node says: {count} instances, change {held}"

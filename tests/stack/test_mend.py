@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets as randomness
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from tests.stack.engine import eventually
 from tests.stack.test_backends import copy_commands
 from tests.stack.test_backup import Site, delivered, images, inside
 
-pytestmark = pytest.mark.slow("a stack's files are removed, damaged, orphaned, and mended: 2 min")
+pytestmark = pytest.mark.slow("a stack's files are removed, damaged, orphaned, and mended; a patient is forgotten: 3 min")
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +100,57 @@ def test_what_no_other_node_has_is_left_and_told(site: Site) -> None:
         inside(site, "client", "; ".join(f"cp -p /tmp/{Path(file).name} {file}" for file in files))
         ask(site, "client").delete(f"/instances/{labelled}/labels/mine")
     site.it.run("check-data")
+
+
+def of_patient(site: Site, node: str, patient: str) -> list[str]:
+    found = ask(site, node).post("/tools/find", json={"Level": "Instance", "Query": {"PatientID": patient}}).json()
+    return [str(one) for one in found]
+
+
+def test_a_forgotten_patient_stays_away(site: Site, tmp_path: Path) -> None:
+    """While images of the patient are on their way; afterwards by an orphaned file, a restore, and a drill."""
+    was = {node: images(site.node(node)) for node in ("client", "archive")}
+
+    def send(slices: int) -> None:
+        folder = tmp_path / str(slices)
+        folder.mkdir()
+        for number, image in enumerate(ct_series(slices=slices, size=64)):
+            image.PatientID = "FORGET-1"
+            (folder / f"{number}.dcm").write_bytes(as_file(image))
+        site.it.run("send", "client", str(folder))
+
+    send(5)
+    eventually("all is delivered", lambda: delivered(site))
+    sheet = site.it.run("backup")
+    assert "FORGET-1" not in sheet
+    assert "nothing was touched: nobody is there to ask" in site.it.run("forget", "--patient", "FORGET-1", status=1)
+    assert len(of_patient(site, "archive", "FORGET-1")) == 5
+    orphan = "ff/ff/ffffffff-0000-0000-0000-000000000009"
+    copied = file_of(site, "client", of_patient(site, "client", "FORGET-1")[0])
+    inside(site, "client", f"mkdir -p ff/ff; cp {copied} {orphan}; touch -d '2 days ago' {orphan}")
+    send(100)
+    said = site.it.run("forget", "--patient", "FORGET-1", "--yes")
+    assert "no node has the patient any more" in said
+    assert "1 backups until" in said
+    eventually("all is delivered", lambda: delivered(site))
+    assert {node: images(site.node(node)) for node in was} == was
+
+    assert mended(site)[Path(orphan).name]["why"] == "its patient was forgotten"
+    assert {node: images(site.node(node)) for node in was} == was
+
+    assert len(re.findall("5 files of patients who were forgotten are erased", site.it.run("drill"))) == 2
+    site.remove()
+    said = site.it.run("restore")
+    assert len(re.findall("5 files of patients who were forgotten are erased", said)) == 2
+    assert {node: images(site.node(node)) for node in was} == was
+    for node, kept in was.items():
+        counts = ask(site, node).get("/statistics").json()
+        assert (counts["CountPatients"], counts["CountStudies"], counts["CountInstances"]) == (1, 1, len(kept))
+    # Nothing of the patient's is left in the volumes, either; and images are taken as before.
+    site.it.run("check-data")
+    send(3)
+    assert len(of_patient(site, "client", "FORGET-1")) == 3
+    eventually("all is delivered", lambda: delivered(site))
+    assert ask(site, "client").get("/statistics").json()["CountPatients"] == 2
+    site.it.run("forget", "--patient", "FORGET-1", "--yes")
+    assert {node: images(site.node(node)) for node in was} == was

@@ -95,6 +95,8 @@ class Orthanc:
                 self.add(body)
             return httpx.Response(200, json={"ID": image, "Status": status})
         _, level, image, *rest = path.split("/")
+        if level == "patients" and not rest:
+            return httpx.Response(200 if any(look(file).patient == image for file in self.images.values() if file) else 404)
         if level != "instances" or rest == ["labels"]:
             return httpx.Response(200, json=self.labels if rest == ["labels"] else ["dicom"])
         if image not in self.images:
@@ -218,6 +220,7 @@ def test_orphaned_files() -> None:
     assert taken(having(), DAMAGED) == (LEFT, False), "the node has another version"
     assert taken(Orthanc("client"), IMAGE[:-2]) == (LEFT, False)
     assert taken(Orthanc("client"), IMAGE, (look(IMAGE).patient,)) == (REMOVED, False)
+    assert taken(having(), IMAGE, (look(IMAGE).patient,)) == (LEFT, False), "the patient came again"
     assert taken(Orthanc("client"), IMAGE, name="../../etc/passwd") == (LEFT, False)
 
 
