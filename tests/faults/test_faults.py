@@ -150,7 +150,6 @@ class TestLosses:
             finally:
                 done.set()
                 watching.join()
-        assert loss.slowest < 0.3, f"a file was lost {loss.slowest:.2f} s after it was written: too late to be sure"
         assert world.archive.stores(ids(images))[0] >= 40 + len(loss.files), "what was lost is sent again"
         assert early == []
         assert world.audit(ids(images)).lost == 0
@@ -162,7 +161,6 @@ def test_what_the_archive_loses_is_sent_again(world: World, scanner: Sender) -> 
     with accepting_and_losing(world, most=5) as loss:
         scanner.must_send(world.node("client"), images)
         eventually("files are lost", lambda: len(loss.files) >= 3, 30)
-    assert loss.slowest < 0.3, f"a file was lost {loss.slowest:.2f} s after it was written: too late to be sure"
     world.recover(ids(images))
 
 
