@@ -14,7 +14,7 @@ from bench.stack import Stack, cpu_seconds, memory_of, running
 
 #: Series that are sent one after another, for the 95th percentile of their latency.
 SERIES: Final = 20
-#: Images of a backlog that is compared with the transfer by hand: so many that the forwarder's start is a small part of it.
+#: Images of a backlog that is compared with the transfer by hand.
 BACKLOG: Final = 1_000
 _SEEDS_BACKLOG: Final = 200
 _IDLE_SECONDS: Final = 60
@@ -74,7 +74,7 @@ def _beside_hand(stack: Stack, images: int, results: Results, number: int) -> No
 
     By hand without and with storage commitment, which the forwarder asks for each batch.
     """
-    stack.stop()
+    stack.hold()
     stack.empty()
     store(stack.client, Phantom(CT).files(images))
     for how, commitment in (("2 jobs", False), ("2 jobs, StorageCommitment", True)):

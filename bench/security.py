@@ -57,7 +57,7 @@ def measure(session: Session, runs: int) -> None:
             BARE: made.enter_context(running(session, "security", "bare", replace=WITHOUT_HARDENING)),
         }
         for stack in stacks.values():
-            stack.stop()
+            stack.hold()
         for number in range(1, runs + 1):
             for system in in_turn(list(stacks), number):
                 sender.send(system, stacks[system], number)
@@ -101,5 +101,5 @@ class _Sender:
                 raise BenchError(f"{system}, {way}: {held} of {sent} images arrived")
             self._results.add(Row(kind, system, way, run, sent / seconds, "images/s"))
             self._results.add(Row("CPU", system, f"{kind}, {way}", run, 1000 * cpu / sent, "ms per image"))
-        stack.stop()
+        stack.hold()
         stack.empty()

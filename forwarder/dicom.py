@@ -20,8 +20,8 @@ _SECONDS_TO_ANSWER = 60
 _SECONDS_WITHOUT_END = 600
 #: Bytes a second of a slow line: an answer may take the time that the image takes on it.
 _SLOW_LINE = 16_000
-#: Seconds between two looks at a job: at first, and at most.
-_LOOK_FIRST, _LOOK_LAST = 0.005, 0.1
+#: Seconds between two looks at a job: at least, and at most.
+_LOOK_LEAST, _LOOK_MOST = 0.005, 0.1
 #: The priority of the forwarder's jobs in Orthanc: before its users' jobs (0), and the mark by which it knows its own.
 _PRIORITY = 17
 _ENDED = ("Success", "Failure")
@@ -184,12 +184,12 @@ class Destination:
         """Cancel a job. Returns how it ended."""
         self._orthanc.post(f"/jobs/{job}/cancel", {})
         while (said := self._orthanc.get(f"/jobs/{job}"))["State"] not in _ENDED:
-            time.sleep(_LOOK_LAST)
+            time.sleep(_LOOK_MOST)
         return said
 
     def _follow(self, job: str, patience: float, stopping: Callable[[], bool]) -> Any:
         """Wait until a job has ended; one without progress for twice the time that an answer may take is cancelled."""
-        pause, progress, since = _LOOK_FIRST, -1, time.monotonic()
+        progress, since = -1, (began := time.monotonic())
         while True:
             try:
                 said = self._orthanc.get(f"/jobs/{job}")
@@ -203,12 +203,14 @@ class Destination:
                 continue
             if said["State"] in _ENDED:
                 return said
+            now = time.monotonic()
             if said["Progress"] != progress or said["State"] == "Pending":
-                progress, since = said["Progress"], time.monotonic()
-            if time.monotonic() - since > 2 * patience:
+                progress, since = said["Progress"], now
+            if now - since > 2 * patience:
                 return {**self._cancel(job), "State": "Failure", "stalled": True}
-            time.sleep(pause)
-            pause = min(_LOOK_LAST, pause * 1.5)
+            # Half of the time that is left at the pace so far: the end is seen soon, by few looks.
+            left = (now - began) * (100 - progress) / progress if progress else now - began
+            time.sleep(min(_LOOK_MOST, max(_LOOK_LEAST, left / 2, (now - since) / 2)))
 
     # --- confirming ---
 

@@ -78,7 +78,7 @@ class World:
         self.patch(backlog, BATCH=10)
         self.patch(link, _LOOK_EVERY=0.005, _REPORT_SECONDS=0.15, _REPORT_SECONDS_PER_IMAGE=0.0, _REPORT_SECONDS_SILENT=0.05)
         self.patch(link, _LOOK_LATE=0.02, _AFTER_SURPRISE=0.1)
-        self.patch(dicom, _LOOK_LAST=0.005)
+        self.patch(dicom, _LOOK_MOST=0.005)
         self.patch(retention, _SILENT_SECONDS=0.2)
         hurried = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: time.sleep(min(seconds, 0.02)))
         for module in (link, dicom):

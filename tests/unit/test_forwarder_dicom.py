@@ -94,7 +94,7 @@ def _wait(condition: Callable[[], object]) -> None:
 def test_the_progress_of_a_job_tells_how_many_images_were_taken_before_the_one_that_failed(
     place: Place, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dicom, "_LOOK_FIRST", 0.001)
+    monkeypatch.setattr(dicom, "_LOOK_LEAST", 0.001)
     images = place.images(count)
     for number, image in enumerate(images):
         place.peer.statuses = {image.sop_instance: "C000"}
