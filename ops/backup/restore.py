@@ -109,24 +109,30 @@ def refuse_containers(stack: Stack) -> None:
         found = client().containers.list(all=True, filters={"label": f"{LABEL_STACK}={stack.prefix}"}, ignore_removed=True)
     nodes = sorted(str(one.name) for one in found if one.labels.get(LABEL_ROLE) in ("node", "forwarder", "adminer"))
     if nodes:
+        held = _volumes(stack)
+        volumes = f"; then remove those of its volumes that are left: docker volume rm {' '.join(held)}" if held else "."
         raise SetupError(
             f"nothing was touched: the stack {stack.name} is on this engine ({', '.join(nodes)}), and a restore overwrites nothing. "
-            f"Destroy it first (`./orthanc-stack destroy {stack.name}`), and remove its volumes (`docker volume rm`)."
+            f"To give up what it holds, and restore: `./orthanc-stack destroy {stack.name}`{volumes}"
         )
 
 
 def refuse_volumes(stack: Stack) -> None:
     """Refuse where a data volume of the stack is on the engine, other than by a restore that was broken off."""
-    with engine_errors():
-        found = client().volumes.list(filters={"name": f"{stack.prefix}-"})
-    held = sorted(
-        one.name for one in found if one.name.startswith(f"{stack.prefix}-") and not one.name.startswith(backup_volume(stack.prefix, ""))
-    )
-    if held:
+    if held := _volumes(stack):
         raise SetupError(
             f"nothing was touched: there are volumes of the stack {stack.name} on this engine, which may hold images: {', '.join(held)}. "
             f"`./orthanc-stack up {stack.name}` uses them. To give them up, and restore: docker volume rm {' '.join(held)}"
         )
+
+
+def _volumes(stack: Stack) -> list[str]:
+    """The names of the stack's data volumes that are on the engine, whoever made them."""
+    with engine_errors():
+        found = client().volumes.list(filters={"name": f"{stack.prefix}-"})
+    return sorted(
+        one.name for one in found if one.name.startswith(f"{stack.prefix}-") and not one.name.startswith(backup_volume(stack.prefix, ""))
+    )
 
 
 def _begun(stack: Stack) -> str:

@@ -88,8 +88,11 @@ def engine(monkeypatch: pytest.MonkeyPatch, *, containers: dict[str, str] | None
 def test_a_stack_that_is_there_is_refused_also_when_it_is_stopped(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     engine(monkeypatch, containers={"orthanc-stack-prod-db": "db", "orthanc-stack-prod-roles": "db-roles"})
     refuse_containers(stack)  # what a restore that was broken off leaves
+    engine(monkeypatch, containers={"orthanc-stack-prod-archive": "node"}, volumes=("orthanc-stack-prod-db", "orthanc-stack-prod-a"))
+    with pytest.raises(SetupError, match=r"\(orthanc-stack-prod-archive\).*docker volume rm orthanc-stack-prod-a orthanc-stack-prod-db$"):
+        refuse_containers(stack)
     engine(monkeypatch, containers={"orthanc-stack-prod-archive": "node"})
-    with pytest.raises(SetupError, match="orthanc-stack-prod-archive"):
+    with pytest.raises(SetupError, match=r"`\./orthanc-stack destroy prod`\.$"):
         refuse_containers(stack)
 
 
