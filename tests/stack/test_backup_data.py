@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import secrets as randomness
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from docker.types import Mount
@@ -13,11 +16,12 @@ from docker.types import Mount
 from configs import names
 from configs.settings import ImageSettings
 from images import candidates, choose
-from ops.backup import load
-from ops.backup.data import DATA, INDEX
+from ops.backup import data, load
+from ops.backup.data import DATA, INDEX, NodeData
 from ops.backup.found import Found
 from ops.backup.oneshot import OneShot, volume
 from ops.backup.restic import Repository
+from ops.setup.console import SetupError
 from ops.setup.engine import holds
 from ops.setup.images import ensure_restic
 from tests.stack.engine import docker
@@ -65,8 +69,8 @@ def index_of(folder: Path, instances: int, *, closed: bool) -> None:
         for file in ("index", "index-wal"):
             (folder / f"{file}.open").write_bytes((folder / file).read_bytes())
     index.close()
-    for file in folder.glob("*.open"):
-        file.rename(file.with_suffix(""))
+    for path in folder.glob("*.open"):
+        path.rename(path.with_suffix(""))
 
 
 def test_the_log_of_a_restore_that_was_broken_off_is_not_applied_to_the_index(repository: Repository, held: str, tmp_path: Path) -> None:
@@ -80,3 +84,63 @@ def test_the_log_of_a_restore_that_was_broken_off_is_not_applied_to_the_index(re
     assert OneShot(orthanc(), copy, repository.prefix, stale, entrypoint=["sh"], capabilities=["DAC_OVERRIDE"]).run().status == 0
     found = Found(repository, "", {"nodes": {"a": {"snapshots": {"index": saved.snapshot}}}})
     assert load._sqlite(found, "a", held, orthanc()) == 3
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path: path.write_text("a file"), "is no folder of the engine's machine"),
+        (lambda _: None, "is no folder of the engine's machine"),
+        (lambda path: path.mkdir(), "cannot be written to"),
+    ],
+    ids=["a file", "nothing", "read-only"],
+)
+def test_a_repository_where_none_can_be_is_refused_at_once(
+    repository: Repository, tmp_path: Path, make: Callable[[Path], object], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "to")
+    if said == "cannot be written to":
+        monkeypatch.setattr("ops.backup.restic.Mount", functools.partial(Mount, read_only=True))
+    there = replace(repository, to=str(tmp_path / "to"))
+    for work in (there.ensure, there.snapshots):
+        # restic itself would try for minutes, and then say something else.
+        with pytest.raises(SetupError, match=rf"backup\.to .*{said}"):
+            work()
+
+
+class Copying:
+    """A helper that copies an index: while it does, this happens to the node. It notes whether the node was frozen."""
+
+    def __init__(self, node: str, *happens: tuple[str, ...]) -> None:
+        self.node, self.happens, self.frozen = node, list(happens), list[bool]()
+
+    def run(self, _: Sequence[str]) -> str:
+        self.frozen.append(docker("inspect", "--format", "{{.State.Paused}}", self.node).strip() == "true")
+        if self.happens:
+            docker(*self.happens.pop(0))
+        return ""
+
+
+def test_an_index_is_not_copied_while_its_node_works_on_it(repository: Repository, held: str) -> None:
+    name = f"{repository.prefix}-a"
+    label = f"{names.LABEL_STACK}={repository.prefix}"
+    made = ("create", "--name", name, "--label", label, "--volume", f"{held}:{DATA}", "--network", "none", "--entrypoint")
+    runs, ends = ((*made, command, orthanc(), "60") for command in ("sleep", "true"))
+    node = NodeData("a", held, "", orthanc())
+    docker(*runs)
+    assert frozen(node, name) == [False], "it does not run"
+    assert frozen(node, name, ("start", name)) == [False, True], "it starts meanwhile"
+    assert frozen(node, name) == [True], "it was started since the backup began, which knows of no container"
+    docker("rm", "--force", name)
+    docker(*ends)
+    with pytest.raises(SetupError, match="starts and ends again and again"):
+        frozen(node, name, *[("start", "--attach", name)] * 9)
+    assert frozen(node, name, ("start", "--attach", name)) == [False, False], "it ran meanwhile"
+
+
+def frozen(node: NodeData, container: str, *happens: tuple[str, ...]) -> list[bool]:
+    """Whether the node was frozen at each copy of its index; it is not afterwards."""
+    helper: Any = Copying(container, *happens)
+    data._copy(node, helper, [])
+    assert docker("inspect", "--format", "{{.State.Paused}}", container).strip() == "false"
+    return list(helper.frozen)

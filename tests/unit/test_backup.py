@@ -178,7 +178,7 @@ def test_a_restore_that_has_begun_goes_on_with_its_backup_alone(backups: Reposit
 )
 def test_no_backup_is_made_of_a_stack_whose_file_names_other_nodes_than_are_deployed(wanted: dict[str, str], differ: str) -> None:
     settings = settings_of(stack(*(node(name, number, index=index) for number, (name, index) in enumerate(wanted.items()))))
-    deployed = [NodeData("a", "a-data", "orthanc_a", None, ""), NodeData("b", "b-data", "", None, "")]
+    deployed = [NodeData("a", "a-data", "orthanc_a", ""), NodeData("b", "b-data", "", "")]
     held: Any = SimpleNamespace(short="prod", name="prod")
     with pytest.raises(SetupError, match=differ) if differ else contextlib.nullcontext():
         backup.refuse_undeployed(held, settings, deployed)
