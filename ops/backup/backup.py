@@ -21,18 +21,17 @@ from docker.types import Mount
 from configs.loader import load_stack_file
 from configs.names import PROJECT
 from configs.secrets import BACKUP_KEY, BACKUP_PASSWORD, BACKUP_SECRET
-from configs.settings import BackupSettings, StackSettings
+from configs.settings import BackupSettings, ImageSettings, StackSettings
 from ops.backup.data import DATA, INDEX, INDEX_FILES, NodeData, copies, data_of, database_of, dumping, freeze, remove_copies
 from ops.backup.found import FORGOTTEN, MANIFEST, TAG, tag_of
-from ops.backup.oneshot import FILES, remove_left, scratch, volume
+from ops.backup.oneshot import FILES, alone_on_engine, remove_drill, remove_left, scratch, volume
 from ops.backup.report import print_sheet, report, write_metrics
 from ops.backup.restic import Repository, Saved
-from ops.setup.cache import lock
 from ops.setup.console import ROOT, SetupError, say
 from ops.setup.images import ensure_restic
 from ops.setup.prepare import stack_config, stack_file
 from ops.setup.state import STATE_FOLDER, on_runner
-from ops.stack.engine import FORWARDER_ASK, Container, containers_of, repeating
+from ops.stack.engine import FORWARDER_ASK, Container, containers_of, list_containers, repeating
 from ops.stack.secrets import ensure_secrets, missing_keys, refuse_on_runner
 from ops.stack.stack import Stack, deployed
 from ops.stack.terminal import NOT_WELL
@@ -96,11 +95,14 @@ def backup(name: str, *, sheet: bool) -> int:
 @contextlib.contextmanager
 def alone(stack: Stack) -> Iterator[None]:
     """One backup, restore or check of a stack at a time; what an earlier one left is removed. A SIGTERM ends it in good order."""
-    refusal = f"a backup, restore, check or drill of {stack.short} is at work on this machine: wait for its end."
+    # Any image will do, and a stack that is deployed has one.
+    images = (str(one.handle.attrs["Image"]) for one in list_containers(stack.prefix))
+    image = next(images, "") or ensure_restic(ImageSettings(source="auto"))
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with lock(f"backup-{stack.prefix}", refusal):
+        with alone_on_engine(stack.prefix, image, f"a backup, restore, check or drill of {stack.short} is at work on this engine"):
             remove_left(stack.prefix)
+            remove_drill(stack)
             yield
     finally:
         signal.signal(signal.SIGTERM, before)

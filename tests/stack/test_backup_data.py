@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import functools
+import os
+import re
 import secrets as randomness
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +23,26 @@ from images import candidates, choose
 from ops.backup import data, load
 from ops.backup.data import DATA, INDEX, NodeData
 from ops.backup.found import Found
-from ops.backup.oneshot import OneShot, volume
+from ops.backup.oneshot import (
+    DRILL_FOLDER,
+    OneShot,
+    alone_on_engine,
+    drill_of,
+    lock_name,
+    mark_drill,
+    remove_drill,
+    remove_left,
+    volume,
+)
 from ops.backup.restic import Repository
-from ops.setup.console import SetupError
+from ops.setup.console import ROOT, SetupError
 from ops.setup.engine import holds
 from ops.setup.images import ensure_restic
+from ops.setup.prepare import Tools
+from ops.setup.state import State
+from ops.stack.stack import Stack
 from tests.stack.engine import docker
-from tests.stack.test_backup import wipe
+from tests.stack.test_backup import of_stack, wipe
 
 pytestmark = pytest.mark.slow("a dozen containers of restic's and of helpers run once: 20 s")
 
@@ -144,3 +161,52 @@ def frozen(node: NodeData, container: str, *happens: tuple[str, ...]) -> list[bo
     data._copy(node, helper, [])
     assert docker("inspect", "--format", "{{.State.Paused}}", container).strip() == "false"
     return list(helper.frozen)
+
+
+def test_one_run_at_a_time_works_on_the_backups_of_a_stack_on_an_engine(repository: Repository, tmp_path: Path) -> None:
+    prefix, image = repository.prefix, repository.image
+    script = f"""from ops.backup.oneshot import alone_on_engine
+import time
+with alone_on_engine({prefix!r}, {image!r}, "a backup is at work"):
+    print("at work", flush=True)
+    time.sleep(600)"""
+    # As another user's, or another machine's: they share no cache folder.
+    env = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=ROOT, env=env) as other:
+        try:
+            assert other.stdout
+            assert other.stdout.readline() == b"at work\n"
+            refusal = rf"a backup is at work, by .*, process {other.pid}: .* docker rm --force {prefix}-backup\.lock$"
+            with pytest.raises(SetupError, match=refusal), alone_on_engine(prefix, image, "a backup is at work"):
+                pass
+        finally:
+            other.kill()
+        with alone_on_engine(prefix, image, "a backup is at work"):
+            remove_left(prefix)
+            assert docker("ps", "--format", "{{.Names}}", "--filter", f"label={names.LABEL_STACK}={prefix}").split() == [lock_name(prefix)]
+    assert not of_stack(prefix, "container")
+
+
+def test_a_drill_that_was_killed_is_removed_and_a_users_stack_of_that_name_is_not(tmp_path: Path) -> None:
+    stack = Stack(f"test-drill-{randomness.token_hex(3)}", Tools(tmp_path, State("", "")), tmp_path)
+    second = names.prefix(drill_of(stack))
+    folder = tmp_path / f"{DRILL_FOLDER}x"
+    folder.mkdir()
+
+    def make(name: str) -> None:
+        docker("volume", "create", "--label", f"{names.LABEL_STACK}={second}", f"{second}-{name}")
+
+    try:
+        make("mine")
+        remove_drill(stack)
+        with pytest.raises(SetupError, match=rf"so has a stack on this engine: {re.escape(second)}-mine\."):
+            mark_drill(stack, str(folder))
+        assert docker("volume", "ls", "-q", "--filter", f"label={names.LABEL_STACK}={second}").split() == [f"{second}-mine"]
+        docker("volume", "rm", f"{second}-mine")
+        mark_drill(stack, str(folder))
+        make("archive")
+        remove_drill(stack)
+        assert not of_stack(second, "volume")
+        assert not folder.exists()
+    finally:
+        wipe(second)
