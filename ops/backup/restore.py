@@ -11,6 +11,7 @@ import sys
 import time
 from typing import Final
 
+import yaml
 from docker.errors import NotFound
 from pydantic import ValidationError
 
@@ -54,9 +55,9 @@ def restore(name: str, *, origin: str, at: str) -> int:
             refuse_volumes(stack)
         say(_LABEL, f"the backup of {found.manifest['time']}, made by version {found.manifest['version']}")
         put_back(found, stack)
-        # The stack file may name another engine than the one that has read the repository until now.
-        client.cache_clear()
+        engine = os.environ.get("DOCKER_HOST")
         stack = Stack(name, prepare(name))
+        refuse_other_engine(stack, engine)
         settings = load_stack_file(name)
         if not stack.exists():
             stack.create()
@@ -135,6 +136,17 @@ def _volumes(stack: Stack) -> list[str]:
     )
 
 
+def refuse_other_engine(stack: Stack, engine: str | None) -> None:
+    """Refuse where the stack file, which is back now, names another engine than the one that was found to have nothing of the stack."""
+    named = os.environ.get("DOCKER_HOST")
+    if named != engine:
+        raise SetupError(
+            f"nothing was restored yet: {stack_file(stack.name, stack.root).name} is back, and names the engine {named} (docker:host or "
+            f"docker:context), which is not the one that was asked until now ({engine}). Give the same command again to restore there. To "
+            "restore to another engine, first change these keys, or take them out."
+        )
+
+
 def _begun(stack: Stack) -> str:
     """The backup whose restore was begun and not ended; empty where there is none."""
     with engine_errors():
@@ -158,7 +170,7 @@ def put_back(found: Found, stack: Stack) -> None:
             f"nothing was touched: {kept} holds another passphrase than the backup: other stacks of this checkout need it. "
             "Restore in a clone of its own."
         )
-    if file.exists() and file.read_bytes() != content:
+    if file.exists() and _less_engine(file.read_bytes()) != _less_engine(content):
         if b"secure:" in file.read_bytes():
             raise SetupError(
                 f"nothing was touched: {file.name} is not the stack file of the backup. Move it away, and give the same command again:\n"
@@ -175,6 +187,13 @@ def put_back(found: Found, stack: Stack) -> None:
         with os.fdopen(os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
             out.write(passphrase)
         say(_LABEL, f"{STATE_FOLDER}/passphrase is back")
+
+
+def _less_engine(content: bytes) -> object:
+    """What a stack file says, less the engine that it names: a restore may go to another one."""
+    said = yaml.safe_load(content)
+    config = (said.get("config") or {}) if isinstance(said, dict) else {}
+    return {**said, "config": {key: value for key, value in config.items() if not str(key).startswith("docker:")}} if config else content
 
 
 def check_secrets(stack: Stack, settings: StackSettings) -> None:

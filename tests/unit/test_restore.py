@@ -8,7 +8,7 @@ import pytest
 
 from ops.backup import restore
 from ops.backup.found import Found
-from ops.backup.restore import put_back, refuse_containers, refuse_volumes
+from ops.backup.restore import put_back, refuse_containers, refuse_other_engine, refuse_volumes
 from ops.setup.console import SetupError
 from ops.setup.prepare import Tools
 from ops.setup.state import State
@@ -53,6 +53,18 @@ def test_a_stack_file_with_other_secrets_is_never_overwritten(stack: Stack) -> N
         put_back(Backup(), stack)
     assert "v1:y" in file.read_text()
     assert not (stack.root / ".pulumi-state").exists()
+
+
+def test_a_stack_file_may_name_another_engine_than_that_of_the_backup(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_back(Backup(OURS + "  docker:host: ssh://lost\n"), stack)
+    monkeypatch.setenv("DOCKER_HOST", "ssh://lost")  # as prepare() finds it in the stack file
+    with pytest.raises(SetupError, match=r"nothing was restored yet: Pulumi\.prod\.yaml is back, and names the engine ssh://lost"):
+        refuse_other_engine(stack, "unix:///var/run/docker.sock")
+    file = stack.root / "Pulumi.prod.yaml"
+    file.write_text(OURS)
+    put_back(Backup(OURS + "  docker:host: ssh://lost\n"), stack)
+    assert file.read_text() == OURS
+    refuse_other_engine(stack, "ssh://lost")
 
 
 def test_the_clones_own_stack_file_is_moved_away(stack: Stack) -> None:
