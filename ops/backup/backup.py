@@ -21,7 +21,7 @@ from docker.types import Mount
 from configs.loader import load_stack_file
 from configs.names import PROJECT
 from configs.secrets import BACKUP_KEY, BACKUP_PASSWORD, BACKUP_SECRET
-from configs.settings import BackupSettings, ImageSettings, StackSettings
+from configs.settings import BackupSettings, StackSettings
 from ops.backup.data import DATA, INDEX, INDEX_FILES, NodeData, copies, data_of, database_of, dumping, freeze, remove_copies
 from ops.backup.found import FORGOTTEN, MANIFEST, TAG, tag_of
 from ops.backup.oneshot import FILES, alone_on_engine, remove_drill, remove_left, scratch, volume
@@ -93,11 +93,13 @@ def backup(name: str, *, sheet: bool) -> int:
 
 
 @contextlib.contextmanager
-def alone(stack: Stack) -> Iterator[None]:
-    """One backup, restore or check of a stack at a time; what an earlier one left is removed. A SIGTERM ends it in good order."""
-    # Any image will do, and a stack that is deployed has one.
+def alone(stack: Stack, image: str = "") -> Iterator[None]:
+    """One backup, restore or check of a stack at a time; what an earlier one left is removed. A SIGTERM ends it in good order.
+
+    `image` is one that the engine has, for the lock: any will do.
+    """
     images = (str(one.handle.attrs["Image"]) for one in list_containers(stack.prefix))
-    image = next(images, "") or ensure_restic(ImageSettings(source="auto"))
+    image = image or next(images, "") or ensure_restic(load_stack_file(stack.name).images)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with alone_on_engine(stack.prefix, image, f"a backup, restore, check or drill of {stack.short} is at work on this engine"):

@@ -22,6 +22,7 @@ from docker.models.volumes import Volume
 from docker.types import LogConfig, Mount
 
 from configs.names import BACKUP, LABEL_ROLE, LABEL_STACK, PROJECT, backup_volume, prefix
+from configs.problems import visible
 from ops.setup.console import SetupError
 from ops.stack.engine import client, engine_errors
 from ops.stack.stack import Stack
@@ -207,7 +208,7 @@ def alone_on_engine(prefix: str, image: str, what: str) -> Iterator[None]:
 def _holder(name: str) -> str:
     try:
         with engine_errors():
-            return str(client().containers.get(name).labels.get(_BY, "another"))
+            return visible(str(client().containers.get(name).labels.get(_BY, "another")))
     except SetupError:
         return "another, which has just ended"
 
@@ -220,7 +221,8 @@ def lock_name(prefix: str) -> str:
 def remove_left(prefix: str) -> None:
     """Remove what a run that was killed has left running. Only for who has the lock."""
     with engine_errors():
-        for one in client().containers.list(all=True, filters={"label": [f"{LABEL_STACK}={prefix}", f"{LABEL_ROLE}={BACKUP}"]}):
+        ours: dict[str, Any] = {"label": [f"{LABEL_STACK}={prefix}", f"{LABEL_ROLE}={BACKUP}"]}
+        for one in client().containers.list(all=True, filters=ours, ignore_removed=True):
             if one.name != lock_name(prefix):
                 _end(one)
 

@@ -46,11 +46,14 @@ def restore(name: str, *, origin: str, at: str) -> int:
         at: a time in ISO 8601, UTC where it does not say otherwise; empty for now.
     """
     stack = Stack(name, prepare(name, state=False))
-    with alone(stack):
+    # A stack file that is there beside --from may be the clone's own, of another stack.
+    settings = load_stack_file(name) if not origin and stack_file(name, stack.root).exists() else None
+    image = ensure_restic(settings.images if settings else ImageSettings(source="auto"))
+    with alone(stack, image):
         started = time.monotonic()
         refuse_containers(stack)
         begun = _begun(stack)
-        found = find(_repository(stack, origin), at, begun)
+        found = find(_repository(stack, settings, origin, image), at, begun)
         if not begun:
             refuse_volumes(stack)
         say(_LABEL, f"the backup of {found.manifest['time']}, made by version {found.manifest['version']}")
@@ -71,12 +74,9 @@ def restore(name: str, *, origin: str, at: str) -> int:
     return up(name)
 
 
-def _repository(stack: Stack, origin: str) -> Repository:
+def _repository(stack: Stack, settings: StackSettings | None, origin: str, image: str) -> Repository:
     """The repository, with a password that is asked for where neither RESTIC_PASSWORD nor the stack file says it."""
-    password, settings = os.environ.get("RESTIC_PASSWORD", ""), None
-    # A stack file that is there beside --from may be the clone's own, of another stack.
-    if not origin and stack_file(stack.name, stack.root).exists():
-        settings = load_stack_file(stack.name)
+    password = os.environ.get("RESTIC_PASSWORD", "")
     if settings and settings.backup and not password:
         # The passphrase may be gone with the machine. It is in the backup.
         with contextlib.suppress(SetupError):
@@ -97,7 +97,6 @@ def _repository(stack: Stack, origin: str) -> Repository:
         raise SetupError(f"--from {to} {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
     variables = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if to.startswith("s3:") else ("RESTIC_REST_USERNAME", "RESTIC_REST_PASSWORD")
     user, secret = (os.environ.get(one, "") for one in variables)
-    image = ensure_restic(settings.images if settings else ImageSettings(source="auto"))
     return Repository(to, image, stack.prefix, password, (user, secret))
 
 
