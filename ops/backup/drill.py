@@ -57,6 +57,7 @@ def drill(name: str) -> int:
     source = deployed(name)
     with alone(source):
         repository = repository_of(source, settings, settings.backup)
+        repository.exists()  # sooner than anything else would
         return _drill(source, repository, find(repository, ""))
 
 

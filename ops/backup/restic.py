@@ -4,7 +4,7 @@ import json
 import os
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
@@ -20,8 +20,10 @@ READS: Final = ("DAC_OVERRIDE",)
 #: It gives files back to their owners.
 RESTORES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")
 _FOLDER: Final = "/repository"
-#: restic would try for minutes to read a repository that is a file, or to write to a folder where it cannot, and say nothing meanwhile.
-_NO_FOLDER, _READ_ONLY = 81, 82
+#: restic would try for a quarter of an hour to reach a server that does not answer, to read a repository that is a file, or to write to a
+#: folder where it cannot, and say nothing meanwhile.
+_NO_FOLDER, _READ_ONLY, _NO_ANSWER = 81, 82, 124
+_ANSWER_SECONDS: Final = 60
 _IN_FOLDER: Final = f'[ -d {_FOLDER} ] || exit {_NO_FOLDER}; [ -w {_FOLDER} ] || exit {_READ_ONLY}; exec restic "$@"'
 
 
@@ -99,12 +101,18 @@ class Repository:
 
     def failure(self, done: Done, what: str) -> SetupError:
         """What to say where restic failed."""
+        said = without_passwords("\n".join(_messages(done.errors)[-10:]))
         if done.status == _NO_REPOSITORY:
             return SetupError(f"there is no backup at {self.to}: no repository of restic's is there.")
         if done.status == _NO_FOLDER:
             return SetupError(
                 f"backup.to (or --from): {self.to} is no folder of the engine's machine. Is its disk mounted? "
                 f"Make the folder there (mkdir -p {shlex.quote(self.to)}), or name another one."
+            )
+        if done.status == _NO_ANSWER:
+            return SetupError(
+                f"backup.to (or --from): {self.to} did not answer within {_ANSWER_SECONDS} s, or with errors alone. Does the engine's "
+                f"machine reach it? The last that restic says:\n{said}"
             )
         if done.status == _READ_ONLY:
             return SetupError(
@@ -115,12 +123,14 @@ class Repository:
             return SetupError(f"the repository {self.to} has another password than backupPassword (or RESTIC_PASSWORD) says.")
         if done.status == _LOCKED:
             return SetupError(f"the repository {self.to} is locked: a run is at work on it, or died less than 30 minutes ago.")
-        said = without_passwords("\n".join(_messages(done.errors)[-10:]))
         return SetupError(f"`restic {what}` on {self.to} ended with status {done.status}:\n{said}")
 
     def exists(self) -> bool:
         """Whether there is a repository. A SetupError where it does not answer, or has another password."""
-        done = self._run(self.one_shot("cat", "config"))
+        one_shot = self.one_shot("cat", "config", "--no-lock")
+        if one_shot.entrypoint is None:
+            one_shot = replace(one_shot, entrypoint=["timeout", str(_ANSWER_SECONDS), "restic"])
+        done = self._run(one_shot)
         if done.status not in (0, _NO_REPOSITORY):
             raise self.failure(done, "cat config")
         return done.status == 0

@@ -53,7 +53,9 @@ def restore(name: str, *, origin: str, at: str) -> int:
         started = time.monotonic()
         refuse_containers(stack)
         begun = _begun(stack)
-        found = find(_repository(stack, settings, origin, image), at, begun)
+        repository = _repository(stack, settings, origin, image)
+        repository.exists()  # sooner than anything else would
+        found = find(repository, at, begun)
         if not begun:
             refuse_volumes(stack)
         say(_LABEL, f"the backup of {found.manifest['time']}, made by version {found.manifest['version']}")

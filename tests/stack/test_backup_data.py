@@ -20,7 +20,7 @@ from docker.types import Mount
 from configs import names
 from configs.settings import ImageSettings
 from images import candidates, choose
-from ops.backup import data, load
+from ops.backup import data, load, restic
 from ops.backup.data import DATA, INDEX, NodeData
 from ops.backup.found import Found
 from ops.backup.oneshot import (
@@ -123,6 +123,13 @@ def test_a_repository_where_none_can_be_is_refused_at_once(
         # restic itself would try for minutes, and then say something else.
         with pytest.raises(SetupError, match=rf"backup\.to .*{said}"):
             work()
+
+
+def test_a_server_that_does_not_answer_is_told(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restic, "_ANSWER_SECONDS", 3)
+    # restic itself would try for a quarter of an hour.
+    with pytest.raises(SetupError, match=r"backup\.to .* did not answer within 3 s(.|\n)*connection refused"):
+        replace(repository, to="rest:http://127.0.0.1:1/").ensure()
 
 
 class Copying:

@@ -98,7 +98,13 @@ def test_no_secret_is_an_argument_or_a_variable() -> None:
 
 @pytest.mark.parametrize(
     ("status", "said"),
-    [(10, "no repository"), (11, "locked"), (12, "another password"), (1, "ended with status 1:\nFatal: no space left")],
+    [
+        (10, "no repository"),
+        (11, "locked"),
+        (12, "another password"),
+        (124, "did not answer within 60 s"),
+        (1, "ended with status 1:\nFatal: no space left"),
+    ],
 )
 def test_what_restic_says_is_told_in_our_words(status: int, said: str) -> None:
     error = '{"message_type":"exit_error","code":1,"message":"Fatal: no space left"}\n'
