@@ -86,6 +86,7 @@ class Site:
     def remove(self) -> None:
         """Everything of it that is on the engine, as a fire would."""
         wipe(self.prefix)
+        wipe(names.prefix(f"{self.name}.drill"))
 
 
 def wipe(prefix: str) -> None:
