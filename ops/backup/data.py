@@ -153,9 +153,7 @@ def _copy(node: NodeData, helper: Container, command: list[str]) -> float:
         helper.run(command)
         if _starts(before) == _starts(_users(node)):
             return 0.0
-    raise SetupError(
-        f"{node.name} starts and ends again and again: its index cannot be copied. See: docker logs --tail 30 {before[0].name}"
-    )
+    raise SetupError(f"{node.name} starts and ends again and again: its index cannot be copied. Mend the node, or stop it, first.")
 
 
 def _users(node: NodeData) -> list[Handle]:

@@ -1,7 +1,6 @@
 """One-shot containers on the stack's engine: restic, and helpers beside a node's data. The engine may be another machine's."""
 
 import contextlib
-import getpass
 import io
 import os
 import shutil
@@ -178,7 +177,11 @@ def alone_on_engine(prefix: str, image: str, what: str) -> Iterator[None]:
     ends; the engine then removes it. `image` is one that the engine has.
     """
     name = lock_name(prefix)
-    labels = {LABEL_STACK: prefix, LABEL_ROLE: BACKUP, _BY: f"{getpass.getuser()} on {socket.gethostname()}, process {os.getpid()}"}
+    labels = {
+        LABEL_STACK: prefix,
+        LABEL_ROLE: BACKUP,
+        _BY: f"{os.environ.get('LOGNAME', os.getuid())} on {socket.gethostname()}, process {os.getpid()}",
+    }
     options = ("--rm", "--interactive", f"--name={name}", *(f"--label={key}={value}" for key, value in labels.items()))
     confined = ("--network=none", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--log-driver=none", "--entrypoint=cat")
     command = ["docker", "run", *options, *confined, image]
