@@ -30,7 +30,7 @@ from tests.stack.dicom import as_file, ct_series
 from tests.stack.engine import docker, eventually, free_ports
 from tests.stack.test_backends import Commands, copy_commands
 
-pytestmark = pytest.mark.slow("a stack is backed up, destroyed with its volumes and its state, restored, drilled, damaged: 5 min")
+pytestmark = pytest.mark.slow("a stack is backed up, destroyed with its volumes and its state, restored, drilled, damaged: 8 min")
 
 _LABEL = names.LABEL_STACK
 _IMAGES = 120

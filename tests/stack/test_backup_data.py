@@ -44,7 +44,7 @@ from ops.stack.stack import Stack
 from tests.stack.engine import docker
 from tests.stack.test_backup import of_stack, wipe
 
-pytestmark = pytest.mark.slow("a dozen containers of restic's and of helpers run once: 20 s")
+pytestmark = pytest.mark.slow("a dozen containers of restic's and of helpers run once: 40 s")
 
 
 @pytest.fixture
