@@ -72,7 +72,7 @@ def _status(work: Callable[[], int]) -> int:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted. The same command goes on where this one stopped.", file=sys.stderr)
+        print("\nInterrupted. Give the same command again: it puts right what this run has left.", file=sys.stderr)
         return 130
     except OSError as error:
         try:

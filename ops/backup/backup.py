@@ -24,15 +24,14 @@ from configs.secrets import BACKUP_KEY, BACKUP_PASSWORD, BACKUP_SECRET
 from configs.settings import BackupSettings, StackSettings
 from ops.backup.data import DATA, INDEX, INDEX_FILES, NodeData, copies, data_of, database_of, dumping, freeze, remove_copies
 from ops.backup.found import FORGOTTEN, MANIFEST, TAG, tag_of
-from ops.backup.oneshot import FILES, remove_left, scratch, volume
+from ops.backup.oneshot import FILES, alone_on_engine, remove_drill, remove_left, scratch, volume
 from ops.backup.report import print_sheet, report, write_metrics
 from ops.backup.restic import Repository, Saved
-from ops.setup.cache import lock
 from ops.setup.console import ROOT, SetupError, say
 from ops.setup.images import ensure_restic
 from ops.setup.prepare import stack_config, stack_file
 from ops.setup.state import STATE_FOLDER, on_runner
-from ops.stack.engine import FORWARDER_ASK, Container, containers_of, repeating
+from ops.stack.engine import FORWARDER_ASK, Container, containers_of, list_containers, repeating
 from ops.stack.secrets import ensure_secrets, missing_keys, refuse_on_runner
 from ops.stack.stack import Stack, deployed
 from ops.stack.terminal import NOT_WELL
@@ -94,13 +93,18 @@ def backup(name: str, *, sheet: bool) -> int:
 
 
 @contextlib.contextmanager
-def alone(stack: Stack) -> Iterator[None]:
-    """One backup, restore or check of a stack at a time; what an earlier one left is removed. A SIGTERM ends it in good order."""
-    refusal = f"a backup, restore, check or drill of {stack.short} is at work on this machine: wait for its end."
+def alone(stack: Stack, image: str = "") -> Iterator[None]:
+    """One backup, restore or check of a stack at a time; what an earlier one left is removed. A SIGTERM ends it in good order.
+
+    `image` is one that the engine has, for the lock: any will do.
+    """
+    images = (str(one.handle.attrs["Image"]) for one in list_containers(stack.prefix))
+    image = image or next(images, "") or ensure_restic(load_stack_file(stack.name).images)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with lock(f"backup-{stack.prefix}", refusal):
+        with alone_on_engine(stack.prefix, image, f"a backup, restore, check or drill of {stack.short} is at work on this engine"):
             remove_left(stack.prefix)
+            remove_drill(stack)
             yield
     finally:
         signal.signal(signal.SIGTERM, before)

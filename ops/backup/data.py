@@ -5,11 +5,13 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from configs.names import DB_HOST, DB_SUPERUSER, backup_volume
+from docker.models.containers import Container as Handle
+
+from configs.names import BACKUP, DB_HOST, DB_SUPERUSER, LABEL_ROLE, backup_volume
 from ops.backup.oneshot import OneShot, output, scratch, volume
 from ops.setup.console import SetupError
 from ops.stack.engine import Container, client, containers_of, engine_errors
@@ -21,6 +23,8 @@ DATA, INDEX = "/data", "/index"
 INDEX_FILES: Final = ("index", "index-wal", "index-shm", "index-journal")
 #: However this program ends, a node is not frozen for longer.
 _FROZEN_AT_MOST: Final = 20
+#: How often a copy is tried of an index whose node starts meanwhile.
+_TRIES: Final = 5
 #: Orthanc's own index numbers the types of resources from 1 (ResourceType, Enumerations.h), PostgreSQL's plugin from 0
 #: (OrthancPluginResourceType, OrthancCPlugin.h): an instance is the fourth.
 COUNT_POSTGRESQL: Final = "SELECT COUNT(*) FROM Resources WHERE resourceType = 3"
@@ -41,7 +45,6 @@ class NodeData:
     name: str
     volume: str  #: with its images
     database: str  #: of its index; empty for one in SQLite
-    container: Container | None  #: None where it was removed
     image: str  #: the identifier of its image
 
 
@@ -55,7 +58,7 @@ def data_of(stack: Stack, outputs: Mapping[str, Any]) -> list[NodeData]:
     for name, node in sorted(outputs["nodes"].items()):
         held = found.get(name)
         image = str(held.handle.attrs["Image"]) if held else str(outputs["images"]["orthanc"])
-        nodes.append(NodeData(name, volumes[f"{name}-data"], str(node.get("indexDatabase") or ""), held, image))
+        nodes.append(NodeData(name, volumes[f"{name}-data"], str(node.get("indexDatabase") or ""), image))
     return nodes
 
 
@@ -131,13 +134,37 @@ def freeze(node: NodeData, prefix: str) -> FrozenIndex:
         made.start()
         inside = Container(str(made.name), str(made.id), "", "running", handle=made)
         inside.run(["sh", "-c", _WARM, node.name])
-        seconds = 0.0
-        if node.container and node.container.state in ("running", "paused"):
-            seconds = _while_frozen(node.container, inside, ["sh", "-c", _COPY, node.name])
-        else:
-            inside.run(["sh", "-c", _COPY, node.name])
+        seconds = _copy(node, inside, ["sh", "-c", _COPY, node.name])
         count = inside.run(["python3", "-c", _SQLITE, f"{INDEX}/{node.name}/index", COUNT_SQLITE])
     return FrozenIndex(int(count), seconds)
+
+
+def _copy(node: NodeData, helper: Container, command: list[str]) -> float:
+    """Run the command that copies, with nobody at work on the volume; for how many seconds the node was frozen, 0 where it did not run.
+
+    A SetupError where the node starts again and again. Whether it runs is looked at now and afterwards: it may have been started, or been
+    replaced, since the backup began.
+    """
+    for _ in range(_TRIES):
+        before = _users(node)
+        for one in before:
+            if one.status in ("running", "paused"):
+                return _while_frozen(Container(str(one.name), str(one.id), "node", one.status, part=node.name, handle=one), helper, command)
+        helper.run(command)
+        if _starts(before) == _starts(_users(node)):
+            return 0.0
+    raise SetupError(f"{node.name} starts and ends again and again: its index cannot be copied. Mend the node, or stop it, first.")
+
+
+def _users(node: NodeData) -> list[Handle]:
+    """The containers that have the node's volume, other than our helpers."""
+    with engine_errors():
+        found = client().containers.list(all=True, filters={"volume": node.volume}, ignore_removed=True)
+    return [one for one in found if one.labels.get(LABEL_ROLE) != BACKUP]
+
+
+def _starts(containers: Sequence[Handle]) -> set[tuple[str, str]]:
+    return {(str(one.id), str(one.attrs["State"]["StartedAt"])) for one in containers}
 
 
 def _while_frozen(node: Container, helper: Container, command: list[str]) -> float:
@@ -167,7 +194,7 @@ def _while_frozen(node: Container, helper: Container, command: list[str]) -> flo
 
 
 def _await_running(node: Container) -> None:
-    """Wait until the engine calls a node running. A SetupError where somebody else has paused it.
+    """Wait until the engine calls a node running. A SetupError where that takes too long: somebody else has paused it, or it has ended.
 
     Docker 20.10 calls a container paused for some two seconds after it was let go: containerd's events come late (ProcessEvent).
     """
@@ -178,7 +205,8 @@ def _await_running(node: Container) -> None:
         if node.handle.status == "running":
             return
         if time.monotonic() > end:
-            raise SetupError(f"{node.name} is {node.handle.status}, and not by this command: docker unpause {node.name}")
+            way = f"docker unpause {node.name}" if node.handle.status == "paused" else f"see docker logs --tail 30 {node.name}"
+            raise SetupError(f"{node.name} is {node.handle.status}, and not by this command: {way}")
         time.sleep(0.2)
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 import yaml
 
 from configs.loader import load_stack_file, parse
-from configs.names import LABEL_STACK, PROJECT, own
+from configs.names import PROJECT, own
 from configs.problems import SettingsError, report
 from configs.secrets import is_setting
 from configs.settings import StackSettings
@@ -25,12 +25,14 @@ from ops.backup.check import check_stack
 from ops.backup.check import report as report_check
 from ops.backup.found import Found, find
 from ops.backup.load import OPTIONS, load
+from ops.backup.oneshot import DRILL_FOLDER, drill_of, mark_drill, remove_drill
 from ops.backup.restic import Repository
 from ops.setup.console import ROOT, SetupError, say
 from ops.setup.images import ensure_images
 from ops.setup.prepare import Tools, stack_file
 from ops.setup.state import State
-from ops.stack.engine import client, engine_errors
+from ops.stack.engine import containers_of
+from ops.stack.lifecycle import stop
 from ops.stack.secrets import ensure_secrets
 from ops.stack.stack import Stack, deployed
 from ops.stack.terminal import NOT_WELL, table
@@ -55,6 +57,7 @@ def drill(name: str) -> int:
     source = deployed(name)
     with alone(source):
         repository = repository_of(source, settings, settings.backup)
+        repository.exists()  # sooner than anything else would
         return _drill(source, repository, find(repository, ""))
 
 
@@ -68,6 +71,10 @@ def _drill(source: Stack, repository: Repository, found: Found) -> int:
             if status := stack.run("up", *OPTIONS):
                 raise stack.failure("the restored stack does not start", status)
             checks = verify(stack, stack.outputs(show_secrets=True))
+            # Their ports are not open for longer than they are needed.
+            for container in containers_of(stack):
+                if container.role == "node":
+                    stop(container)
             wrong += [f"{one.what}: {one.check}: {one.detail}" for one in checks if one.outcome == "FAILED"]
             restored = time.monotonic() - started
             checked = check_stack(stack, 100, datetime.fromisoformat(found.manifest["time"]).timestamp())
@@ -93,27 +100,24 @@ def _drill(source: Stack, repository: Repository, found: Found) -> int:
 def second_stack(source: Stack, found: Found) -> Iterator[tuple[Stack, StackSettings]]:
     """A stack beside the real one: a copy of the program, a state, ports and names of its own. Nothing of it is left afterwards.
 
-    Its name has a dot, as no stack of a user's has: what is on the engine under that name is of a drill that was killed.
+    What is left where the drill is killed, alone() removes when the next command begins.
     """
-    name = f"{source.short}.drill"
-    if stack_file(name).exists():
-        raise SetupError(f"{stack_file(name).name} is a stack file of yours, and a drill of {source.short} has that name: rename it.")
-    before = dict(os.environ)
-    with tempfile.TemporaryDirectory(prefix="orthanc-stack-drill-") as folder:
-        root = Path(folder)
-        _copy_program(root)
-        raw = _settings_of(found.file("stack.yaml"), source)
-        os.environ.update(PULUMI_BACKEND_URL=f"file://{root / 'state'}", PULUMI_CONFIG_PASSPHRASE=randomness.token_hex(16))
-        stack = Stack(name, Tools(source.tools.pulumi, State(os.environ["PULUMI_BACKEND_URL"], "the drill's own")), root)
-        stack_file(name, root).write_text(yaml.safe_dump({"config": {f"{PROJECT}:{key}": value for key, value in raw.items()}}))
+    name, before = drill_of(source), dict(os.environ)
+    with tempfile.TemporaryDirectory(prefix=DRILL_FOLDER) as folder:
+        mark_drill(source, folder)
         try:
-            _remove(stack)
+            root = Path(folder)
+            _copy_program(root)
+            raw = _settings_of(found.file("stack.yaml"), source)
+            os.environ.update(PULUMI_BACKEND_URL=f"file://{root / 'state'}", PULUMI_CONFIG_PASSPHRASE=randomness.token_hex(16))
+            stack = Stack(name, Tools(source.tools.pulumi, State(os.environ["PULUMI_BACKEND_URL"], "the drill's own")), root)
+            stack_file(name, root).write_text(yaml.safe_dump({"config": {f"{PROJECT}:{key}": value for key, value in raw.items()}}))
             settings = load_stack_file(name, root)
             stack.create()
             ensure_secrets(stack, settings)
             yield stack, settings
         finally:
-            _remove(stack)
+            remove_drill(source)
             os.environ.clear()
             os.environ.update(before)
 
@@ -154,15 +158,3 @@ def _free_ports(number: int) -> list[int]:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [int(one.getsockname()[1]) for one in sockets]
-
-
-def _remove(stack: Stack) -> None:
-    """Remove all that has the label of the second stack, volumes as well."""
-    ours: dict[str, Any] = {"label": f"{LABEL_STACK}={stack.prefix}"}
-    with engine_errors():
-        for container in client().containers.list(all=True, filters=ours, ignore_removed=True):
-            container.remove(force=True, v=True)
-        for network in client().networks.list(filters=ours):
-            network.remove()
-        for volume in client().volumes.list(filters=ours):
-            volume.remove()

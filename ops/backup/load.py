@@ -6,7 +6,7 @@ from typing import Final
 from configs.names import DB_HOST, DB_SUPERUSER
 from configs.settings import StackSettings
 from images import candidates, choose
-from ops.backup.data import COUNT_POSTGRESQL, COUNT_SQLITE, DATA, INDEX, PSQL
+from ops.backup.data import COUNT_POSTGRESQL, COUNT_SQLITE, DATA, INDEX, INDEX_FILES, PSQL
 from ops.backup.found import Found, forgotten
 from ops.backup.oneshot import OneShot, feed, output, volume
 from ops.backup.restic import RESTORES
@@ -97,6 +97,11 @@ def _sqlite(found: Found, node: str, into: str, image: str) -> int:
     """Put a node's index in SQLite into its volume; how many instances it lists."""
     about, mounts = found.manifest["nodes"][node], [volume(into, DATA, read_only=False)]
     snapshot, repository = about["snapshots"]["index"], found.repository
+    # SQLite would apply the write-ahead log of a restore that was broken off to the index that comes now.
+    left = [f"{DATA}/{file}" for file in INDEX_FILES]
+    done = OneShot(image, ["-f", *left], repository.prefix, mounts, entrypoint=["rm"], capabilities=["DAC_OVERRIDE"]).run()
+    if done.status != 0:
+        raise SetupError(f"what a restore that was broken off left in the volume {into} cannot be removed: {done.errors[-2000:]}")
     repository.ask("restore", f"{snapshot}:{INDEX}/{node}", f"--target={DATA}", mounts=mounts, capabilities=RESTORES)
     command = ["-c", _SQLITE, f"{DATA}/index", _JOBS.format("GlobalProperties"), COUNT_SQLITE]
     helper = OneShot(image, command, repository.prefix, mounts, entrypoint=["python3"], capabilities=["DAC_OVERRIDE"])

@@ -2,26 +2,42 @@
 
 import contextlib
 import io
+import os
+import shutil
+import socket
 import subprocess
 import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Final
+from pathlib import Path
+from typing import IO, Any, Final
 
+from docker.errors import NotFound
 from docker.models.containers import Container as Handle
+from docker.models.networks import Network
+from docker.models.volumes import Volume
 from docker.types import LogConfig, Mount
 
-from configs.names import BACKUP, LABEL_ROLE, LABEL_STACK, backup_volume
+from configs.names import BACKUP, LABEL_ROLE, LABEL_STACK, PROJECT, backup_volume, prefix
+from configs.problems import visible
 from ops.setup.console import SetupError
 from ops.stack.engine import client, engine_errors
+from ops.stack.stack import Stack
 
 #: Where the files are that a container is given. No argument, and no variable, ever holds a secret: everybody on the machine reads those.
 FILES: Final = "/run/orthanc-stack"
 #: What one that is ended gets to end in good order: restic takes its lock off the repository.
 _GRACE_SECONDS: Final = 20
 _CHUNK: Final = 1 << 20
+#: On the container that holds the lock: whose run it is.
+_BY: Final = f"{PROJECT}.run"
+#: On the volume that marks the second stack of a drill: the folder of its program. What the names of such folders begin with.
+_DRILL: Final = f"{PROJECT}.drill"
+DRILL_FOLDER: Final = f"{PROJECT}-drill-"
+#: Within how many seconds the lock of a run that was killed is gone, on a busy machine.
+_GONE_SECONDS: Final = 10
 
 
 @dataclass(frozen=True)
@@ -153,11 +169,110 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
     return out.getvalue()
 
 
+@contextlib.contextmanager
+def alone_on_engine(prefix: str, image: str, what: str) -> Iterator[None]:
+    """Let one run at a time work on a stack's backups, whichever user and machine it is of. A SetupError, with `what`, for the others.
+
+    A container with a name that the engine gives once holds the lock. It ends with its input, which ends with this process, however that
+    ends; the engine then removes it. `image` is one that the engine has.
+    """
+    name = lock_name(prefix)
+    labels = {
+        LABEL_STACK: prefix,
+        LABEL_ROLE: BACKUP,
+        _BY: f"{os.environ.get('LOGNAME', os.getuid())} on {socket.gethostname()}, process {os.getpid()}",
+    }
+    options = ("--rm", "--interactive", f"--name={name}", *(f"--label={key}={value}" for key, value in labels.items()))
+    confined = ("--network=none", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--log-driver=none", "--entrypoint=cat")
+    command = ["docker", "run", *options, *confined, image]
+    end = time.monotonic() + _GONE_SECONDS
+    while True:
+        # In a session of its own: the interrupt of a terminal does not end it before the work.
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert process.stderr is not None
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(b"\n")
+                process.stdin.flush()
+            if process.stdout.readline():
+                yield
+                return
+            said = process.stderr.read().decode(errors="replace").strip()
+        if "is already in use" not in said:
+            raise SetupError(f"the Docker engine: {said}")
+        # That of a run that was killed goes in a moment.
+        if time.monotonic() > end:
+            raise SetupError(f"{what}, by {_holder(name)}: wait for its end. If its machine has died meanwhile: docker rm --force {name}")
+        time.sleep(0.5)
+
+
+def _holder(name: str) -> str:
+    try:
+        with engine_errors():
+            return visible(str(client().containers.get(name).labels.get(_BY, "another")))
+    except SetupError:
+        return "another, which has just ended"
+
+
+def lock_name(prefix: str) -> str:
+    """The container that holds the lock. No node's has such a name: it has a dot after the stack's."""
+    return backup_volume(prefix, "lock")
+
+
 def remove_left(prefix: str) -> None:
-    """Remove what a run that was killed has left running."""
+    """Remove what a run that was killed has left running. Only for who has the lock."""
     with engine_errors():
-        for one in client().containers.list(all=True, filters={"label": [f"{LABEL_STACK}={prefix}", f"{LABEL_ROLE}={BACKUP}"]}):
-            _end(one)
+        ours: dict[str, Any] = {"label": [f"{LABEL_STACK}={prefix}", f"{LABEL_ROLE}={BACKUP}"]}
+        for one in client().containers.list(all=True, filters=ours, ignore_removed=True):
+            if one.name != lock_name(prefix):
+                _end(one)
+
+
+def drill_of(stack: Stack) -> str:
+    """The name of the second stack that a drill makes of a stack."""
+    return f"{stack.short}.drill"
+
+
+def mark_drill(stack: Stack, folder: str) -> None:
+    """Note on the engine that a drill makes its second stack, from this folder. A SetupError where a user's stack has that name."""
+    second = prefix(drill_of(stack))
+    with engine_errors():
+        if found := _all_of(second):
+            names = ", ".join(str(one.name) for one in found)
+            raise SetupError(f"nothing was made: a drill has the name {drill_of(stack)}, and so has a stack on this engine: {names}.")
+        client().volumes.create(_mark(second), labels={LABEL_STACK: second, _DRILL: folder})
+
+
+def remove_drill(stack: Stack) -> None:
+    """Remove the second stack of a drill that was killed, with its images, and its folder. Only for who has the lock."""
+    second = prefix(drill_of(stack))
+    with engine_errors():
+        try:
+            mark = client().volumes.get(_mark(second))
+        except NotFound:
+            return
+        # First: a pulumi that has outlived the drill makes nothing more without its state.
+        folder = Path((mark.attrs.get("Labels") or {}).get(_DRILL, ""))
+        if folder.name.startswith(DRILL_FOLDER):
+            shutil.rmtree(folder, ignore_errors=True)
+        for one in _all_of(second):
+            if one.name != mark.name:
+                one.remove(**({"force": True, "v": True} if isinstance(one, Handle) else {}))
+        # Last: it says whose the others are.
+        mark.remove()
+
+
+def _mark(second: str) -> str:
+    return backup_volume(second, "drill")
+
+
+def _all_of(prefix: str) -> list[Handle | Network | Volume]:
+    """All that has the label of a stack, in an order in which it can be removed."""
+    ours: dict[str, Any] = {"label": f"{LABEL_STACK}={prefix}"}
+    containers, networks, volumes = client().containers, client().networks, client().volumes
+    return [*containers.list(all=True, filters=ours, ignore_removed=True), *networks.list(filters=ours), *volumes.list(filters=ours)]
 
 
 def volume(name: str, at: str, *, read_only: bool = True) -> Mount:

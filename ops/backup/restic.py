@@ -2,8 +2,9 @@
 
 import json
 import os
+import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
@@ -19,6 +20,11 @@ READS: Final = ("DAC_OVERRIDE",)
 #: It gives files back to their owners.
 RESTORES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")
 _FOLDER: Final = "/repository"
+#: restic would try for a quarter of an hour to reach a server that does not answer, to read a repository that is a file, or to write to a
+#: folder where it cannot, and say nothing meanwhile.
+_NO_FOLDER, _READ_ONLY, _NO_ANSWER = 81, 82, 124
+_ANSWER_SECONDS: Final = 60
+_IN_FOLDER: Final = f'[ -d {_FOLDER} ] || exit {_NO_FOLDER}; [ -w {_FOLDER} ] || exit {_READ_ONLY}; exec restic "$@"'
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class Repository:
         return OneShot(
             image=self.image,
             command=["--retry-lock=5m", *arguments],
+            entrypoint=["sh", "-c", _IN_FOLDER, "restic"] if folder else None,
             prefix=self.prefix,
             mounts=[scratch(self.prefix, "cache", "/cache"), *([Mount(_FOLDER, self.to, type="bind")] if folder else []), *mounts],
             files=held | (files or {}),
@@ -78,25 +85,52 @@ class Repository:
 
     def ask(self, *arguments: str, mounts: Sequence[Mount] = (), capabilities: Sequence[str] = READS) -> str:
         """Run restic; what it prints. A SetupError where it fails."""
-        done = self.one_shot(*arguments, mounts=mounts, capabilities=capabilities).run()
+        done = self._run(self.one_shot(*arguments, mounts=mounts, capabilities=capabilities))
         if done.status != 0:
             raise self.failure(done, arguments[0])
         return done.out
 
+    def _run(self, one_shot: OneShot) -> Done:
+        try:
+            return one_shot.run()
+        except SetupError as error:
+            # What the engine says of a folder that it cannot mount: none is there, or its parent is a file.
+            if "invalid mount config" in str(error):
+                raise self.failure(Done(_NO_FOLDER, "", ""), "") from error
+            raise
+
     def failure(self, done: Done, what: str) -> SetupError:
         """What to say where restic failed."""
+        said = without_passwords("\n".join(_messages(done.errors)[-10:]))
         if done.status == _NO_REPOSITORY:
             return SetupError(f"there is no backup at {self.to}: no repository of restic's is there.")
+        if done.status == _NO_FOLDER:
+            return SetupError(
+                f"backup.to (or --from): {self.to} is no folder of the engine's machine. Is its disk mounted? "
+                f"Make the folder there (mkdir -p {shlex.quote(self.to)}), or name another one."
+            )
+        if done.status == _NO_ANSWER:
+            return SetupError(
+                f"backup.to (or --from): {self.to} did not answer within {_ANSWER_SECONDS} s, or with errors alone. Does the engine's "
+                f"machine reach it? The last that restic says:\n{said}"
+            )
+        if done.status == _READ_ONLY:
+            return SetupError(
+                f"backup.to (or --from): the folder {self.to} of the engine's machine cannot be written to by root: mount it for writing. "
+                "A restore writes there as well: restic's lock."
+            )
         if done.status == _WRONG_PASSWORD:
             return SetupError(f"the repository {self.to} has another password than backupPassword (or RESTIC_PASSWORD) says.")
         if done.status == _LOCKED:
             return SetupError(f"the repository {self.to} is locked: a run is at work on it, or died less than 30 minutes ago.")
-        said = without_passwords("\n".join(_messages(done.errors)[-10:]))
         return SetupError(f"`restic {what}` on {self.to} ended with status {done.status}:\n{said}")
 
     def exists(self) -> bool:
         """Whether there is a repository. A SetupError where it does not answer, or has another password."""
-        done = self.one_shot("cat", "config").run()
+        one_shot = self.one_shot("cat", "config", "--no-lock")
+        if one_shot.entrypoint is None:
+            one_shot = replace(one_shot, entrypoint=["timeout", str(_ANSWER_SECONDS), "restic"])
+        done = self._run(one_shot)
         if done.status not in (0, _NO_REPOSITORY):
             raise self.failure(done, "cat config")
         return done.status == 0

@@ -11,6 +11,7 @@ import sys
 import time
 from typing import Final
 
+import yaml
 from docker.errors import NotFound
 from pydantic import ValidationError
 
@@ -45,18 +46,23 @@ def restore(name: str, *, origin: str, at: str) -> int:
         at: a time in ISO 8601, UTC where it does not say otherwise; empty for now.
     """
     stack = Stack(name, prepare(name, state=False))
-    with alone(stack):
+    # A stack file that is there beside --from may be the clone's own, of another stack.
+    settings = load_stack_file(name) if not origin and stack_file(name, stack.root).exists() else None
+    image = ensure_restic(settings.images if settings else ImageSettings(source="auto"))
+    with alone(stack, image):
         started = time.monotonic()
         refuse_containers(stack)
         begun = _begun(stack)
-        found = find(_repository(stack, origin), at, begun)
+        repository = _repository(stack, settings, origin, image)
+        repository.exists()  # sooner than anything else would
+        found = find(repository, at, begun)
         if not begun:
             refuse_volumes(stack)
         say(_LABEL, f"the backup of {found.manifest['time']}, made by version {found.manifest['version']}")
         put_back(found, stack)
-        # The stack file may name another engine than the one that has read the repository until now.
-        client.cache_clear()
+        engine = os.environ.get("DOCKER_HOST")
         stack = Stack(name, prepare(name))
+        refuse_other_engine(stack, engine)
         settings = load_stack_file(name)
         if not stack.exists():
             stack.create()
@@ -70,12 +76,9 @@ def restore(name: str, *, origin: str, at: str) -> int:
     return up(name)
 
 
-def _repository(stack: Stack, origin: str) -> Repository:
+def _repository(stack: Stack, settings: StackSettings | None, origin: str, image: str) -> Repository:
     """The repository, with a password that is asked for where neither RESTIC_PASSWORD nor the stack file says it."""
-    password, settings = os.environ.get("RESTIC_PASSWORD", ""), None
-    # A stack file that is there beside --from may be the clone's own, of another stack.
-    if not origin and stack_file(stack.name, stack.root).exists():
-        settings = load_stack_file(stack.name)
+    password = os.environ.get("RESTIC_PASSWORD", "")
     if settings and settings.backup and not password:
         # The passphrase may be gone with the machine. It is in the backup.
         with contextlib.suppress(SetupError):
@@ -96,7 +99,6 @@ def _repository(stack: Stack, origin: str) -> Repository:
         raise SetupError(f"--from {to} {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
     variables = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if to.startswith("s3:") else ("RESTIC_REST_USERNAME", "RESTIC_REST_PASSWORD")
     user, secret = (os.environ.get(one, "") for one in variables)
-    image = ensure_restic(settings.images if settings else ImageSettings(source="auto"))
     return Repository(to, image, stack.prefix, password, (user, secret))
 
 
@@ -109,23 +111,40 @@ def refuse_containers(stack: Stack) -> None:
         found = client().containers.list(all=True, filters={"label": f"{LABEL_STACK}={stack.prefix}"}, ignore_removed=True)
     nodes = sorted(str(one.name) for one in found if one.labels.get(LABEL_ROLE) in ("node", "forwarder", "adminer"))
     if nodes:
+        held = _volumes(stack)
+        volumes = f"; then remove those of its volumes that are left: docker volume rm {' '.join(held)}" if held else "."
         raise SetupError(
             f"nothing was touched: the stack {stack.name} is on this engine ({', '.join(nodes)}), and a restore overwrites nothing. "
-            f"Destroy it first (`./orthanc-stack destroy {stack.name}`), and remove its volumes (`docker volume rm`)."
+            f"To give up what it holds, and restore: `./orthanc-stack destroy {stack.name}`{volumes}"
         )
 
 
 def refuse_volumes(stack: Stack) -> None:
     """Refuse where a data volume of the stack is on the engine, other than by a restore that was broken off."""
-    with engine_errors():
-        found = client().volumes.list(filters={"name": f"{stack.prefix}-"})
-    held = sorted(
-        one.name for one in found if one.name.startswith(f"{stack.prefix}-") and not one.name.startswith(backup_volume(stack.prefix, ""))
-    )
-    if held:
+    if held := _volumes(stack):
         raise SetupError(
             f"nothing was touched: there are volumes of the stack {stack.name} on this engine, which may hold images: {', '.join(held)}. "
             f"`./orthanc-stack up {stack.name}` uses them. To give them up, and restore: docker volume rm {' '.join(held)}"
+        )
+
+
+def _volumes(stack: Stack) -> list[str]:
+    """The names of the stack's data volumes that are on the engine, whoever made them."""
+    with engine_errors():
+        found = client().volumes.list(filters={"name": f"{stack.prefix}-"})
+    return sorted(
+        one.name for one in found if one.name.startswith(f"{stack.prefix}-") and not one.name.startswith(backup_volume(stack.prefix, ""))
+    )
+
+
+def refuse_other_engine(stack: Stack, engine: str | None) -> None:
+    """Refuse where the stack file, which is back now, names another engine than the one that was found to have nothing of the stack."""
+    named = os.environ.get("DOCKER_HOST")
+    if named != engine:
+        raise SetupError(
+            f"nothing was restored yet: {stack_file(stack.name, stack.root).name} is back, and names the engine {named} (docker:host or "
+            f"docker:context), which is not the one that was asked until now ({engine}). Give the same command again to restore there. To "
+            "restore to another engine, first change these keys, or take them out."
         )
 
 
@@ -152,7 +171,7 @@ def put_back(found: Found, stack: Stack) -> None:
             f"nothing was touched: {kept} holds another passphrase than the backup: other stacks of this checkout need it. "
             "Restore in a clone of its own."
         )
-    if file.exists() and file.read_bytes() != content:
+    if file.exists() and _less_engine(file.read_bytes()) != _less_engine(content):
         if b"secure:" in file.read_bytes():
             raise SetupError(
                 f"nothing was touched: {file.name} is not the stack file of the backup. Move it away, and give the same command again:\n"
@@ -169,6 +188,13 @@ def put_back(found: Found, stack: Stack) -> None:
         with os.fdopen(os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
             out.write(passphrase)
         say(_LABEL, f"{STATE_FOLDER}/passphrase is back")
+
+
+def _less_engine(content: bytes) -> object:
+    """What a stack file says, less the engine that it names: a restore may go to another one."""
+    said = yaml.safe_load(content)
+    config = (said.get("config") or {}) if isinstance(said, dict) else {}
+    return {**said, "config": {key: value for key, value in config.items() if not str(key).startswith("docker:")}} if config else content
 
 
 def check_secrets(stack: Stack, settings: StackSettings) -> None:

@@ -6,21 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ops.setup.console import SetupError, cache_dir, say
+from ops.setup.console import cache_dir, say
 
 
 @contextmanager
-def lock(name: str, refusal: str = "") -> Iterator[None]:
-    """Let one run at a time make something; the others wait, and then find it made. The lock goes with its process.
-
-    With a `refusal`, the others do not wait: it is their SetupError.
-    """
+def lock(name: str) -> Iterator[None]:
+    """Let one run at a time make something; the others wait, and then find it made. The lock goes with its process."""
     with (cache_dir() / f"{name}.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if refusal:
-                raise SetupError(refusal) from None
             say("Waiting", f"another run is at work ({name})")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

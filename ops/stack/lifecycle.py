@@ -24,13 +24,14 @@ def down(name: str) -> int:
         return 0
     for group in stop_order(running):
         with ThreadPoolExecutor(len(group)) as threads:
-            list(threads.map(_stop, group))
+            list(threads.map(stop, group))
         say("Down", f"stopped {', '.join(container.name for container in group)}")
     say("Down", f"its containers, data and settings are kept; `./orthanc-stack up {name}` starts it again")
     return 0
 
 
-def _stop(container: Container) -> None:
+def stop(container: Container) -> None:
+    """Stop a container, which may take its time to write down what it holds."""
     with engine_errors():
         container.handle.stop(timeout=GRACE_SECONDS)
 

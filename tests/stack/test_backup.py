@@ -30,7 +30,7 @@ from tests.stack.dicom import as_file, ct_series
 from tests.stack.engine import docker, eventually, free_ports
 from tests.stack.test_backends import Commands, copy_commands
 
-pytestmark = pytest.mark.slow("a stack is backed up, destroyed with its volumes and its state, restored, drilled, damaged: 5 min")
+pytestmark = pytest.mark.slow("a stack is backed up, destroyed with its volumes and its state, restored, drilled, damaged: 8 min")
 
 _LABEL = names.LABEL_STACK
 _IMAGES = 120
@@ -86,6 +86,7 @@ class Site:
     def remove(self) -> None:
         """Everything of it that is on the engine, as a fire would."""
         wipe(self.prefix)
+        wipe(names.prefix(f"{self.name}.drill"))
 
 
 def wipe(prefix: str) -> None:
@@ -234,8 +235,44 @@ def test_nothing_is_overwritten(site: Site) -> None:
     site.it.run("check-data")
 
 
+def begin(it: Commands, command: str, said: Path, until: str, *options: str) -> subprocess.Popen[bytes]:
+    """A command that is at work, and has printed this."""
+    with said.open("w") as out:
+        started = it.start(command, out, *options)
+    while until not in said.read_text() and started.poll() is None:
+        time.sleep(0.05)
+    return started
+
+
+def test_a_backup_that_is_broken_off_is_none_and_the_next_is_whole(site: Site, tmp_path: Path) -> None:
+    """At twenty moments, spread evenly over a run."""
+    it, said = site.it, tmp_path / "said"
+    whole = begin(it, "backup", said, "\n")
+    began = time.monotonic()
+    assert whole.wait(120) == 0, said.read_text()
+    seconds = time.monotonic() - began
+    signals = (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT)
+    for moment in range(20):
+        number = signals[moment % len(signals)]
+        run = begin(it, "backup", said, "\n")
+        time.sleep(seconds * moment / 20)
+        (os.killpg if number == signal.SIGKILL else os.kill)(run.pid, number)
+        # On a machine that has less to do than before, the last one may have ended.
+        assert run.wait(60) in (-signal.SIGKILL if number == signal.SIGKILL else 130, 0), (moment, said.read_text())
+        if number != signal.SIGKILL:
+            assert not of_stack_role(site), moment
+        paused = ("ps", "-q", "--filter", f"name={site.prefix}", "--filter", "status=paused")
+        eventually("no node stands still", lambda paused=paused: not docker(*paused))  # type: ignore[misc]
+    it.run("backup")
+    assert not of_stack_role(site)
+
+
+def of_stack_role(site: Site) -> list[str]:
+    return docker("ps", "-aq", "--filter", f"label={_LABEL}={site.prefix}", "--filter", f"label={names.LABEL_ROLE}=backup").split()
+
+
 def test_a_drill_leaves_nothing_and_only_reads(site: Site) -> None:
-    site.it.run("backup")
+    site.it.run("backup")  # the test before this one has broken off twenty
     before = {kind: of_stack(site.prefix, kind) for kind in ("container", "volume", "network")}
     file = site.file.read_bytes()
     said = site.it.run("drill")
@@ -279,15 +316,6 @@ def test_what_is_missing_damaged_or_orphaned_is_found(site: Site, node: str) -> 
     site.it.run("check-data")
 
 
-def begin(it: Commands, command: str, said: Path, until: str, *options: str) -> subprocess.Popen[bytes]:
-    """A command that is at work, and has printed this."""
-    with said.open("w") as out:
-        started = it.start(command, out, *options)
-    while until not in said.read_text() and started.poll() is None:
-        time.sleep(0.05)
-    return started
-
-
 def test_a_dump_that_fails_makes_no_snapshot(tmp_path: Path) -> None:
     prefix = names.prefix(f"test-dump-{randomness.token_hex(3)}")
     repository = Repository(str(tmp_path), ensure_restic(ImageSettings(source="auto")), prefix, "a password")
@@ -309,45 +337,29 @@ def test_a_dump_that_fails_makes_no_snapshot(tmp_path: Path) -> None:
         wipe(prefix)
 
 
+def test_what_a_drill_that_was_killed_leaves_is_removed_by_the_next_command(site: Site, tmp_path: Path) -> None:
+    it, second = site.at(site.checkout, TMPDIR=str(tmp_path)), names.prefix(f"{site.name}.drill")
+    it.run("backup")
+    run = begin(it, "drill", tmp_path / "said", "files, 0 not as")  # its nodes were verified before that
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    assert of_stack(second, "volume")
+    assert list(tmp_path.glob("orthanc-stack-drill-*"))
+    published = docker("ps", "--format", "{{.Ports}}", "--filter", f"label={_LABEL}={second}")
+    assert "127.0.0.1" not in published, "its ports are open for no longer than they are needed"
+    it.run("backup")
+    assert [of_stack(second, kind) for kind in ("container", "volume", "network")] == [[], [], []]
+    assert not list(tmp_path.glob("orthanc-stack-drill-*"))
+
+
 def test_one_backup_at_a_time(site: Site, tmp_path: Path) -> None:
     run = begin(site.it, "backup", tmp_path / "said", "the repository")
     os.killpg(run.pid, signal.SIGSTOP)  # it takes its time
     try:
-        for command in ("backup", "check-data", "drill"):
-            assert "is at work on this machine" in site.it.run(command, status=1)
+        assert "is at work on this engine" in site.it.run("drill", status=1)
     finally:
         os.killpg(run.pid, signal.SIGCONT)
     assert run.wait(120) == 0, (tmp_path / "said").read_text()
-
-
-@pytest.mark.parametrize(
-    ("until", "seconds", "number"),
-    [
-        ("the repository", 0.0, signal.SIGTERM),
-        ("the repository", 1.0, signal.SIGKILL),
-        ("archive: index", 0.6, signal.SIGKILL),
-        ("archive: index", 1.2, signal.SIGINT),
-        ("client: index", 0.5, signal.SIGKILL),
-        ("client: files", 0.3, signal.SIGTERM),
-    ],
-)
-def test_a_backup_that_is_broken_off_is_none_and_the_next_is_whole(
-    site: Site, tmp_path: Path, until: str, seconds: float, number: signal.Signals
-) -> None:
-    it = site.it
-    run = begin(it, "backup", tmp_path / "said", until)
-    time.sleep(seconds)
-    (os.killpg if number == signal.SIGKILL else os.kill)(run.pid, number)
-    assert run.wait(60) in ((-9,) if number == signal.SIGKILL else (130,)), (tmp_path / "said").read_text()
-    if number != signal.SIGKILL:
-        assert not of_stack_role(site)
-    eventually("no node stands still", lambda: images(site.node("client")))
-    it.run("backup")
-    assert not of_stack_role(site)
-
-
-def of_stack_role(site: Site) -> list[str]:
-    return docker("ps", "-aq", "--filter", f"label={_LABEL}={site.prefix}", "--filter", f"label={names.LABEL_ROLE}=backup").split()
 
 
 def test_a_restore_that_is_broken_off_goes_on(site: Site, tmp_path: Path) -> None:

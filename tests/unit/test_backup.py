@@ -98,7 +98,13 @@ def test_no_secret_is_an_argument_or_a_variable() -> None:
 
 @pytest.mark.parametrize(
     ("status", "said"),
-    [(10, "no repository"), (11, "locked"), (12, "another password"), (1, "ended with status 1:\nFatal: no space left")],
+    [
+        (10, "no repository"),
+        (11, "locked"),
+        (12, "another password"),
+        (124, "did not answer within 60 s"),
+        (1, "ended with status 1:\nFatal: no space left"),
+    ],
 )
 def test_what_restic_says_is_told_in_our_words(status: int, said: str) -> None:
     error = '{"message_type":"exit_error","code":1,"message":"Fatal: no space left"}\n'
@@ -178,7 +184,7 @@ def test_a_restore_that_has_begun_goes_on_with_its_backup_alone(backups: Reposit
 )
 def test_no_backup_is_made_of_a_stack_whose_file_names_other_nodes_than_are_deployed(wanted: dict[str, str], differ: str) -> None:
     settings = settings_of(stack(*(node(name, number, index=index) for number, (name, index) in enumerate(wanted.items()))))
-    deployed = [NodeData("a", "a-data", "orthanc_a", None, ""), NodeData("b", "b-data", "", None, "")]
+    deployed = [NodeData("a", "a-data", "orthanc_a", ""), NodeData("b", "b-data", "", "")]
     held: Any = SimpleNamespace(short="prod", name="prod")
     with pytest.raises(SetupError, match=differ) if differ else contextlib.nullcontext():
         backup.refuse_undeployed(held, settings, deployed)

@@ -96,7 +96,7 @@ def _raising(error: BaseException) -> Callable[..., int]:
         (lambda *_, **__: 3, 3, ""),
         (_raising(SetupError("no engine")), 1, "no engine"),
         (_raising(SettingsError("aet is missing")), 1, "aet is missing"),
-        (_raising(KeyboardInterrupt()), 130, "Interrupted"),
+        (_raising(KeyboardInterrupt()), 130, "Interrupted. Give the same command again"),
         (_raising(PermissionError(13, "Permission denied", "/srv/artifacts")), 1, "\n/srv/artifacts: Permission denied\n"),
         (_raising(OSError("Cannot call rmtree on a symbolic link")), 1, "Cannot call rmtree"),
     ],

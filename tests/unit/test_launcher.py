@@ -102,7 +102,7 @@ def test_a_run_that_is_stopped_ends_in_good_order(checkout: Path, tmp_path: Path
     program = f"{heeding}try:\n    pathlib.Path({str(draft)!r}).touch()\n    os.kill(os.getpid(), {int(sent)})\n"
     done = with_command(checkout, f"{program}finally:\n    os.unlink({str(draft)!r})\n")
     assert (done.returncode, draft.exists()) == (130, False)
-    assert done.stderr == "\nInterrupted. The same command goes on where this one stopped.\n"
+    assert done.stderr == "\nInterrupted. Give the same command again: it puts right what this run has left.\n"
 
 
 def test_a_damaged_environment_is_told(checkout: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from ops.backup import restore
 from ops.backup.found import Found
-from ops.backup.restore import put_back, refuse_containers, refuse_volumes
+from ops.backup.restore import put_back, refuse_containers, refuse_other_engine, refuse_volumes
 from ops.setup.console import SetupError
 from ops.setup.prepare import Tools
 from ops.setup.state import State
@@ -55,6 +55,18 @@ def test_a_stack_file_with_other_secrets_is_never_overwritten(stack: Stack) -> N
     assert not (stack.root / ".pulumi-state").exists()
 
 
+def test_a_stack_file_may_name_another_engine_than_that_of_the_backup(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_back(Backup(OURS + "  docker:host: ssh://lost\n"), stack)
+    monkeypatch.setenv("DOCKER_HOST", "ssh://lost")  # as prepare() finds it in the stack file
+    with pytest.raises(SetupError, match=r"nothing was restored yet: Pulumi\.prod\.yaml is back, and names the engine ssh://lost"):
+        refuse_other_engine(stack, "unix:///var/run/docker.sock")
+    file = stack.root / "Pulumi.prod.yaml"
+    file.write_text(OURS)
+    put_back(Backup(OURS + "  docker:host: ssh://lost\n"), stack)
+    assert file.read_text() == OURS
+    refuse_other_engine(stack, "ssh://lost")
+
+
 def test_the_clones_own_stack_file_is_moved_away(stack: Stack) -> None:
     file = stack.root / "Pulumi.prod.yaml"
     file.write_text("config: {}\n")
@@ -88,8 +100,11 @@ def engine(monkeypatch: pytest.MonkeyPatch, *, containers: dict[str, str] | None
 def test_a_stack_that_is_there_is_refused_also_when_it_is_stopped(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     engine(monkeypatch, containers={"orthanc-stack-prod-db": "db", "orthanc-stack-prod-roles": "db-roles"})
     refuse_containers(stack)  # what a restore that was broken off leaves
+    engine(monkeypatch, containers={"orthanc-stack-prod-archive": "node"}, volumes=("orthanc-stack-prod-db", "orthanc-stack-prod-a"))
+    with pytest.raises(SetupError, match=r"\(orthanc-stack-prod-archive\).*docker volume rm orthanc-stack-prod-a orthanc-stack-prod-db$"):
+        refuse_containers(stack)
     engine(monkeypatch, containers={"orthanc-stack-prod-archive": "node"})
-    with pytest.raises(SetupError, match="orthanc-stack-prod-archive"):
+    with pytest.raises(SetupError, match=r"`\./orthanc-stack destroy prod`\.$"):
         refuse_containers(stack)
 
 
