@@ -146,7 +146,8 @@ def _begun(stack: Stack, sample: int) -> float:
         made = client().volumes.create(_progress(stack, sample), labels={LABEL_STACK: stack.prefix, _BEGUN: now})
         begun = str(made.attrs["Labels"][_BEGUN])
     if begun != now:
-        say("Check", f"goes on with that of {datetime.fromtimestamp(int(begun), UTC):%Y-%m-%d %H:%M} UTC; --anew begins again")
+        when = f"{datetime.fromtimestamp(int(begun), UTC):%Y-%m-%d %H:%M} UTC"
+        say("Check", f"goes on with the check that began {when} and was broken off; --anew begins again")
     return float(begun)
 
 

@@ -23,7 +23,7 @@ _CHECK_METRICS: Final = (
     ("check_last_timestamp_seconds", "When the last check of the data ended."),
     ("check_faults", "Files that the last check found missing, damaged or orphaned, and that are so still."),
     ("check_read_bytes", "What the last check read to compare MD5s."),
-    ("check_duration_seconds", "How long the last check took."),
+    ("check_duration_seconds", "How long the last check took, since it was last broken off."),
 )
 
 
