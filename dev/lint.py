@@ -88,7 +88,7 @@ def _lint_quietly(command: Sequence[str]) -> bool:
 
 def _workflows() -> tuple[bool, bool]:
     """The workflows: whether GitHub would run them (actionlint, with shellcheck on their scripts), and whom they trust (zizmor)."""
-    workflows = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+    workflows = [*sorted((ROOT / ".github" / "workflows").glob("*.yml")), ROOT / "examples" / "backup.yml"]
     # Offline: what zizmor asks GitHub for needs GitHub, and a token. No finding is too small.
     trust: list[str | Path] = [Path(sys.executable).with_name("zizmor"), "--offline", "--no-progress", "--quiet", "--persona=pedantic"]
     runs: list[str | Path] = [go_install("Linters", *_ACTIONLINT, takes="half a minute"), "-no-color", *workflows]

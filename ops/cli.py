@@ -227,14 +227,17 @@ def restore(
 @_command(_BACKUP, name="check-data")
 def check_data(
     stack: StackName,
+    *,
     sample: Annotated[int, typer.Option(help="Compare the MD5 of so many percent, others each day.", min=0, max=100)] = 100,
+    rate: Annotated[int, typer.Option(metavar="MB", help="Read at most so many megabytes a second; 0: no limit.", min=0)] = 0,
+    anew: Annotated[bool, typer.Option("--anew", help="Do not go on with a check that was broken off.")] = False,
     as_json: Json = False,
     mend: Annotated[bool, typer.Option("--mend", help="Fetch such images from another node, and take orphaned ones in.")] = False,
 ) -> int:
     """Compare each node's index with its files: missing, damaged, orphaned. The exit status is 3 if there are any."""
     from ops.backup.check import check_data
 
-    return check_data(stack, sample=sample, as_json=as_json, mending=mend)
+    return check_data(stack, sample=sample, as_json=as_json, mending=mend, rate=rate, anew=anew)
 
 
 @_command(_BACKUP)

@@ -14,10 +14,16 @@ if TYPE_CHECKING:
     from ops.backup.backup import Manifest, Part
 
 _METRICS: Final = (
-    ("last_success_timestamp_seconds", "When the last backup was complete."),
-    ("size_bytes", "The size of all that is in the last backup."),
-    ("added_bytes", "By what the last backup made the repository grow."),
-    ("duration_seconds", "How long the last backup took."),
+    ("backup_last_success_timestamp_seconds", "When the last backup was complete."),
+    ("backup_size_bytes", "The size of all that is in the last backup."),
+    ("backup_added_bytes", "By what the last backup made the repository grow."),
+    ("backup_duration_seconds", "How long the last backup took."),
+)
+_CHECK_METRICS: Final = (
+    ("check_last_timestamp_seconds", "When the last check of the data ended."),
+    ("check_faults", "Files that the last check found missing, damaged or orphaned, and that are so still."),
+    ("check_read_bytes", "What the last check read to compare MD5s."),
+    ("check_duration_seconds", "How long the last check took, since it was last broken off."),
 )
 
 
@@ -42,18 +48,28 @@ def size(number: float) -> str:
 
 
 def write_metrics(stack: Stack, parts: "Sequence[Part]", seconds: float) -> None:
-    """Write metrics for the textfile collector of Prometheus' node_exporter: whole, or not at all."""
-    values = (round(time.time()), sum(one.saved.size for one in parts), sum(one.saved.new for one in parts), round(seconds, 1))
+    """Write a backup's metrics."""
+    values = (sum(one.saved.size for one in parts), sum(one.saved.new for one in parts), round(seconds, 1))
+    _write("Backup", stack, f"{stack.short}.prom", _METRICS, values)
+
+
+def write_check_metrics(stack: Stack, faults: int, read: int, seconds: float) -> None:
+    """Write a check's metrics: the faults that are left, bytes read, seconds."""
+    _write("Check", stack, f"{stack.short}-check.prom", _CHECK_METRICS, (faults, read, round(seconds, 1)))
+
+
+def _write(label: str, stack: Stack, file: str, metrics: Sequence[tuple[str, str]], values: Sequence[float]) -> None:
+    """Write the time and these values for the textfile collector of Prometheus' node_exporter: whole, or not at all."""
     lines = []
-    for (name, meaning), value in zip(_METRICS, values, strict=True):
-        metric = f"orthanc_stack_backup_{name}"
+    for (name, meaning), value in zip(metrics, (round(time.time()), *values), strict=True):
+        metric = f"orthanc_stack_{name}"
         lines += [f"# HELP {metric} {meaning}", f"# TYPE {metric} gauge", f'{metric}{{stack="{stack.short}"}} {value}']
     folder = stack.root / "artifacts" / "backup"
     folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f".{stack.short}.draft"
+    draft = folder / f".{file}.draft"
     draft.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    draft.replace(folder / f"{stack.short}.prom")
-    say("Backup", f"metrics: {(folder / f'{stack.short}.prom').relative_to(stack.root)}")
+    draft.replace(folder / file)
+    say(label, f"metrics: {(folder / file).relative_to(stack.root)}")
 
 
 def print_sheet(stack: Stack, repository: Repository, manifest: "Manifest") -> None:

@@ -63,9 +63,12 @@ def destroy(name: str, *, yes: bool) -> int:
     if status != 0:
         raise stack.failure(f"the stack {name} is not gone", status)
     print()
-    # What restic has cached of the backups' repository, which stays: the next backup makes it anew.
+    # What restic has cached of the backups' repository, which stays, and how far a check has come.
+    passing = tuple(backup_volume(stack.prefix, what) for what in ("cache", "check-"))
     with contextlib.suppress(SetupError), engine_errors():
-        client().volumes.get(backup_volume(stack.prefix, "cache")).remove()
+        for one in client().volumes.list(filters={"name": backup_volume(stack.prefix, "")}):
+            if one.name.startswith(passing):
+                one.remove()
     if left := sorted(stack.held().volumes.values()):
         say("Destroy", f"kept, with their data: {', '.join(left)}")
         say("Destroy", f"`./orthanc-stack up {name}` takes them up again; `docker volume rm` deletes them for good")

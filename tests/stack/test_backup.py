@@ -316,6 +316,33 @@ def test_what_is_missing_damaged_or_orphaned_is_found(site: Site, node: str) -> 
     site.it.run("check-data")
 
 
+def begin(it: Commands, command: str, said: Path, until: str, *options: str) -> subprocess.Popen[bytes]:
+    """A command that is at work, and has printed this."""
+    with said.open("w") as out:
+        started = it.start(command, out, *options)
+    while until not in said.read_text() and started.poll() is None:
+        time.sleep(0.05)
+    return started
+
+
+def test_a_check_that_was_killed_goes_on(site: Site, tmp_path: Path) -> None:
+    volume = f"{site.prefix}-backup.check-100"
+    run = begin(site.it, "check-data", tmp_path / "said", "archive: ", "--rate", "1")
+    os.killpg(run.pid, signal.SIGKILL)
+    assert run.wait() == -signal.SIGKILL, (tmp_path / "said").read_text()
+    assert docker("volume", "ls", "-q", "--filter", f"name={volume}").split() == [volume]
+    # A sample is another check, which goes its own way.
+    assert "goes on" not in site.it.run("check-data", "--sample", "5")
+    said = site.it.run("check-data")
+    assert "goes on with the check that began" in said
+    found = re.findall(r"archive: (\d+) files, 0 not as they should be \((\d+) of (\d+) MD5s were compared before\)", said)
+    assert len(set(found[0])) == 1
+    assert not docker("volume", "ls", "-q", "--filter", f"name={volume}")
+    assert "goes on" not in site.it.run("check-data")
+    text = (site.checkout / "artifacts" / "backup" / f"{site.name}-check.prom").read_text()
+    assert f'orthanc_stack_check_faults{{stack="{site.name}"}} 0' in text.splitlines()
+
+
 def test_a_dump_that_fails_makes_no_snapshot(tmp_path: Path) -> None:
     prefix = names.prefix(f"test-dump-{randomness.token_hex(3)}")
     repository = Repository(str(tmp_path), ensure_restic(ImageSettings(source="auto")), prefix, "a password")

@@ -71,8 +71,12 @@ def test_a_run_is_killed_and_another_puts_right_what_it_left(checkout: Path, sta
     assert f"removed {names.prefix(stack)}-archive, which was not made to its end" in put_right
     assert "checks, all ok" in put_right
     assert "unchanged" in it.run("up")
+    # As a check leaves it that was broken off.
+    volume = names.backup_volume(names.prefix(stack), "check-5")
+    docker("volume", "create", "--label", f"{names.LABEL_STACK}={names.prefix(stack)}", volume)
     it.run("destroy", "--yes")
     assert containers(stack) == []
+    assert not docker("volume", "ls", "--quiet", "--filter", f"name={volume}")
 
 
 def test_a_run_that_lives_is_left_alone(checkout: Path, stack: str, tmp_path: Path) -> None:

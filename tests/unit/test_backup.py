@@ -4,8 +4,6 @@ import contextlib
 import json
 import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,8 +31,6 @@ from ops.stack.secrets import all_keys, known_keys, rotate
 from tests.unit.stacks import node, problems_of, settings_of, stack
 
 REPOSITORY = Repository("/srv/backup", "restic", "orthanc-stack-dev", "a-password")
-PAYLOAD = Path(backup.__file__).parent / "payload" / "compare.py"
-UUID = "0123aaaa-0000-4000-8000-00000000000{}"
 
 
 @pytest.mark.parametrize(
@@ -284,62 +280,6 @@ def test_forwarders_that_delete_are_held_and_let_go_whatever_happens(
     with holding([Forwarder("b-forwarder", broken=True)], settings):  # type: ignore[list-item]
         pass
     assert "may be missing from the backup" in capsys.readouterr().err
-
-
-def compare(folder: Path, index: str, *, percent: int = 100, day: int = 0, moment: float = 0.0) -> list[dict[str, Any]]:
-    """What the script in the container prints."""
-    command = [sys.executable, str(PAYLOAD), str(folder), str(percent), str(day), str(moment)]
-    done = subprocess.run(command, input=index, capture_output=True, text=True, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Path:
-    """A node's files: four as they were stored."""
-    (tmp_path / "01" / "23").mkdir(parents=True)
-    for i in range(4):
-        (tmp_path / "01" / "23" / UUID.format(i)).write_bytes(b"image")
-    return tmp_path
-
-
-IMAGE = "78805a221a988e79ef3f42d7c5bfd418"
-INDEX = "".join(f"{UUID.format(i)}\t5\t{IMAGE}\n" for i in range(4))
-
-
-def test_files_that_are_as_the_index_says_are_none_of_its_words(files: Path) -> None:
-    assert compare(files, INDEX) == [{"files": 4, "bytes": 20, "hashed": 4}]
-    # Not compared: one without an MD5, and those to which Orthanc before 1.12.8 gave the MD5 of nothing.
-    assert len(compare(files, INDEX.replace(IMAGE, ""))) == 1
-    assert len(compare(files, INDEX.replace(IMAGE, "d41d8cd98f00b204e9800998ecf8427e"))) == 1
-
-
-def test_each_fault_is_found_and_told(files: Path) -> None:
-    folder = files / "01" / "23"
-    (folder / UUID.format(0)).unlink()
-    (folder / UUID.format(1)).write_bytes(b"imagf")
-    (folder / UUID.format(2)).write_bytes(b"image.")
-    for name in ("ff", UUID.format(8), "not of ours"):
-        (folder / name).write_bytes(b"x")
-    for name in (UUID.format(8), "not of ours"):
-        os.utime(folder / name, (0, 0))
-    (files / "index").write_bytes(b"no image")
-    *faults, _ = compare(files, INDEX)
-    found = {(one["file"], one["what"]) for one in faults}
-    assert found == {
-        (UUID.format(0), "missing"),
-        (UUID.format(1), "damaged"),
-        (UUID.format(2), "damaged"),
-        (UUID.format(8), "orphaned"),
-        ("not of ours", "orphaned"),
-    }
-    # Sizes alone; and of a stack that was restored: a file of after its backup is no orphan.
-    *faults, _ = compare(files, INDEX, percent=0, moment=1.0)
-    assert {(one["file"], one["what"]) for one in faults} == {(UUID.format(0), "missing"), (UUID.format(2), "damaged")}
-
-
-def test_a_sample_is_another_one_each_day_until_all_were_compared(tmp_path: Path) -> None:
-    index = "".join(f"0123aaaa-0000-4000-8000-{i:012x}\t5\t{IMAGE}\n" for i in range(100))
-    assert [compare(tmp_path, index, percent=25, day=day)[-1]["hashed"] for day in range(4)] == [25] * 4
 
 
 def test_whose_a_file_is() -> None:

@@ -12,15 +12,16 @@ import yaml
 
 from ops.setup.console import ROOT
 
-FOLDER = ROOT / ".github" / "workflows"
-FILES = sorted(file.name for file in FOLDER.glob("*"))
+#: With the example that a site copies.
+PATHS = {file.name: file for file in (*(ROOT / ".github" / "workflows").glob("*"), ROOT / "examples" / "backup.yml")}
+FILES = sorted(PATHS)
 SCRIPTS = {file.name: file.read_text() for file in (ROOT / ".github" / "scripts").iterdir()}
 #: With this event, the code of a pull request runs; a fork's, too.
 OF_ANYBODY = "pull_request"
 
 
 def workflow(name: str) -> dict[str, Any]:
-    loaded: dict[Any, Any] = yaml.safe_load((FOLDER / name).read_text())
+    loaded: dict[Any, Any] = yaml.safe_load(PATHS[name].read_text())
     # YAML 1.1 reads `on` as true.
     return {**loaded, "on": loaded[True]}
 
@@ -49,7 +50,7 @@ def steps() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def test_there_are_these_workflows() -> None:
     # reviewed.sh names preview.yml; tests/unit/test_github_scripts.py has that.
-    assert FILES == ["checks.yml", "deploy.yml", "drift.yml", "preview.yml", "slow.yml"]
+    assert FILES == ["backup.yml", "checks.yml", "deploy.yml", "drift.yml", "preview.yml", "slow.yml"]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -59,13 +60,14 @@ def test_nothing_is_permitted_that_no_job_names(name: str) -> None:
     assert events(name).isdisjoint({"pull_request_target", "workflow_run"})
     for job, content in jobs(name):
         assert content["permissions"], job
-        assert content["timeout-minutes"] <= 90, job
+        # A first backup, and a drill, may take hours.
+        assert content["timeout-minutes"] <= (1440 if name == "backup.yml" else 90), job
 
 
 def test_actions_are_pinned_by_commit_and_alike_everywhere() -> None:
     pinned: dict[str, set[str]] = {}
     for name in FILES:
-        for line in (FOLDER / name).read_text().splitlines():
+        for line in PATHS[name].read_text().splitlines():
             if "uses:" in line:
                 match = re.search(r"uses: (actions/[a-z-]+)@([0-9a-f]{40}) # (v\d+\.\d+\.\d+)$", line)
                 assert match, f"{name}: {line}"
@@ -93,7 +95,7 @@ def test_secrets_are_those_of_an_environment_and_the_token_of_one_step() -> None
     for where, step in steps():
         written = yaml.safe_dump(step)
         if "secrets." in written:
-            assert re.match(r"\./orthanc-stack (preview|up) |\.github/scripts/drift\.sh ", step["run"]), where
+            assert re.search(r"\./orthanc-stack (preview|up|backup|drill) |\.github/scripts/drift\.sh ", step["run"]), where
         if "github.token" in written:
             # Only these scripts and gh see it: no package of anybody else's.
             assert "secrets." not in written, where
@@ -176,7 +178,7 @@ def test_every_command_is_one_and_has_its_options(command: str) -> None:
 
 
 def test_the_workflows_call_these_commands() -> None:
-    assert commands_in(called()) == {"check", "preview", "up", "drift"}
+    assert commands_in(called()) == {"check", "preview", "up", "drift", "backup", "drill"}
 
 
 def test_every_pull_request_is_tested_and_each_night_everything_is() -> None:
