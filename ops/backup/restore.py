@@ -67,7 +67,7 @@ def restore(name: str, *, origin: str, at: str) -> int:
         load(stack, settings, found)
         remove_volume(stack.restore_mark)
         say(_LABEL, f"the data is back, after {time.monotonic() - started:.0f} s; now the nodes")
-    return up(name)
+    return up(name, saves=False)
 
 
 def _repository(stack: Stack, origin: str) -> Repository:
