@@ -9,8 +9,10 @@ import getpass
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Final
 
+import yaml
 from docker.errors import NotFound
 from pydantic import ValidationError
 
@@ -18,6 +20,7 @@ from configs.loader import load_stack_file
 from configs.names import LABEL_ROLE, LABEL_STACK, PROJECT, backup_volume
 from configs.secrets import BACKUP_PASSWORD, secret_keys
 from configs.settings import BackupSettings, ImageSettings, StackSettings
+from configs.stack_file import read
 from ops.backup.backup import alone, repository_of
 from ops.backup.data import remove_volume
 from ops.backup.found import Found, find
@@ -152,7 +155,7 @@ def put_back(found: Found, stack: Stack) -> None:
             f"nothing was touched: {kept} holds another passphrase than the backup: other stacks of this checkout need it. "
             "Restore in a clone of its own."
         )
-    if file.exists() and file.read_bytes() != content:
+    if file.exists() and not _alike(file, content):
         if b"secure:" in file.read_bytes():
             raise SetupError(
                 f"nothing was touched: {file.name} is not the stack file of the backup. Move it away, and give the same command again:\n"
@@ -169,6 +172,14 @@ def put_back(found: Found, stack: Stack) -> None:
         with os.fdopen(os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
             out.write(passphrase)
         say(_LABEL, f"{STATE_FOLDER}/passphrase is back")
+
+
+def _alike(file: Path, saved: bytes) -> bool:
+    """Whether a stack file is the saved one, or differs in `images` alone: a restore is a way back to an older Orthanc."""
+    both = (read(file), yaml.safe_load(saved))
+    for one in both:
+        (one.get("config") or {}).pop(f"{PROJECT}:images", None)
+    return both[0] == both[1]
 
 
 def check_secrets(stack: Stack, settings: StackSettings) -> None:
