@@ -92,7 +92,9 @@ def _status(work: Callable[[], int]) -> int:
 def up(
     stack: StackName,
     plan: Plan = None,
-    no_backup: Annotated[bool, typer.Option("--no-backup", help="Make no backup before another image moves the schema of an index.")] = False,
+    no_backup: Annotated[
+        bool, typer.Option("--no-backup", help="Make no backup before another image moves the schema of an index.")
+    ] = False,
 ) -> int:
     """Deploy the stack, or what changed of it, and verify it. Installs and builds what is missing."""
     from ops.stack.up import up

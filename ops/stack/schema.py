@@ -29,6 +29,8 @@ from ops.stack.stack import Stack
 _REVISIONS: Final = {1: ((), 0), 2: ((6, 0), 17), 3: ((7, 0), 7), 4: ((7, 2), 0), 5: ((8, 0), 0), 6: ((9, 0), 22), 10: ((10, 0), 7)}
 #: The newest plugin of which the revision is known: 7.2 had another one than 7.1.
 _NEWEST: Final = (10, 3, 0)
+#: The first plugin that starts on a newer revision than its own.
+_STARTS: Final = (6, 0)
 #: After the step to this revision, ChildCount entries are updated while Orthanc works: 50 hours for 350,000 studies (there, too).
 _IN_BACKGROUND: Final = 6
 #: Both images have the plugin there (orthanc-builder, docker/orthanc/Dockerfile). It says its version as it says it to Orthanc.
@@ -51,7 +53,7 @@ SELECT '{0}', coalesce((SELECT value FROM globalproperties WHERE property = 4), 
 \\endif
 """
 _HOW: Final = " (docs/operating.md, An older Orthanc)"
-_ALONE: Final = " The node answers nobody meanwhile: its startTimeout should be longer than that."
+_ALONE: Final = " A node does not answer meanwhile: its startTimeout has to be long enough."
 
 
 @dataclass(frozen=True)
@@ -78,14 +80,13 @@ class Move:
             known = f"is none of those that are known here, up to {_NEWEST[0]}.{_NEWEST[1]}"
             return say(whose, f"{self.plugin} {known}: it may move the schema forward.", _ALONE)
         if self.back:
-            return say(
-                *(whose, f"{self.plugin} knows none after revision {self.after}. Orthanc never moves a schema back: this plugin does not "),
-                *("start, or works on a schema that it does not know. ", self._scripts(), ", or restore a backup of that time."),
-            )
+            acts = "refuses to start" if version(self.plugin) < _STARTS else "would start, and work on a schema that it does not know"
+            back = say(" What leads back: ", self._scripts(), ", or a backup from before the upgrade.")
+            return say(whose, f"{self.plugin} knows none after revision {self.after}: it {acts}. Orthanc never moves a schema back.", back)
         took = sum(minutes for revision, (_, minutes) in _REVISIONS.items() if self.before < revision <= self.after)
         hours = ", and 50 hours of work in the background afterwards" if self.before < _IN_BACKGROUND <= self.after else ""
         long = f" It took others about {took} minutes with 150 million instances{hours}." if took else ""
-        back = say(" The way back: a backup", *([", or ", self._scripts()] if self.after > 1 else []), ".")
+        back = say(" What leads back: a backup", *([", or ", self._scripts()] if self.after > 1 else []), ".")
         return say(whose, f"{self.plugin} moves it to revision {self.after}.{long}", _ALONE, back)
 
     def _scripts(self) -> Words:

@@ -148,7 +148,9 @@ def save_before_move(stack: Stack, settings: StackSettings, *, saves: bool) -> N
     try:
         backup(stack.name, sheet=False)
     except SetupError as error:
-        raise SetupError(f"{error}\nNothing was touched: the backup comes first. Without one: {again}") from error
+        raise SetupError(
+            f"{error}\nNothing was touched: a backup comes first, of the stack as it is deployed. Without one: {again}"
+        ) from error
 
 
 def refuse_unplanned(stack: Stack, plan: Path) -> None:

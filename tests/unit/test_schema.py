@@ -58,9 +58,9 @@ def test_a_plugin_that_is_not_known(plugin: str) -> None:
         (1, 10, ["revision 1,", "10.3 moves it to revision 10.", "53 minutes", "50 hours", "Rev10ToRev6.sql", "Rev2ToRev1.sql"], []),
         (6, 10, ["about 7 minutes", "Rev10ToRev6.sql (docs"], ["50 hours", "Rev6ToRev5.sql"]),
         (3, 5, ["moves it to revision 5", "Rev5ToRev4.sql, Rev4ToRev3.sql ("], ["minutes", "hours"]),
-        (0, 1, ["moves it to revision 1", "The way back: a backup."], ["minutes", ".sql"]),
+        (0, 1, ["moves it to revision 1", "What leads back: a backup."], ["minutes", ".sql"]),
         (0, 2, ["17 minutes", "Rev2ToRev1.sql"], []),
-        (10, 6, ["none after revision 6", "Rev10ToRev6.sql (docs", "or restore a backup"], ["minutes", "moves it"]),
+        (10, 6, ["none after revision 6", "Rev10ToRev6.sql (docs", "would start, and", "or a backup from"], ["minutes", "moves it"]),
         (11, 10, ["none after revision 10", "PostgreSQL/Plugins/SQL/Downgrades"], ["Rev1"]),
         (10, None, ["none of those that are known here, up to 10.3", "may move"], ["minutes", ".sql"]),
     ],
@@ -71,6 +71,10 @@ def test_what_is_said_of_a_move(before: int, after: int | None, said: Sequence[s
     assert [words for words in said if words not in str(move.words)] == []
     assert [words for words in unsaid if words in str(move.words)] == []
     assert move.back == (after is not None and after < before)
+
+
+def test_an_old_plugin_refuses_a_newer_schema_itself() -> None:
+    assert "it refuses to start. Orthanc never moves a schema back." in str(Move(("a",), 2, 1, "5.1").words)
 
 
 class Deployed(Stack):
