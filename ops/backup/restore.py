@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import yaml
 from docker.errors import NotFound
@@ -176,10 +176,11 @@ def put_back(found: Found, stack: Stack) -> None:
 
 def _alike(file: Path, saved: bytes) -> bool:
     """Whether a stack file is the saved one, or differs in `images` alone: a restore is a way back to an older Orthanc."""
-    both = (read(file), yaml.safe_load(saved))
-    for one in both:
+    mine: dict[str, Any] = read(file)
+    other: dict[str, Any] = yaml.safe_load(saved)
+    for one in (mine, other):
         (one.get("config") or {}).pop(f"{PROJECT}:images", None)
-    return both[0] == both[1]
+    return mine == other
 
 
 def check_secrets(stack: Stack, settings: StackSettings) -> None:

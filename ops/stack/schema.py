@@ -86,7 +86,7 @@ class Move:
         took = sum(minutes for revision, (_, minutes) in _REVISIONS.items() if self.before < revision <= self.after)
         hours = ", and 50 hours of work in the background afterwards" if self.before < _IN_BACKGROUND <= self.after else ""
         long = f" It took others about {took} minutes with 150 million instances{hours}." if took else ""
-        back = say(" What leads back: a backup", *([", or ", self._scripts()] if self.after > 1 else []), ".")
+        back = say(" What leads back: a backup", say(", or ", self._scripts()) if self.after > 1 else "", ".")
         return say(whose, f"{self.plugin} moves it to revision {self.after}.{long}", _ALONE, back)
 
     def _scripts(self) -> Words:

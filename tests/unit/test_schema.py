@@ -107,7 +107,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Ask:
             return {one: revision for one, revision in revisions.items() if one in nodes}
 
         monkeypatch.setattr(schema, "_revisions", of)
-        monkeypatch.setattr(schema, "_plugin", lambda *_: done.append("plugin") or "10.3")
+
+        def version(*_: str) -> str:
+            done.append("plugin")
+            return "10.3"
+
+        monkeypatch.setattr(schema, "_plugin", version)
         monkeypatch.setattr(schema, "pull", lambda _: done.append("pull"))
         monkeypatch.setattr(schema, "holds", lambda *images: held and images == (_IMAGE,))
         return done
