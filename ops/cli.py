@@ -89,11 +89,17 @@ def _status(work: Callable[[], int]) -> int:
 
 
 @_command(_RUN)
-def up(stack: StackName, plan: Plan = None) -> int:
+def up(
+    stack: StackName,
+    plan: Plan = None,
+    no_backup: Annotated[
+        bool, typer.Option("--no-backup", help="Make no backup before another image moves the schema of an index.")
+    ] = False,
+) -> int:
     """Deploy the stack, or what changed of it, and verify it. Installs and builds what is missing."""
     from ops.stack.up import up
 
-    return up(stack, plan.absolute() if plan else None)
+    return up(stack, plan.absolute() if plan else None, saves=not no_backup)
 
 
 @_command(_RUN)

@@ -9,7 +9,8 @@ import getpass
 import os
 import sys
 import time
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import yaml
 from docker.errors import NotFound
@@ -19,6 +20,7 @@ from configs.loader import load_stack_file
 from configs.names import LABEL_ROLE, LABEL_STACK, PROJECT, backup_volume
 from configs.secrets import BACKUP_PASSWORD, secret_keys
 from configs.settings import BackupSettings, ImageSettings, StackSettings
+from configs.stack_file import read
 from ops.backup.backup import alone, repository_of
 from ops.backup.data import remove_volume
 from ops.backup.found import Found, find
@@ -73,7 +75,7 @@ def restore(name: str, *, origin: str, at: str) -> int:
         load(stack, settings, found)
         remove_volume(stack.restore_mark)
         say(_LABEL, f"the data is back, after {time.monotonic() - started:.0f} s; now the nodes")
-    return up(name)
+    return up(name, saves=False)
 
 
 def _repository(stack: Stack, settings: StackSettings | None, origin: str, image: str) -> Repository:
@@ -171,7 +173,7 @@ def put_back(found: Found, stack: Stack) -> None:
             f"nothing was touched: {kept} holds another passphrase than the backup: other stacks of this checkout need it. "
             "Restore in a clone of its own."
         )
-    if file.exists() and _less_engine(file.read_bytes()) != _less_engine(content):
+    if file.exists() and not _alike(file, content):
         if b"secure:" in file.read_bytes():
             raise SetupError(
                 f"nothing was touched: {file.name} is not the stack file of the backup. Move it away, and give the same command again:\n"
@@ -190,11 +192,13 @@ def put_back(found: Found, stack: Stack) -> None:
         say(_LABEL, f"{STATE_FOLDER}/passphrase is back")
 
 
-def _less_engine(content: bytes) -> object:
-    """What a stack file says, less the engine that it names: a restore may go to another one."""
-    said = yaml.safe_load(content)
-    config = (said.get("config") or {}) if isinstance(said, dict) else {}
-    return {**said, "config": {key: value for key, value in config.items() if not str(key).startswith("docker:")}} if config else content
+def _alike(file: Path, saved: bytes) -> bool:
+    """Whether a stack file is the saved one, or names another engine or other images: a restore may go there, or to an older Orthanc."""
+    both: list[dict[str, Any]] = [read(file), yaml.safe_load(saved)]
+    for one in both:
+        config = one.get("config") or {}
+        one["config"] = {key: value for key, value in config.items() if key != f"{PROJECT}:images" and not str(key).startswith("docker:")}
+    return both[0] == both[1]
 
 
 def check_secrets(stack: Stack, settings: StackSettings) -> None:

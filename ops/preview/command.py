@@ -5,17 +5,19 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from configs.loader import load_stack_file
 from configs.names import short_name
 from configs.problems import SettingsError, visible
+from ops.preview.escape import Words
 from ops.preview.events import Preview, read
 from ops.preview.page import LIMIT, markdown
 from ops.preview.report import Report, build, plain
 from ops.setup.console import ROOT, SetupError, say
+from ops.stack.schema import told_moves
 from ops.stack.secrets import require_certificates, require_secrets
 from ops.stack.stack import POLICIES, Stack, deployed
 
@@ -52,24 +54,30 @@ def preview(name: str, *, save_plan: bool, as_json: bool) -> int:
         except (SettingsError, SetupError) as error:
             write(build(Preview(short, ok=False, steps=(), config={}, outputs={}, errors=(str(error),))), short)
             raise
-        status, report = run(stack, plan if save_plan else None)
+        schemas, too_old = told_moves(stack, settings)
+        status, report = run(stack, plan if save_plan else None, schemas, too_old=too_old)
+        for words in schemas:
+            say("Schema", visible(str(words)))
         write(report, short)
         say("Report", f"{os.path.relpath(page, ROOT)}: {visible(str(report.verdict))}")
         if plan.exists():
             say("Plan", f"`./orthanc-stack up {name} --plan {os.path.relpath(plan, ROOT)}` does that, and nothing else")
         if status != 0:
-            say("Failed", f"`./orthanc-stack up {name}` would fail, too: what Pulumi says is above, under Policies or Diagnostics")
+            why = "see Schema, above" if too_old else "what Pulumi says is above, under Policies or Diagnostics"
+            say("Failed", f"`./orthanc-stack up {name}` would fail, too: {why}")
     if as_json:
         print(file_of(short, "json").read_text(encoding="utf-8"), end="")
     return 1 if status else 0
 
 
-def run(stack: Stack, plan: Path | None = None) -> tuple[int, Report]:
+def run(stack: Stack, plan: Path | None = None, schemas: Sequence[Words] = (), *, too_old: bool = False) -> tuple[int, Report]:
     """Run the preview before the user's eyes; its exit status and its report.
 
     Args:
         stack: the stack.
         plan: where to save the plan; None for no plan.
+        schemas: what a new image does to the schema of databases.
+        too_old: whether it is too old for one of them, so that `up` refuses.
 
     Raises:
         SetupError: Pulumi ended before it told anything.
@@ -82,11 +90,12 @@ def run(stack: Stack, plan: Path | None = None) -> tuple[int, Report]:
         save = ["--save-plan", str(plan)] if plan else []
         status = stack.run("preview", "--suppress-outputs", *POLICIES, *save, "--event-log", str(log), env=_EVENTS)
         told = log.read_text(encoding="utf-8") if log.exists() else ""
+    status = status or int(too_old)
     if plan and status != 0:
         plan.unlink(missing_ok=True)
     if not told:
         raise SetupError(f"the preview ended with exit status {status} before it began; what Pulumi says is above. There is no report.")
-    return status, build(read(told), unfinished)
+    return status, build(read(told), unfinished, schemas, too_old=too_old)
 
 
 def write(report: Report, stack: str, limit: int = LIMIT) -> None:

@@ -56,18 +56,20 @@ class Report:
         return {name for name, fate in self.containers if fate in STOPS}
 
 
-def build(preview: Preview, unfinished: Sequence[str] = ()) -> Report:
+def build(preview: Preview, unfinished: Sequence[str] = (), schemas: Sequence[Words] = (), *, too_old: bool = False) -> Report:
     """The report of a preview.
 
     Args:
         preview: what Pulumi told.
         unfinished: the resources that an earlier run was changing when it was interrupted.
+        schemas: what a new image does to the schema of databases.
+        too_old: whether it is too old for one of them, so that `up` refuses.
     """
     change = Change(preview)
     settings = changes(change.old, change.new) if change.old is not None and change.new is not None else ()
     steps = resources(change)
     data, down = at_risk(change), downtime(change, steps)
-    level = _level(preview, data, down, settings)
+    level = Level.FAILED if too_old else _level(preview, data, down, settings)
     places, links = topology(change)
     before, after = secrets_of(change.old), secrets_of(change.new)
     return Report(
@@ -78,7 +80,7 @@ def build(preview: Preview, unfinished: Sequence[str] = ()) -> Report:
         warnings=preview.warnings,
         notes=_notes(change, unfinished),
         data=data,
-        cautions=tuple(cautions(change)),
+        cautions=(*cautions(change), *schemas),
         downtime=down,
         waits=tuple(waits(change)),
         settings=settings,
@@ -151,6 +153,8 @@ def _failure(change: Change, data: Sequence[DataAtRisk]) -> Words:
         return say("it would delete ", listed(refused), ", which is protected." if len(refused) == 1 else ", which are protected.")
     if not any(step.changes for step in change.preview.steps):
         return say("the stack file is refused, or the program ends with an error. Nothing would be touched.")
+    if change.preview.ok:
+        return say("the new image of Orthanc is too old for a database. ", Code("up"), " refuses, and touches nothing.")
     return say("the preview failed.")
 
 

@@ -84,11 +84,11 @@ def cautions(change: Change) -> Iterator[Words]:
                 *("It looks as if ", Code(before), " were renamed to ", Code(name), ". To the stack that is another node: "),
                 *("it begins empty, and the images of ", Code(before), " do not move along."),
             )
-    for role, what in (("orthanc", "Orthanc may upgrade its index"), ("postgres", "PostgreSQL reads the old one's data")):
+    for role, what in (("orthanc", "Orthanc may move its index forward"), ("postgres", "PostgreSQL reads the old one's data")):
         if any(step.name == f"images-{role}" and step.old and step.new for step in change.of_type(IMAGE)):
             yield say(
                 *("Another image, ", Code(f"images.{role}"), ": at its first start, ", what),
-                ". An upgrade of an index cannot go back to the old image: back up first.",
+                ". There is no simple way back to the old image then: back up first.",
             )
     databases, kept = change.databases(after=False), change.databases(after=True)
     for node in sorted(set(databases) - set(kept)) if kept else ():

@@ -38,7 +38,7 @@ def ensure_images(settings: StackSettings) -> None:
         say(_LABEL, f"pulled before: {', '.join(wanted)}")
     elif images.source == "auto" and _registry_answers(wanted[0]):
         for image in wanted:
-            _pull(image)
+            pull(image)
     else:
         if images.source == "auto":
             say(_LABEL, "no registry answers: building them here, from Debian's packages")
@@ -49,7 +49,7 @@ def ensure_restic(images: ImageSettings) -> str:
     """The name of the image of restic that the engine holds, pulled or built by the same rule; "auto" prefers one that was built here."""
     local = local_image(RESTIC)
     if images.source == "registry" or (images.source == "auto" and not holds(local) and _registry_answers(images.restic)):
-        _pull(images.restic)
+        pull(images.restic)
         return images.restic
     if not holds(local):
         ensure_local_images([RESTIC])
@@ -68,7 +68,8 @@ def ensure_local_images(roles: Iterable[str]) -> None:
             _build(role, name, ensure_base(_SUITES[role], proxies, hint), proxies)
 
 
-def _pull(image: str) -> None:
+def pull(image: str) -> None:
+    """Pull an image that the engine does not hold."""
     if not holds(image):
         run_slow(_LABEL, f"pulling {image}", ["docker", "pull", image], hint="Is the name right, and the registry reached?")
         say(_LABEL, f"pulled {image}")

@@ -12,6 +12,7 @@ from configs.names import DB_HOST, LABEL_ROLE
 from configs.problems import visible
 from configs.secrets import DB_PASSWORD
 from configs.settings import StackSettings
+from ops.backup.backup import backup
 from ops.setup.console import SetupError, say
 from ops.setup.images import ensure_images
 from ops.setup.prepare import prepare, stack_config, stack_file
@@ -28,6 +29,7 @@ from ops.stack.engine import (
     repeating,
 )
 from ops.stack.interrupted import put_right
+from ops.stack.schema import moves
 from ops.stack.secrets import ensure_certificates, ensure_secrets, missing_keys, require_certificates, require_secrets
 from ops.stack.stack import POLICIES, Stack
 from ops.stack.terminal import table
@@ -40,10 +42,11 @@ _LOG_LINES: Final = 12
 _LINE_LENGTH: Final = 300
 
 
-def up(name: str, plan: Path | None = None) -> int:
+def up(name: str, plan: Path | None = None, *, saves: bool = True) -> int:
     """Deploy a stack and check it; the exit status. With Pulumi's plan, nothing is done but what it says.
 
-    In a pipeline (with a plan, or on a runner) no secret, certificate or stack is made: a missing one is an error.
+    In a pipeline (with a plan, or on a runner) no secret, certificate or stack is made: a missing one is an error. With `saves`, the stack
+    is backed up before a new image moves the schema of its databases.
     """
     # Before anything is installed, built or pulled.
     settings = load_stack_file(name)
@@ -59,6 +62,8 @@ def up(name: str, plan: Path | None = None) -> int:
     _complete(stack, settings, existed=existed, may_make=plan is None and not on_runner())
     ensure_images(settings)
     refresh = existed and plan is None and _needs_refresh(stack)
+    if existed:
+        save_before_move(stack, settings, saves=saves)
     print(flush=True)
     # Without --suppress-outputs the topology's graph would scroll the errors away; without --non-interactive, Pulumi draws on a terminal
     # over what watching() prints.
@@ -117,6 +122,35 @@ def refuse_half_restored(stack: Stack) -> None:
             f"a restore of {stack.name} has begun, and has not ended: `./orthanc-stack restore {stack.name}` goes on with it. "
             f"To give it up, remove the stack's volumes, and its mark: docker volume rm {stack.restore_mark}"
         )
+
+
+def save_before_move(stack: Stack, settings: StackSettings, *, saves: bool) -> None:
+    """Back a stack up before a new image moves the schema of its databases; refuse where the image is too old for them."""
+    again = f"./orthanc-stack up {stack.name} --no-backup"
+    try:
+        found = moves(stack, settings, may_pull=True)
+    except SetupError as error:
+        if saves:
+            raise SetupError(f"nothing was touched: a new image may move the schema of a database: {error}\nTo go on: {again}") from error
+        say("Schema", f"not known: {error}")
+        return
+    for move in found:
+        say("Schema", str(move.words))
+    if any(move.back for move in found):
+        raise SetupError("nothing was touched: images.orthanc is too old for a database, as said above.")
+    if not found or not saves:
+        return
+    if settings.backup is None:
+        raise SetupError(
+            f"nothing was touched: a backup comes first, and Pulumi.{stack.short}.yaml says not where to. Add backup.to "
+            f"(docs/backup.md); or, without one: {again}"
+        )
+    try:
+        backup(stack.name, sheet=False)
+    except SetupError as error:
+        raise SetupError(
+            f"{error}\nNothing was touched: a backup comes first, of the stack as it is deployed. Without one: {again}"
+        ) from error
 
 
 def refuse_unplanned(stack: Stack, plan: Path) -> None:

@@ -316,15 +316,6 @@ def test_what_is_missing_damaged_or_orphaned_is_found(site: Site, node: str) -> 
     site.it.run("check-data")
 
 
-def begin(it: Commands, command: str, said: Path, until: str, *options: str) -> subprocess.Popen[bytes]:
-    """A command that is at work, and has printed this."""
-    with said.open("w") as out:
-        started = it.start(command, out, *options)
-    while until not in said.read_text() and started.poll() is None:
-        time.sleep(0.05)
-    return started
-
-
 def test_a_check_that_was_killed_goes_on(site: Site, tmp_path: Path) -> None:
     volume = f"{site.prefix}-backup.check-100"
     run = begin(site.it, "check-data", tmp_path / "said", "archive: ", "--rate", "1")

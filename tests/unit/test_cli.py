@@ -77,9 +77,9 @@ def test_the_options_arrive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     plan = tmp_path / "p.json"
     assert run("up", "prod", "--plan", str(plan))[0] == 2
     plan.touch()
-    assert [run("up", "prod", "--plan", str(plan))[0], run("up", "dev")[0]] == [0, 0]
+    assert [run("up", "prod", "--plan", str(plan))[0], run("up", "dev")[0], run("up", "dev", "--no-backup")[0]] == [0, 0, 0]
     assert [run("destroy", "dev")[0], run("destroy", "dev", "--yes")[0]] == [0, 0]
-    assert asked == [("prod", plan), ("dev", None), ("dev", False), ("dev", True)]
+    assert asked == [("prod", plan, True), ("dev", None, True), ("dev", None, False), ("dev", False), ("dev", True)]
 
 
 def _raising(error: BaseException) -> Callable[..., int]:

@@ -67,6 +67,16 @@ def test_a_stack_file_may_name_another_engine_than_that_of_the_backup(stack: Sta
     refuse_other_engine(stack, "ssh://lost")
 
 
+def test_a_stack_file_with_other_images_alone_stays(stack: Stack) -> None:
+    """The way back to an older Orthanc: a backup that `up` has made names the newer one."""
+    file, images = stack.root / "Pulumi.prod.yaml", "  orthanc-stack:images: {orthanc: 'o:1'}\n"
+    file.write_text(OURS + images)
+    put_back(Backup(OURS + images.replace("o:1", "o:2")), stack)
+    assert file.read_text() == OURS + images
+    with pytest.raises(SetupError, match="is not the stack file of the backup"):
+        put_back(Backup(OURS + "  orthanc-stack:bind: 10.0.0.1\n"), stack)
+
+
 def test_the_clones_own_stack_file_is_moved_away(stack: Stack) -> None:
     file = stack.root / "Pulumi.prod.yaml"
     file.write_text("config: {}\n")
