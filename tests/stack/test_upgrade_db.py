@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets as randomness
@@ -142,3 +143,12 @@ def test_killed_at_each_step(site: Site, tmp_path: Path) -> None:
     assert seen(site) == was
     for option in ("--undo", "--done"):
         assert "no upgrade" in site.it.run("upgrade-db", option, status=1)
+
+
+def test_destroy_removes_what_a_killed_run_left(site: Site) -> None:
+    """A volume that was not filled to its end is none that the state knows."""
+    labels = json.loads(docker("volume", "inspect", "--format", "{{json .Labels}}", *volumes(site)))
+    labels = {**labels, names.LABEL_UPGRADED: "db.18 18 postgres:18.5"}
+    docker("volume", "create", *(f"--label={key}={value}" for key, value in labels.items()), f"{site.prefix}-db.19")
+    site.it.run("destroy", "--yes")
+    assert [of_stack(site.prefix, kind) for kind in ("container", "volume", "network")] == [[], [], []]
