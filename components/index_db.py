@@ -28,8 +28,6 @@ DB_SHARES = 2048
 #: The one-shot container runs one psql after the other.
 _ROLES_LIMITS = Limits(memory=256, shares=512)
 
-#: The first version whose image keeps its data under /var/lib/postgresql/<version>/docker and refuses a mount on the old place.
-_FIRST_WITH_VERSIONED_DATA = 18
 #: PostgreSQL's entry point begins as root: it gives the new volume's folder to postgres, and becomes postgres.
 _CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "SETGID", "SETUID")
 #: The user that the server becomes, in both images.
@@ -141,7 +139,7 @@ class OrthancIndexDb(pulumi.ComponentResource):
             command=["postgres", *(f"-c{option}" for option in options)],
             environment={"POSTGRES_PASSWORD_FILE": _PASSWORD_FILE, "POSTGRES_USER": names.DB_SUPERUSER},
             files=[password, *(_tls_files(tls, args.key) if tls else [])],
-            volumes=[(data.name, _mount_path(args.major_version))],
+            volumes=[(data.name, names.postgresql_folder(args.major_version))],
             capabilities=_CAPABILITIES,
             # Over TCP: while the image makes its first cluster, a temporary server answers on the socket alone.
             probe=f"pg_isready -q -h 127.0.0.1 -U {names.DB_SUPERUSER}",
@@ -200,11 +198,6 @@ def _tls_files(certificate: Certificate, key: pulumi.Input[str]) -> list[File]:
         File(path=_KEY_FILE, content=pulumi.Output.secret(key), mode="0400"),
         File(path=_HBA_FILE, content=_HBA),
     ]
-
-
-def _mount_path(major_version: int) -> str:
-    """Where the data volume is mounted: on the image's VOLUME. Elsewhere, data goes into an anonymous one, deleted with the container."""
-    return "/var/lib/postgresql" if major_version >= _FIRST_WITH_VERSIONED_DATA else "/var/lib/postgresql/data"
 
 
 def _roles_file(nodes: Mapping[str, DatabaseOwner]) -> pulumi.Output[str]:

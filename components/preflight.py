@@ -5,6 +5,7 @@ stack's, ports that are taken, containers that are still starting.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,8 +53,12 @@ _OTHER_SORTING = (
     "databases under the old image and restore them into a new volume."
 )
 _OTHER_VERSION = (
-    "does not fit the data in the volume {volume}, which PostgreSQL {was} wrote. Another major version cannot read it: set it back; to "
-    "upgrade, dump the databases with the old version and restore them into a new volume."
+    "does not fit the data in the volume {volume}, which PostgreSQL {was} wrote. Another major version cannot read it: set it back. To "
+    "upgrade to the next one: ./orthanc-stack upgrade-db STACK"
+)
+_SWITCHED = (
+    "is not the volume in use, which is {used}: the nodes would not find their images in {wanted}. Only `./orthanc-stack upgrade-db STACK` "
+    "changes over, and goes on where it was broken off; with --undo, it goes back. If you changed it by hand, set it back."
 )
 #: Why a port cannot be bound. Other errors do not count: ports below 1024 are for the engine to bind, not for this program.
 _UNBOUND = {
@@ -84,7 +89,7 @@ class Situation:
     @cached_property
     def images(self) -> ImageChoice:
         """The images to run."""
-        return choose(self.settings.images, self.engine.images)
+        return choose(self.settings.images, self.engine.images, self.settings.index_db.major_version)
 
     @property
     def data_parts(self) -> dict[str, tuple[str, str]]:
@@ -100,9 +105,19 @@ class Situation:
         """Whether the data volume of a part is protected: one that the stack file adopts is, too."""
         return self.keeps_data or self.volume_of(part) in self.settings.adopt
 
+    def logical_of(self, part: str) -> str:
+        """The logical name of the data volume of a part."""
+        return f"{self.settings.index_db.volume if part == names.DB_HOST else part}-data"
+
+    @property
+    def spare_volumes(self) -> dict[str, str]:
+        """Volumes of the database's that are not in use, logical names and names: kept until an upgrade is confirmed."""
+        used = self.logical_of(names.DB_HOST)
+        return {logical: name for logical, name in self.held.index_volumes.items() if logical != used}
+
     def holds(self, part: str) -> bool:
         """Whether the state holds the data volume of a part."""
-        return f"{part}-data" in self.held.volumes
+        return self.logical_of(part) in self.held.volumes
 
     def first_volume_of(self, part: str) -> str:
         """The name that the data volume of a part had before 2026-12."""
@@ -111,7 +126,8 @@ class Situation:
     def volume_of(self, part: str) -> str:
         """The name of the data volume of a part: the one that it has, or the one that it gets."""
         first = self.first_volume_of(part)
-        return self.held.volumes.get(f"{part}-data", first if first in self.settings.adopt else f"{self.prefix}-{part}")
+        own = f"{self.prefix}-{self.logical_of(part).removesuffix('-data')}"
+        return self.held.volumes.get(self.logical_of(part), first if first in self.settings.adopt else own)
 
     def passes_over(self, part: str) -> bool:
         """Whether the state has lost a part's volume from before 2026-12: the part would begin with an empty one."""
@@ -169,7 +185,9 @@ def look(loaded: Loaded, config: Mapping[str, str]) -> Situation:
     containers = [identifier for name in logical if (identifier := situation.held.containers.get(name))]
     first = (situation.first_volume_of(part) for part in situation.data_parts if not situation.holds(part))
     volumes = sorted({*map(situation.volume_of, situation.data_parts), *settings.adopt, *first})
-    situation = replace(situation, engine=engines.inspect(docker, candidates(), containers, volumes, situation.held.owner))
+    situation = replace(
+        situation, engine=engines.inspect(docker, candidates(settings.index_db.major_version), containers, volumes, situation.held.owner)
+    )
     if problems := check(loaded.parts, situation, docker):
         raise SettingsError(report(problems, stack_file_name(stack)))
     if not pulumi.runtime.is_dry_run() and (refusal := await_starts(start_limits(situation), docker, pulumi.log.info)):
@@ -200,13 +218,23 @@ def check(parts: Parts, situation: Situation, docker: Sequence[str]) -> list[Pro
     if not engine.reachable:
         hint = "Start it (or: ./orthanc-stack up STACK), or point DOCKER_HOST or docker:host to the one to use."
         return [Problem("the Docker engine", f"is not reached: {engine.error}\n      {hint}")]
-    problems = list(_owners(situation, docker)) or list(_formats(situation))
-    if situation.settings.images.source == "local" and (missing := sorted(set(candidates()) - engine.images)):
+    problems = list(_switched(situation)) or list(_owners(situation, docker)) or list(_formats(situation))
+    wanted = {*candidates(situation.settings.index_db.major_version)}
+    if situation.settings.images.source == "local" and (missing := sorted(wanted - engine.images)):
         message = f"needs images that the engine does not hold: {', '.join(missing)}. Build them: ./orthanc-stack images STACK"
         problems.append(Problem("images.source", message, "local"))
     if engine.local:
         problems += [problem for port in host_ports(parts) if port.port not in engine.ports and (problem := _try_port(port))]
     return problems
+
+
+def _switched(situation: Situation) -> Iterator[Problem]:
+    """Another volume for the database than the one that it has: it would be empty, or out of date."""
+    held, wanted = situation.held, situation.volume_of(names.DB_HOST)
+    spare = [] if situation.holds(names.DB_HOST) else [*situation.spare_volumes.values()]
+    used = next(filter(None, (held.index_volume, *spare)), wanted)
+    if names.DB_HOST in situation.data_parts and used != wanted and os.environ.get(names.FILLED) != wanted:
+        yield Problem("indexDb.volume", _SWITCHED.format(used=used, wanted=wanted), situation.settings.index_db.volume)
 
 
 def _owners(situation: Situation, docker: Sequence[str]) -> Iterator[Problem]:
@@ -219,7 +247,7 @@ def _owners(situation: Situation, docker: Sequence[str]) -> Iterator[Problem]:
         message = f"takes over {', '.join(adopted)}, which {', '.join(users)} still uses. Remove that first: docker rm -f"
         yield Problem("adopt", message, list(adopted))
     own = {part: situation.volume_of(part) for part in situation.data_parts}
-    if unknown := sorted({*adopted} - {*own.values()}):
+    if unknown := sorted({*adopted} - {*own.values(), *situation.spare_volumes.values()}):
         known = ", ".join(sorted(own.values()))
         message = f"names a volume that no part of this stack has: {', '.join(unknown)}. Its volumes are {known}. Leave it out."
         yield Problem("adopt", message, unknown)

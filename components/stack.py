@@ -72,16 +72,22 @@ class Stack:
         """The arguments of a component whose ports are bound to an address of the host."""
         return {"address": address, "host": self._situation.host_of(address), "stack": self._owner}
 
-    def _volume(self, part: str, data_format: str, once_in: str) -> docker.Volume:
-        """The data volume of a part. Up to 2026-11 it was a child of the part's component: the alias finds it there."""
+    def _volume(self, part: str, data_format: str, once_in: str, spare: str = "") -> docker.Volume:
+        """The data volume of a part, or the spare one with this logical name. Up to 2026-11 it was a child of the part's component: the
+        alias finds it there.
+        """
         parent = f"urn:pulumi:{pulumi.get_stack()}::{pulumi.get_project()}::orthanc-stack:index:{once_in}::{part}"
-        opts = pulumi.ResourceOptions(protect=self._situation.keeps(part), aliases=[pulumi.Alias(parent=parent)])
-        name = self._situation.volume_of(part)
-        return data_volume(f"{part}-data", data_format=data_format, stack=self._owner, name=name, opts=opts)
+        keeps = self._situation.keeps(part) or self._situation.spare_volumes.get(spare) in self._situation.settings.adopt
+        opts = pulumi.ResourceOptions(protect=keeps, aliases=[pulumi.Alias(parent=parent)])
+        logical = spare or self._situation.logical_of(part)
+        name = self._situation.spare_volumes.get(spare) or self._situation.volume_of(part)
+        return data_volume(logical, data_format=data_format, stack=self._owner, name=name, opts=opts)
 
     def _index_db(self) -> OrthancIndexDb:
         plan, db, situation = self.plan, self.plan.settings.index_db, self._situation
         alpine, tls = is_alpine(situation.images.postgres), plan.settings.db_tls
+        for spare in situation.spare_volumes:
+            self._volume(names.DB_HOST, names.postgresql_format(), "OrthancIndexDb", spare)
         args = OrthancIndexDbArgs(
             image=self._images["postgres"],
             network=self._networks[names.INDEX_NETWORK],

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from configs.names import LABEL_OWNER
+from configs.names import DB_HOST, INDEX_VOLUME, LABEL_OWNER
 
 #: The types of a data volume, and of the resource that holds the owner.
 VOLUME: Final = "docker:index/volume:Volume"
@@ -23,6 +23,12 @@ class Held:
     volumes: Mapping[str, str] = field(default_factory=dict)  #: the names of its volumes on the engine
     labelled: frozenset[str] = frozenset()  #: those of the names whose volume carried an owner when the state last saw it
     containers: Mapping[str, str] = field(default_factory=dict)  #: the identifiers of its containers
+    index_volume: str = ""  #: the name of the volume that the database's container has; empty without such a container
+
+    @property
+    def index_volumes(self) -> dict[str, str]:
+        """Those of the volumes that have PostgreSQL's data: two until an upgrade is confirmed."""
+        return {logical: name for logical, name in sorted(self.volumes.items()) if INDEX_VOLUME.fullmatch(logical)}
 
 
 def held_of(resources: Mapping[str, Mapping[str, Any]]) -> Held:
@@ -42,4 +48,6 @@ def held_of(resources: Mapping[str, Mapping[str, Any]]) -> Held:
             labelled |= {volumes[name] for label in outputs.get("labels") or () if label["label"] == LABEL_OWNER}
         elif kind == "docker:index/container:Container":
             containers[name] = str(outputs.get("id", ""))
+            if name == f"{DB_HOST}-container":
+                found["index_volume"] = next((str(one["volumeName"]) for one in outputs.get("volumes") or () if one.get("volumeName")), "")
     return Held(**found, volumes=volumes, labelled=frozenset(labelled), containers=containers)

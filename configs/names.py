@@ -1,5 +1,6 @@
 """The names of everything that a stack makes outside Pulumi: containers, volumes, networks, databases, labels."""
 
+import re
 import zlib
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
@@ -22,6 +23,8 @@ BACKUP: Final = "backup"
 #: On a data volume, never changed: the format of its data ("postgresql-17", "sqlite"), which components/preflight.py compares with the
 #: stack file.
 LABEL_FORMAT: Final = f"{PROJECT}.data-format"
+#: On a volume that an upgrade of PostgreSQL has made: the volume, major version and image that it came from ("db 17 postgres:17.11").
+LABEL_UPGRADED: Final = f"{PROJECT}.upgraded-from"
 
 #: The network of nodes and forwarders. It leads out, and the host publishes their ports through it.
 DICOM_NETWORK: Final = "dicom"
@@ -40,6 +43,10 @@ DB_ROLES: Final = "db-roles"
 AGAIN: Final = "AGAIN"
 #: Adminer's container.
 ADMINER: Final = "adminer"
+#: The logical name of each volume that PostgreSQL's data may be in: `db-data`, `db.18-data`.
+INDEX_VOLUME: Final = re.compile(rf"{DB_HOST}(\.\d+)?-data")
+#: The variable with the name of a volume that `upgrade-db` has filled: only then may the database change over to it.
+FILLED: Final = "ORTHANC_STACK_FILLED_VOLUME"
 
 #: Every Orthanc's ports inside its container, Orthanc's defaults. The host's ports are in the stack file, so that a change of one concerns
 #: only its node.
@@ -100,6 +107,19 @@ def postgresql_format(major_version: int | None = None, *, alpine: bool = False)
     ``alpine``: Alpine's image made the volume. Debian's has no mark, because older volumes have none.
     """
     return "postgresql" if major_version is None else f"postgresql-{major_version}{'-alpine' if alpine else ''}"
+
+
+def postgresql_folder(major_version: int) -> str:
+    """Where PostgreSQL's volume is mounted: on the image's VOLUME. Elsewhere, data goes into an anonymous one, deleted with the container.
+
+    From 18 on, the image keeps its data under /var/lib/postgresql/<version>/docker, and refuses a mount on the old place.
+    """
+    return "/var/lib/postgresql" if major_version >= 18 else "/var/lib/postgresql/data"
+
+
+def upgraded_volume(major_version: int) -> str:
+    """The part of the volume that an upgrade of PostgreSQL fills: `db.18`. No node has such a name: it has a dot."""
+    return f"{DB_HOST}.{major_version}"
 
 
 def backup_volume(prefix: str, what: str) -> str:

@@ -15,11 +15,10 @@ from configs.orthanc import check_options, index_connections
 from configs.problems import MOST_PROBLEMS, Problem, nearest, visible
 from configs.promises import check_promises, check_protection
 from configs.settings import ModalitySettings, NodeSettings, Role, StackSettings
+from images import POSTGRES
 
 #: Connections that PostgreSQL keeps for others than nodes: 3 for superusers, its default, and 10 for backups, checks and Adminer.
 RESERVED_CONNECTIONS = 13
-#: The major version of the PostgreSQL that images/postgres is built from.
-LOCAL_POSTGRES_MAJOR = 17
 
 
 @dataclass(frozen=True)
@@ -233,6 +232,10 @@ def _images(parts: Parts) -> Iterator[Problem]:
     if images.source != "local" and tag.partition(".")[0] != str(major):
         reason = f"is not of the major version in indexDb.majorVersion, {major}: its tag must begin with it."
         yield Problem("images.postgres", reason, images.postgres)
-    if images.source != "registry" and major != LOCAL_POSTGRES_MAJOR:
-        reason = f"is not what images/ builds: Debian's PostgreSQL {LOCAL_POSTGRES_MAJOR}. Set it to that, or images.source to 'registry'."
+    if images.source != "registry" and major not in POSTGRES:
+        built = " and ".join(map(str, POSTGRES))
+        reason = f"is not what images/ builds: Debian's PostgreSQL {built}. Set it to one of them, or images.source to 'registry'."
         yield Problem("indexDb.majorVersion", reason, major)
+    if (volume := parts.settings.index_db.volume) not in (names.DB_HOST, upgraded := names.upgraded_volume(major)):
+        reason = f"is no volume of PostgreSQL {major}'s: '{names.DB_HOST}' or '{upgraded}'. Only ./orthanc-stack upgrade-db changes it."
+        yield Problem("indexDb.volume", reason, volume)

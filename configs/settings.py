@@ -71,7 +71,10 @@ class IndexDbSettings(Settings):
 
     major_version: Annotated[int, Field(ge=14, le=18)] = 17
     """PostgreSQL's major version, 14 to 18. The data volume belongs to one major version: a stack file that changes it is refused as long
-    as the volume exists."""
+    as the volume exists. `./orthanc-stack upgrade-db STACK` moves the data to the next one, and writes it here."""
+    volume: str = "db"
+    """which of the stack's volumes has the data: 'db', and after an upgrade 'db.18'. Only `./orthanc-stack upgrade-db STACK` changes it: a
+    change by hand is refused."""
     max_connections: Annotated[int, Field(ge=20, le=5000)] = 100
     """PostgreSQL's max_connections, 20 to 5000: at least the sum of the nodes' PostgreSQL.IndexConnectionsCount, and 13 in reserve."""
     tls: bool | None = None

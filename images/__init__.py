@@ -17,6 +17,9 @@ _FOLDER = Path(__file__).resolve().parent
 ROLES = ("orthanc", "postgres", "adminer")
 #: The image of the backups' one-shot containers: in no deployment.
 RESTIC = "restic"
+#: The folder of each major version of PostgreSQL that is built here. The newer one has a hash of its own: it replaces no container of a
+#: stack with the older one.
+POSTGRES = {17: "postgres", 18: "postgres-18"}
 
 
 def images_hash(*roles: str) -> str:
@@ -25,7 +28,8 @@ def images_hash(*roles: str) -> str:
     That is each file in a sub-folder, path and bytes. This module and README.md are in no image: editing them must not
     replace a stack's containers.
     """
-    folders, digest = {*(roles or ROLES), "common"}, hashlib.sha256()
+    # The entry point of each version of PostgreSQL is in postgres/.
+    folders, digest = {*(roles or ROLES), *(role.partition("-")[0] for role in roles), "common"}, hashlib.sha256()
     for path in sorted(_FOLDER.glob("*/*")):
         if path.is_file() and path.parent.name in folders:
             content = path.read_bytes()
@@ -40,9 +44,10 @@ def local_image(role: str) -> str:
     Raises:
         ValueError: there is no such role.
     """
-    if role not in (*ROLES, RESTIC):
-        raise ValueError(f"no image for the role {role!r}: there are {', '.join((*ROLES, RESTIC))}")
-    return f"orthanc-stack/{role}:local-{images_hash(RESTIC) if role == RESTIC else images_hash()}"
+    known = (*dict.fromkeys((*ROLES, *POSTGRES.values(), RESTIC)),)
+    if role not in known:
+        raise ValueError(f"no image for the role {role!r}: there are {', '.join(known)}")
+    return f"orthanc-stack/{role.partition('-')[0]}:local-{images_hash() if role in ROLES else images_hash(role)}"
 
 
 @dataclass(frozen=True)
@@ -62,9 +67,14 @@ class ImageChoice:
     adminer: str
 
 
-def candidates() -> tuple[str, ...]:
-    """The locally built images that a stack could run, by their names on the engine."""
-    return tuple(local_image(role) for role in ROLES)
+def local_roles(major: int) -> dict[str, str]:
+    """The folder that each role's image is built from, for a stack with this major version of PostgreSQL."""
+    return {role: POSTGRES.get(major, role) if role == "postgres" else role for role in ROLES}
+
+
+def candidates(major: int = 17) -> tuple[str, ...]:
+    """The locally built images that a stack with this major version of PostgreSQL could run, by their names on the engine."""
+    return tuple(map(local_image, local_roles(major).values()))
 
 
 def is_alpine(image: str) -> bool:
@@ -73,15 +83,16 @@ def is_alpine(image: str) -> bool:
     return "alpine" in image.partition("@")[0].rpartition(":")[2]
 
 
-def choose(settings: ImageSettings, held: Collection[str]) -> ImageChoice:
+def choose(settings: ImageSettings, held: Collection[str], major: int = 17) -> ImageChoice:
     """The images to run.
 
     Args:
         settings: the stack file's images.
+        major: the major version of PostgreSQL.
         held: those of candidates() that the engine holds. "auto" means local if it holds them all: then somebody built them because no
             registry answered (`./orthanc-stack up STACK` does), and a stack does not change over when one answers later.
     """
-    local = settings.source == "local" or (settings.source == "auto" and set(candidates()) <= set(held))
+    local = settings.source == "local" or (settings.source == "auto" and set(candidates(major)) <= set(held))
     if local:
-        return ImageChoice("local", **{role: local_image(role) for role in ROLES})
+        return ImageChoice("local", **{role: local_image(folder) for role, folder in local_roles(major).items()})
     return ImageChoice("registry", settings.orthanc, settings.postgres, settings.adminer)

@@ -130,6 +130,26 @@ def destroy(stack: StackName, yes: Yes = False) -> int:
     return destroy(stack, yes=yes)
 
 
+@_command(_RUN, name="upgrade-db")
+def upgrade_db(
+    stack: StackName,
+    undo: Annotated[bool, typer.Option("--undo", help="Go back to the old version and its data.")] = False,
+    done: Annotated[
+        bool, typer.Option("--done", help="Remove the old data: there is no way back then. Asks for the stack's name.")
+    ] = False,
+    no_backup: Annotated[bool, typer.Option("--no-backup", help="Make no backup first.")] = False,
+    yes: Yes = False,
+) -> int:
+    """Move PostgreSQL to its next major version, into a new volume; the old one stays until --done. The nodes stop meanwhile."""
+    from ops.upgrade.command import confirm_upgrade, undo_upgrade, upgrade
+
+    if undo and done:
+        raise typer.BadParameter("say --undo or --done: not both.")
+    if done:
+        return confirm_upgrade(stack, yes=yes)
+    return undo_upgrade(stack) if undo else upgrade(stack, no_backup=no_backup)
+
+
 @_command(_RUN)
 def unlock(stack: StackName, yes: Yes = False) -> int:
     """Remove the lock of a run that died; refused while that run is alive here. Asks for the stack's name."""

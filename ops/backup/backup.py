@@ -89,12 +89,12 @@ def backup(name: str, *, sheet: bool) -> int:
         raise SetupError(f"Pulumi.{name}.yaml says not where backups go. Add, for example:\n    orthanc-stack:backup: {{to: /srv/backup}}")
     stack = deployed(name)
     with alone(stack):
-        return _backup(stack, settings, settings.backup, sheet=sheet)
+        return back_up(stack, settings, settings.backup, sheet=sheet)
 
 
 @contextlib.contextmanager
 def alone(stack: Stack, image: str = "") -> Iterator[None]:
-    """One backup, restore or check of a stack at a time; what an earlier one left is removed. A SIGTERM ends it in good order.
+    """One backup, restore, check or upgrade of a stack at a time; what an earlier one left is removed. A SIGTERM ends it in good order.
 
     `image` is one that the engine has, for the lock: any will do.
     """
@@ -102,7 +102,7 @@ def alone(stack: Stack, image: str = "") -> Iterator[None]:
     image = image or next(images, "") or ensure_restic(load_stack_file(stack.name).images)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with alone_on_engine(stack.prefix, image, f"a backup, restore, check or drill of {stack.short} is at work on this engine"):
+        with alone_on_engine(stack.prefix, image, f"a backup, restore, check, drill or upgrade of {stack.short} is at work on this engine"):
             remove_left(stack.prefix)
             remove_drill(stack)
             yield
@@ -110,7 +110,8 @@ def alone(stack: Stack, image: str = "") -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _backup(stack: Stack, settings: StackSettings, where: BackupSettings, *, sheet: bool) -> int:
+def back_up(stack: Stack, settings: StackSettings, where: BackupSettings, *, sheet: bool) -> int:
+    """Back up a stack while nothing else of alone() is at work; the exit status."""
     started, moment = time.monotonic(), datetime.now(UTC)
     if missing_keys([BACKUP_PASSWORD], stack_config(stack.name, stack.root)):
         refuse_on_runner(stack.name)

@@ -72,9 +72,7 @@ def _drill(source: Stack, repository: Repository, found: Found) -> int:
                 raise stack.failure("the restored stack does not start", status)
             checks = verify(stack, stack.outputs(show_secrets=True))
             # Their ports are not open for longer than they are needed.
-            for container in containers_of(stack):
-                if container.role == "node":
-                    stop(container)
+            stop([one for one in containers_of(stack) if one.role == "node"], _LABEL)
             wrong += [f"{one.what}: {one.check}: {one.detail}" for one in checks if one.outcome == "FAILED"]
             restored = time.monotonic() - started
             checked = check_stack(stack, 100, datetime.fromisoformat(found.manifest["time"]).timestamp())

@@ -58,7 +58,8 @@ def load(stack: Stack, settings: StackSettings, found: Found) -> None:
     if status := stack.run("up", *OPTIONS, *excluded):
         raise stack.failure("volumes and database could not be made", status)
     volumes = stack.held().volumes
-    image = choose(settings.images, [one for one in candidates() if holds(one)]).orthanc
+    major = settings.index_db.major_version
+    image = choose(settings.images, [one for one in candidates(major) if holds(one)], major).orthanc
     without = to_erase(found)
     for node, about in sorted(found.manifest["nodes"].items()):
         begun, into, erased = time.monotonic(), volumes[f"{node}-data"], 0

@@ -129,7 +129,8 @@ class OneShot:
                 # All that it prints is read, whatever the engine does with logs by default.
                 log_config=LogConfig(type=LogConfig.types.JSON if kept else "none"),
                 stdin_open=stdin,
-                hostname=BACKUP,
+                # Docker refuses one in another container's network (runconfig, ErrConflictContainerNetworkAndHostname).
+                hostname=None if self.network.startswith("container:") else BACKUP,
                 stop_signal=self.stop_signal,
                 user="0",
             )

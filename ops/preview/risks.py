@@ -65,7 +65,7 @@ def _risk(change: Change, step: Step) -> DataAtRisk:
 
 def _holds(change: Change, step: Step, old: State) -> Words:
     part, form = step.name.removesuffix("-data"), label_of(old, names.LABEL_FORMAT)
-    if part == names.DB_HOST:
+    if names.INDEX_VOLUME.fullmatch(step.name):
         nodes = sorted(change.databases(after=False))
         return say("the indexes of ", listed(nodes)) if nodes else say("the index database")
     if not form and part not in change.aets(after=False):

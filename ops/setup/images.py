@@ -6,14 +6,14 @@ import time
 from collections.abc import Iterable
 
 from configs.settings import ImageSettings, StackSettings
-from images import RESTIC, ROLES, candidates, local_image
+from images import RESTIC, candidates, choose, local_image, local_roles
 from ops.setup.console import ROOT, SetupError, run_slow, say, without_secrets
 from ops.setup.debian_base import apt_proxies, ensure_base
 from ops.setup.engine import docker, holds
 
 _LABEL = "Images"
 #: The release of Debian that each is made from: Orthanc's newest is in testing, PostgreSQL's major version is what volumes are in.
-_SUITES = {"orthanc": "forky", "postgres": "trixie", "adminer": "forky", RESTIC: "trixie"}
+_SUITES = {"orthanc": "forky", "postgres": "trixie", "postgres-18": "forky", "adminer": "forky", RESTIC: "trixie"}
 #: A registry that is not reached often does not refuse but stays silent: this long, then it counts as out of reach.
 _REGISTRY_SECONDS = 20
 
@@ -32,7 +32,7 @@ def ensure_images(settings: StackSettings) -> None:
     wanted = [images.orthanc, *([images.postgres] if settings.index_nodes else []), *([images.adminer] if settings.adminer else [])]
     if images.source == "registry":
         say(_LABEL, f"from their registries, which Pulumi pulls: {', '.join(wanted)}")
-    elif holds(*candidates()):
+    elif holds(*candidates(settings.index_db.major_version)):
         say(_LABEL, "built here before, from Debian's packages")
     elif images.source == "auto" and holds(*wanted):
         say(_LABEL, f"pulled before: {', '.join(wanted)}")
@@ -42,7 +42,24 @@ def ensure_images(settings: StackSettings) -> None:
     else:
         if images.source == "auto":
             say(_LABEL, "no registry answers: building them here, from Debian's packages")
-        ensure_local_images(ROLES)
+        ensure_local_images(local_roles(settings.index_db.major_version).values())
+
+
+def ensure_postgres(images: ImageSettings, postgres: str, old: int, new: int) -> str:
+    """The name of the image of another major version of PostgreSQL that the engine holds: from where the stack's images are from now.
+
+    Args:
+        images: the stack file's images.
+        postgres: the registry's image of the new version.
+        old: the major version that the stack runs.
+        new: the other one.
+    """
+    if choose(images, [one for one in candidates(old) if holds(one)], old).source == "registry":
+        _pull(postgres)
+        return postgres
+    folders = local_roles(new)
+    ensure_local_images(folders.values())
+    return local_image(folders["postgres"])
 
 
 def ensure_restic(images: ImageSettings) -> str:

@@ -1,15 +1,19 @@
 """`down` and `destroy`: a stack stops, or goes. Both go by its state: what another state made is not theirs to touch."""
 
-import contextlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
-from configs.names import backup_volume
+from configs.names import LABEL_OWNER, LABEL_UPGRADED, backup_volume
+from ops.backup.data import remove_volume
+from ops.backup.oneshot import remove_left
 from ops.setup.console import SetupError, say
 from ops.stack.engine import GRACE_SECONDS, Container, client, engine_errors, list_containers
 from ops.stack.interrupted import put_right
 from ops.stack.stack import deployed
 from ops.stack.terminal import confirm
+
+_STOPPABLE: Final = ("running", "restarting", "paused")
 
 
 def down(name: str) -> int:
@@ -17,21 +21,24 @@ def down(name: str) -> int:
     stack = deployed(name)
     # Those as well that an interrupted run has made, which the state does not know.
     held = stack.held()
-    found = list_containers(stack.prefix, held.containers.values(), held.owner)
-    running = [container for container in found if container.state in ("running", "restarting", "paused")]
+    running = [one for one in list_containers(stack.prefix, held.containers.values(), held.owner) if one.state in _STOPPABLE]
     if not running:
         say("Down", f"nothing of the stack {name} is running")
         return 0
-    for group in stop_order(running):
-        with ThreadPoolExecutor(len(group)) as threads:
-            list(threads.map(stop, group))
-        say("Down", f"stopped {', '.join(container.name for container in group)}")
+    stop(running, "Down")
     say("Down", f"its containers, data and settings are kept; `./orthanc-stack up {name}` starts it again")
     return 0
 
 
-def stop(container: Container) -> None:
-    """Stop a container, which may take its time to write down what it holds."""
+def stop(containers: Sequence[Container], label: str) -> None:
+    """Stop containers in their order, and say so; those that have ended are left."""
+    for group in stop_order([one for one in containers if one.state in _STOPPABLE]):
+        with ThreadPoolExecutor(len(group)) as threads:
+            list(threads.map(_stop, group))
+        say(label, f"stopped {', '.join(container.name for container in group)}")
+
+
+def _stop(container: Container) -> None:
     with engine_errors():
         container.handle.stop(timeout=GRACE_SECONDS)
 
@@ -56,6 +63,7 @@ def destroy(name: str, *, yes: bool) -> int:
     if not yes:
         kept, lost = (", ".join(sorted(one for one, stays in volumes.items() if stays is wanted)) or "none" for wanted in (True, False))
         confirm(stack.name, f"This removes the stack {stack.name}.\n  Data volumes that go with it: {lost}\n  that stay: {kept}", "destroy")
+    remove_left(stack.prefix)
     if stack.pending:
         put_right(stack)
     options = ["--yes", "--skip-preview", "--non-interactive"]
@@ -63,14 +71,17 @@ def destroy(name: str, *, yes: bool) -> int:
     if status != 0:
         raise stack.failure(f"the stack {name} is not gone", status)
     print()
-    # What restic has cached of the backups' repository, which stays, and how far a check has come.
-    passing = tuple(backup_volume(stack.prefix, what) for what in ("cache", "check-"))
-    with contextlib.suppress(SetupError), engine_errors():
-        for one in client().volumes.list(filters={"name": backup_volume(stack.prefix, "")}):
-            if one.name.startswith(passing):
-                one.remove()
-    if left := sorted(stack.held().volumes.values()):
-        say("Destroy", f"kept, with their data: {', '.join(left)}")
+    # What restic has cached of the backups' repository, which stays; how far a check has come; and what an upgrade of PostgreSQL that was
+    # broken off has filled: the state does not know it.
+    left, passing = {*stack.held().volumes.values()}, tuple(backup_volume(stack.prefix, what) for what in ("cache", "check-"))
+    with engine_errors():
+        volumes = client().volumes
+        gone = {one.name for one in volumes.list(filters={"name": backup_volume(stack.prefix, "")}) if one.name.startswith(passing)}
+        gone |= {one.name for one in volumes.list(filters={"label": [f"{LABEL_OWNER}={held.owner}", LABEL_UPGRADED]})}
+    for volume in gone - left:
+        remove_volume(volume)
+    if left:
+        say("Destroy", f"kept, with their data: {', '.join(sorted(left))}")
         say("Destroy", f"`./orthanc-stack up {name}` takes them up again; `docker volume rm` deletes them for good")
     else:
         say("Destroy", "of what this state had made, no data volume is left")

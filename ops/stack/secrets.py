@@ -10,7 +10,7 @@ import secrets as randomness
 import shutil
 import string
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -159,17 +159,31 @@ def _writing(stack: Stack) -> contextlib.AbstractContextManager[None]:
 
 
 def set_secrets(stack: Stack, values: Mapping[str, str], file: Path, plain: Mapping[str, str] | None = None) -> None:
-    """Set secrets, and other values in clear, all of them or none: on a copy of the stack file, which then takes its place."""
-    file = file.resolve()  # it may be a link to where stack files are kept
-    draft = file.with_name(f".{file.stem}.draft.yaml")  # Pulumi goes by the suffix
-    shutil.copy(file, draft)
-    try:
+    """Set secrets, and other values in clear, all of them or none."""
+    with _draft(file) as draft:
         # `pulumi config set-all` has secrets on its command line.
         for key, value in values.items():
             stack.ask("config", "set", "--secret", f"{PROJECT}:{key}", "--config-file", str(draft), stdin=value)
         if plain:
             pairs = (f"--plaintext={PROJECT}:{key}={value}" for key, value in sorted(plain.items()))
             stack.ask("config", "set-all", *pairs, "--config-file", str(draft))
+
+
+def set_settings(stack: Stack, values: Mapping[str, str]) -> None:
+    """Set settings in the stack file by their paths (`indexDb.volume`), all of them or none. Comments stay."""
+    with _writing(stack), _draft(stack_file(stack.name, stack.root)) as draft:
+        pairs = (f"--plaintext={PROJECT}:{path}={value}" for path, value in sorted(values.items()))
+        stack.ask("config", "set-all", "--path", *pairs, "--config-file", str(draft))
+
+
+@contextlib.contextmanager
+def _draft(file: Path) -> Iterator[Path]:
+    """A copy of a stack file, which takes its place at the end, if there is no error."""
+    file = file.resolve()  # it may be a link to where stack files are kept
+    draft = file.with_name(f".{file.stem}.draft.yaml")  # Pulumi goes by the suffix
+    shutil.copy(file, draft)
+    try:
+        yield draft
         draft.replace(file)
     finally:
         draft.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """`up`: from whatever is there to a stack that runs and was checked."""
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -8,7 +9,7 @@ from typing import Any, Final
 from components.engine import host_and_port
 from configs.held import VOLUME
 from configs.loader import load_stack_file
-from configs.names import DB_HOST, LABEL_ROLE
+from configs.names import FILLED, INDEX_VOLUME, LABEL_ROLE
 from configs.problems import visible
 from configs.secrets import DB_PASSWORD
 from configs.settings import StackSettings
@@ -56,9 +57,10 @@ def up(name: str, plan: Path | None = None, *, saves: bool = True) -> int:
     if existed and plan is not None:
         refuse_unplanned(stack, plan)
     if existed:
+        refuse_switched(stack, settings)
         refuse_removed(stack, settings)
         if settings.index_nodes:
-            refuse_lost_password(stack)
+            refuse_lost_password(stack, settings)
     _complete(stack, settings, existed=existed, may_make=plan is None and not on_runner())
     ensure_images(settings)
     refresh = existed and plan is None and _needs_refresh(stack)
@@ -202,10 +204,11 @@ def summarize(outputs: Mapping[str, Any], name: str) -> None:
 
 def refuse_removed(stack: Stack, settings: StackSettings) -> None:
     """Refuse to remove what a protected volume is for: Pulumi would, without a preview, and only then find that the volume has to stay."""
-    wanted = {f"{part}-data" for part in (*(node.name for node in settings.nodes), *([DB_HOST] if settings.index_nodes else []))}
+    wanted = {f"{node.name}-data" for node in settings.nodes}
     for resource in stack.resources:
         name = str(resource.get("urn")).rpartition("::")[2]
-        if resource.get("type") == VOLUME and resource.get("protect") and name not in wanted:
+        kept = name in wanted or (settings.index_nodes and INDEX_VOLUME.fullmatch(name))
+        if resource.get("type") == VOLUME and resource.get("protect") and not kept:
             raise SetupError(
                 f"nothing was touched: {name.removesuffix('-data')} is no longer in the stack file, and its data volume "
                 f"{resource['outputs']['name']} is protected. Put it back; or, to give it up (the volume stays on the engine):\n"
@@ -213,9 +216,21 @@ def refuse_removed(stack: Stack, settings: StackSettings) -> None:
             )
 
 
-def refuse_lost_password(stack: Stack) -> None:
+def refuse_switched(stack: Stack, settings: StackSettings) -> None:
+    """Refuse, before any node starts, where the stack file names another volume of the database's than the one in use."""
+    held, volume = stack.held(), settings.index_db.volume
+    wanted = held.volumes.get(f"{volume}-data", f"{stack.prefix}-{volume}")
+    if settings.index_nodes and held.index_volume not in ("", wanted) and os.environ.get(FILLED) != wanted:
+        raise SetupError(
+            f"nothing was touched: indexDb.volume is {volume}, and the database of {stack.name} has its data in {held.index_volume}. "
+            f"`./orthanc-stack upgrade-db {stack.name}` goes on with an upgrade that was broken off; with --undo, it goes back. "
+            "If you changed indexDb by hand, set it back."
+        )
+
+
+def refuse_lost_password(stack: Stack, settings: StackSettings) -> None:
     """Refuse a stack file without the password of a database that is there: it keeps the one that it was made with."""
-    volume = stack.held().volumes.get(f"{DB_HOST}-data", "")
+    volume = stack.held().volumes.get(f"{settings.index_db.volume}-data", "")
     if not volume or not missing_keys([DB_PASSWORD], stack_config(stack.name, stack.root)):
         return
     with engine_errors():

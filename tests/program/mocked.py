@@ -227,7 +227,7 @@ def deploy(stack: str, root: Path) -> dict[str, Any]:
     secrets = {key: f"Stands-for-value-{number:04}-of-its-kind" for number, key in enumerate(secret_keys(settings))}
     secrets |= {private_key_key(party.name): f"Stands-for-the-key-of-{party.name}" for party in parties_of(settings)}
     # Images that are built on an engine are chosen only where it holds them.
-    held = frozenset(candidates()) if settings.images.source == "local" else frozenset()
+    held = frozenset(candidates(settings.index_db.major_version)) if settings.images.source == "local" else frozenset()
     try:
         with _without_private_keys({key: value for key, value in own.items() if isinstance(value, str)}):
             run = run_mocked(raw, secrets, stack, Engine(images=held), root=root)

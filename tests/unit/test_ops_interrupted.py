@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from configs.held import Held
+from configs.settings import StackSettings
 from ops.setup.console import SetupError
 from ops.setup.prepare import Tools
 from ops.setup.state import State
@@ -324,7 +325,7 @@ def test_a_database_without_its_password_is_refused(
     monkeypatch.setattr(up, "client", lambda: SimpleNamespace(volumes=SimpleNamespace(list=lambda **_: named)))
     recorded: Any = SimpleNamespace(name="dev", root=tmp_path, held=lambda: Held(volumes={"db-data": "s-db"}))
     with pytest.raises(SetupError, match=r'eval "\$\(./orthanc-stack env dev\)"\n    pulumi config set') if refused else nullcontext():
-        up.refuse_lost_password(recorded)
+        up.refuse_lost_password(recorded, StackSettings(nodes=()))
 
 
 def test_an_engine_that_hangs_keeps_nobody(monkeypatch: pytest.MonkeyPatch, dev: Callable[[str], Stack]) -> None:
