@@ -55,7 +55,7 @@ def ensure_postgres(images: ImageSettings, postgres: str, old: int, new: int) ->
         new: the other one.
     """
     if choose(images, [one for one in candidates(old) if holds(one)], old).source == "registry":
-        _pull(postgres)
+        pull(postgres)
         return postgres
     folders = local_roles(new)
     ensure_local_images(folders.values())

@@ -75,9 +75,9 @@ def destroy(name: str, *, yes: bool) -> int:
     # broken off has filled: the state does not know it.
     left, passing = {*stack.held().volumes.values()}, tuple(backup_volume(stack.prefix, what) for what in ("cache", "check-"))
     with engine_errors():
-        volumes = client().volumes
-        gone = {one.name for one in volumes.list(filters={"name": backup_volume(stack.prefix, "")}) if one.name.startswith(passing)}
-        gone |= {one.name for one in volumes.list(filters={"label": [f"{LABEL_OWNER}={held.owner}", LABEL_UPGRADED]})}
+        on_engine = client().volumes
+        gone = {one.name for one in on_engine.list(filters={"name": backup_volume(stack.prefix, "")}) if one.name.startswith(passing)}
+        gone |= {one.name for one in on_engine.list(filters={"label": [f"{LABEL_OWNER}={held.owner}", LABEL_UPGRADED]})}
     for volume in gone - left:
         remove_volume(volume)
     if left:

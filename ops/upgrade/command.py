@@ -54,7 +54,7 @@ def upgrade(name: str, *, no_backup: bool) -> int:
         # Without a container: the last run had removed the old one, or it was removed by hand since. The new volume may be ahead.
         if before and now.used != now.volume_of(before):
             os.environ[FILLED] = now.volume_of(now.place)
-            return _told(now, before, up(name))
+            return _told(now, before, up(name, saves=False))
         if before:
             # Nodes may have stored images in the old data since.
             say(LABEL, "the last run was broken off before the database changed over: beginning anew")
@@ -67,7 +67,7 @@ def upgrade(name: str, *, no_backup: bool) -> int:
                 f"to what is deployed, and give `./orthanc-stack up {name}`."
             )
         now.switch(place := _fill(now, no_backup=no_backup))
-        return _told(now, now.place, up(name), place)
+        return _told(now, now.place, up(name, saves=False), place)
 
 
 def _told(now: Situation, before: Place, status: int, place: Place | None = None) -> int:
@@ -90,7 +90,7 @@ def undo_upgrade(name: str) -> int:
         stop([one for one in now.containers if one.role != DB_HOST], LABEL)
         since = {node.database: _came_since(now, node) for node in _indexes(now)} if now.used != now.volume_of(back) else {}
         now.switch(back)
-        status = up(name)
+        status = up(name, saves=False)
     print()
     for database, count in since.items():
         say(LABEL, f"{database}: {count} images came since the upgrade, and have files without an entry in the index")
