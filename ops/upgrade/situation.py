@@ -23,7 +23,7 @@ from ops.upgrade.server import LABEL
 #: The newest that the settings know.
 NEWEST: Final = 18
 #: The registry's tag of each version, where a stack file names the one before.
-_TAGS: Final[Mapping[int, str]] = {15: "15.19", 16: "16.15", 17: "17.11", 18: "18.5"}
+_TAGS: Final[Mapping[int, str]] = {15: "15.19", 16: "16.15", 17: "17.11", 18: "18.6"}
 
 
 @dataclass(frozen=True)

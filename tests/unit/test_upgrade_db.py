@@ -24,9 +24,9 @@ TABLES = {"public.resources": Table(3, "11"), "sequence public.s": Table(1, "9")
 @pytest.mark.parametrize(
     ("image", "following"),
     [
-        ("postgres:17.11", "postgres:18.5"),
-        ("mirror.example:5000/library/postgres:17.9-alpine3.22", "mirror.example:5000/library/postgres:18.5-alpine3.22"),
-        ("postgres:17.11-trixie@sha256:0123", "postgres:18.5-trixie"),
+        ("postgres:17.11", "postgres:18.6"),
+        ("mirror.example:5000/library/postgres:17.9-alpine3.22", "mirror.example:5000/library/postgres:18.6-alpine3.22"),
+        ("postgres:17.11-trixie@sha256:0123", "postgres:18.6-trixie"),
     ],
 )
 def test_the_next_version_is_named_as_the_stack_file_names_this_one(image: str, following: str) -> None:
@@ -35,7 +35,7 @@ def test_the_next_version_is_named_as_the_stack_file_names_this_one(image: str, 
 
 def test_there_is_nothing_beyond_the_newest() -> None:
     with pytest.raises(SetupError, match="the newest"):
-        Place("db.18", 18, "postgres:18.5").next()
+        Place("db.18", 18, "postgres:18.6").next()
 
 
 def test_without_room_nothing_begins() -> None:
@@ -72,7 +72,7 @@ def test_the_volume_fits_the_version(major: int, volume: str, wrong: list[str]) 
 
 
 DB, ONE = "orthanc-stack-x-db", stack(node("a"))
-UPGRADED = stack(node("a"), indexDb={"majorVersion": 18, "volume": "db.18"}, images={"postgres": "postgres:18.5"})
+UPGRADED = stack(node("a"), indexDb={"majorVersion": 18, "volume": "db.18"}, images={"postgres": "postgres:18.6"})
 OLD_DB, NEW_DB = {"db-data": DB}, {"db.18-data": f"{DB}.18"}
 FITS = {DB: Volume("postgresql-17", "me"), f"{DB}.18": Volume("postgresql-18", "me")}
 
