@@ -7,7 +7,7 @@ from typing import Any
 
 from configs.loader import load_stack_file, stack_file_name
 from configs.stack_file import read_config
-from images import ROLES
+from images import local_roles
 from ops.setup.console import ROOT, say
 from ops.setup.engine import ensure_engine
 from ops.setup.images import ensure_images, ensure_local_images
@@ -53,9 +53,10 @@ def set_up(stack: str) -> int:
 
 
 def build_images(stack: str) -> int:
-    """Build the images from Debian's packages on the stack's engine, whatever the stack file says of images; the exit status."""
+    """Build the images from Debian's packages on the stack's engine, whatever the stack file says of their source; the exit status."""
+    settings = load_stack_file(stack)
     ensure_engine(stack_config(stack))
-    ensure_local_images(ROLES)
+    ensure_local_images(local_roles(settings.index_db.major_version).values())
     return 0
 
 

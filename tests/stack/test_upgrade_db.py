@@ -20,7 +20,7 @@ from tests.stack.engine import docker, eventually
 from tests.stack.test_backends import copy_commands
 from tests.stack.test_backup import Site, begin, delivered, images, inside, of_stack, of_stack_role
 
-pytestmark = pytest.mark.slow("a stack's PostgreSQL is upgraded three times, taken back, and killed in between: 4 min")
+pytestmark = pytest.mark.slow("a stack's PostgreSQL is upgraded three times, taken back, and killed in between: 6 min")
 
 _NODES = ("archive", "client")
 
