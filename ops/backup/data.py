@@ -135,7 +135,11 @@ def freeze(node: NodeData, prefix: str) -> FrozenIndex:
         inside = Container(str(made.name), str(made.id), "", "running", handle=made)
         inside.run(["sh", "-c", _WARM, node.name])
         seconds = _copy(node, inside, ["sh", "-c", _COPY, node.name])
-        count = inside.run(["python3", "-c", _SQLITE, f"{INDEX}/{node.name}/index", COUNT_SQLITE])
+        # What an exec prints may get lost (seen once; moby#27289): then it is asked again.
+        counts = (inside.run(["python3", "-c", _SQLITE, f"{INDEX}/{node.name}/index", COUNT_SQLITE]) for _ in range(_TRIES))
+        count = next(filter(None, counts), None)
+    if count is None:
+        raise SetupError(f"the copy of the index of {node.name} cannot be read")
     return FrozenIndex(int(count), seconds)
 
 
