@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from configs import names
 from configs.fields import RESERVED_NAMES
@@ -210,8 +209,8 @@ def _tls(parts: Parts) -> Iterator[Problem]:
 def _backup(parts: Parts) -> Iterator[Problem]:
     backup = parts.settings.backup
     if backup and backup.to.startswith("sftp:") and not backup.host_key:
-        server = urlsplit(backup.to)
-        how = f"Add what `ssh-keyscan -t ed25519 -p {server.port or 22} {server.hostname}` prints after the host"
+        host, _, port = backup.to.split("@")[1].partition("/")[0].partition(":")
+        how = f"Add what `ssh-keyscan -t ed25519 -p {port or 22} {host}` prints after the host"
         yield Problem("backup.hostKey", f"is missing: without it, another machine could pose as the server. {how} (ssh-ed25519 AAAA…).")
 
 

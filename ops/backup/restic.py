@@ -21,7 +21,8 @@ READS: Final = ("DAC_OVERRIDE",)
 RESTORES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")
 #: The options of ssh (ssh_config(5)), which restic runs for SFTP: the key that it is given is tried alone, and the one host key accepted.
 #: HostKeyAlias: known_hosts needs neither address nor port. LogLevel: a server's banner is no error of restic's. ServerAliveInterval: a
-#: server that went down is noticed after three minutes.
+#: server that went down is noticed after three minutes. -E: ssh writes what is wrong to the container's log itself, because restic may end
+#: before it has passed that on.
 _SSH: Final = (
     f"-F none -i {FILES}/key -o IdentitiesOnly=yes -o BatchMode=yes -o StrictHostKeyChecking=yes -o HostKeyAlias=backup "
     f"-o UserKnownHostsFile={FILES}/known_hosts -o GlobalKnownHostsFile=none -o LogLevel=ERROR -o ServerAliveInterval=60 -E /proc/1/fd/2"

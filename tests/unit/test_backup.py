@@ -78,6 +78,7 @@ def test_sftp_wants_the_servers_host_key() -> None:
     assert settings.backup
     assert settings.backup.host_key == HOST_KEY
     assert "`ssh-keyscan -t ed25519 -p 2222 nas.example`" in problems_of(stack(node("a"), backup={"to": SFTP}))["backup.hostKey"]
+    assert "-p 22 nas`" in problems_of(stack(node("a"), backup={"to": "sftp://u1@nas/b@c:1"}))["backup.hostKey"]
     for wrong in (f"nas.example {HOST_KEY}", f"{HOST_KEY}\nother {HOST_KEY}", "ssh-ed25519", "SHA256:AAAA"):
         problems = problems_of(stack(node("a"), backup={"to": SFTP, "hostKey": wrong}))
         assert "is not an SSH server's key" in problems["backup.hostKey"]
