@@ -174,7 +174,12 @@ Image = Annotated[
 Keep = Annotated[
     str, _check((_is_not(_KEEP), "is not 'forever', 'until-confirmed', or 'until-confirmed after 7d' (a number, and s, m, h or d)."))
 ]
-_REPOSITORY = "is neither a folder of the engine's machine (/srv/backup), nor a REST server (rest:https://host:8000/), nor S3 (s3:https://host/bucket)."
+#: Neither user nor host begins with a hyphen: ssh would read an option. No password: ssh takes none.
+_SFTP = r"sftp://[^-/:@\s][^/:@\s]*@\w[\w.-]*(:\d{1,5})?/\S*[^/\s]"
+_REPOSITORY = (
+    "is neither a folder of the engine's machine (/srv/backup), nor a REST server (rest:https://host:8000/), nor S3 "
+    "(s3:https://host/bucket), nor SFTP (sftp://user@host:22//srv/backup; with one / before srv, it is in the user's home)."
+)
 #: Where restic keeps backups.
 Repository = Annotated[
     str,
@@ -183,8 +188,18 @@ Repository = Annotated[
             lambda to: to.startswith(("rest:", "s3:")) and "@" in to,
             "holds a login, which would stand in clear; set it as the secrets backupKey (user, or access key) and backupSecret.",
         ),
-        (_is_not(r"/[^/:].*|rest:https?://[^/\s]+\S*|s3:(https?://)?[^/\s]+/\S+"), _REPOSITORY),
+        (_is_not(rf"/[^/:].*|rest:https?://[^/\s]+\S*|s3:(https?://)?[^/\s]+/\S+|{_SFTP}"), _REPOSITORY),
         (lambda to: to.startswith("/") and {".", ".."} & {*to.split("/")}, "has a part '.' or '..'; write the folder's own path."),
+    ),
+]
+#: The public key of an SSH server, as a line of sshd(8)'s known_hosts has it.
+HostKey = Annotated[
+    str,
+    _check(
+        (
+            _is_not(r"(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)) AAAA[A-Za-z0-9+/]+={0,2}"),
+            "is not an SSH server's key: its type and the key, as ssh-keyscan prints them after the host (ssh-ed25519 AAAA…).",
+        ),
     ),
 ]
 _Pattern = Annotated[

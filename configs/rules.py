@@ -42,7 +42,7 @@ class HostPort(NamedTuple):
 
 def check(parts: Parts) -> list[Problem]:
     """Everything that is wrong between the settings of a stack."""
-    rules = (_unique, _links, _modalities, _loops, _forwarding, _host_ports, _connections, _each_node, _tls, _environment, _images)
+    rules = (_unique, _links, _modalities, _loops, _forwarding, _host_ports, _connections, _each_node, _tls, _backup, _environment, _images)
     return list(islice(chain.from_iterable(rule(parts) for rule in rules), MOST_PROBLEMS + 1))
 
 
@@ -204,6 +204,14 @@ def _tls(parts: Parts) -> Iterator[Problem]:
             reason = f"is not true, and {visible(', '.join(closed))} takes connections by TLS only"
             how = "Set it, where the device can; `./orthanc-stack certs` makes its certificate. Else let it send to a node without TLS."
             yield Problem(f"modalities[{i}].tls", f"{reason}. {how}", False)
+
+
+def _backup(parts: Parts) -> Iterator[Problem]:
+    backup = parts.settings.backup
+    if backup and backup.to.startswith("sftp:") and not backup.host_key:
+        host, _, port = backup.to.split("@")[1].partition("/")[0].partition(":")
+        how = f"Add what `ssh-keyscan -t ed25519 -p {port or 22} {host}` prints after the host"
+        yield Problem("backup.hostKey", f"is missing: without it, another machine could pose as the server. {how} (ssh-ed25519 AAAA…).")
 
 
 def _environment(parts: Parts) -> Iterator[Problem]:

@@ -16,6 +16,7 @@ from configs.fields import (
     Distinct,
     FromList,
     Host,
+    HostKey,
     Image,
     Keep,
     NodeName,
@@ -265,9 +266,11 @@ class BackupSettings(Settings):
     """Where `./orthanc-stack backup` puts the stack's data."""
 
     to: Repository
-    """a restic repository: a folder of the engine's machine (`/srv/backup`), a REST server (`rest:https://backup:8000/`), or S3
-    (`s3:https://host/bucket`). Its password is the secret `backupPassword`; a login of the server is `backupKey` (the user, or the access
-    key) and `backupSecret`."""
+    """a restic repository: a folder of the engine's machine (`/srv/backup`), a REST server (`rest:https://backup:8000/`), S3
+    (`s3:https://host/bucket`), or SFTP (`sftp://user@host:22//srv/backup`). Its password is the secret `backupPassword`; a login of the
+    server is `backupKey` (the user, or the access key) and `backupSecret`. For SFTP, `backupKey` is a private key without a passphrase."""
+    host_key: HostKey | None = None
+    """the SSH server's public key, required for SFTP: what `ssh-keyscan -t ed25519 HOST` prints after the host."""
     keep: KeepBackupsSettings = Field(default_factory=KeepBackupsSettings)
     """which backups are kept."""
 

@@ -74,12 +74,15 @@ def repository_of(stack: Stack, settings: StackSettings, backup: BackupSettings,
         return stack.ask("config", "get", f"{PROJECT}:{key}").rstrip("\n") if f"{PROJECT}:{key}" in config else ""
 
     login = (secret(BACKUP_KEY), secret(BACKUP_SECRET))
-    if backup.to.startswith("s3:") and not all(login):
-        commands = "\n".join(
-            f"    pulumi config set --secret {key} --stack {stack.name}" for key in missing_keys((BACKUP_KEY, BACKUP_SECRET), config)
-        )
-        raise SetupError(f'backup.to is S3, which wants an access key:\n    eval "$(./orthanc-stack env {stack.name})"\n{commands}')
-    return Repository(backup.to, ensure_restic(settings.images), stack.prefix, password or secret(BACKUP_PASSWORD), login)
+    wanted, what, value = {
+        "s3": ((BACKUP_KEY, BACKUP_SECRET), "S3, which wants an access key", ""),
+        "sftp": ((BACKUP_KEY,), "SFTP, which wants a private key without a passphrase", " < FILE"),
+    }.get(backup.to.partition(":")[0], ((), "", ""))
+    if not all(login[: len(wanted)]):
+        commands = "\n".join(f"    pulumi config set --secret {key} --stack {stack.name}{value}" for key in missing_keys(wanted, config))
+        raise SetupError(f'backup.to is {what}:\n    eval "$(./orthanc-stack env {stack.name})"\n{commands}')
+    image = ensure_restic(settings.images)
+    return Repository(backup.to, image, stack.prefix, password or secret(BACKUP_PASSWORD), login, backup.host_key or "")
 
 
 def backup(name: str, *, sheet: bool) -> int:

@@ -81,6 +81,11 @@ def print_sheet(stack: Stack, repository: Repository, manifest: "Manifest") -> N
     else:
         passphrase = "there is none: the secrets' provider of the state decrypts them"
     login = "\n  login         backupKey and backupSecret: write them here, too: ______________________" if repository.login[0] else ""
+    variables = ""
+    if repository.to.startswith("sftp:"):
+        login = f"\n  host key      {repository.host_key}"
+        login += "\n  private key   backupKey, or another one that the server accepts: keep its file elsewhere"
+        variables = f"ORTHANC_BACKUP_KEY_FILE=FILE ORTHANC_BACKUP_HOST_KEY='{repository.host_key}' \\\n      "
     engine = os.environ.get("DOCKER_HOST", "")
     docker = f", with DOCKER_HOST={engine}" if engine.startswith(("ssh:", "tcp:")) else ""
     print(f"""
@@ -94,5 +99,5 @@ def print_sheet(stack: Stack, repository: Repository, manifest: "Manifest") -> N
 
   To restore, on a machine with a clone of orthanc-stack that has neither containers nor volumes of this stack{docker}:
 
-      ./orthanc-stack restore {stack.short} --from '{repository.to}'      # asks for the password
+      {variables}./orthanc-stack restore {stack.short} --from '{repository.to}'      # asks for the password
 """)

@@ -19,6 +19,14 @@ _SOME_UNREADABLE, _NO_REPOSITORY, _LOCKED, _WRONG_PASSWORD = 3, 10, 11, 12
 READS: Final = ("DAC_OVERRIDE",)
 #: It gives files back to their owners.
 RESTORES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")
+#: The options of ssh (ssh_config(5)), which restic runs for SFTP: the key that it is given is tried alone, and the one host key accepted.
+#: HostKeyAlias: known_hosts needs neither address nor port. LogLevel: a server's banner is no error of restic's. ServerAliveInterval: a
+#: server that went down is noticed after three minutes. -E: ssh writes what is wrong to the container's log itself, because restic may end
+#: before it has passed that on.
+_SSH: Final = (
+    f"-F none -i {FILES}/key -o IdentitiesOnly=yes -o BatchMode=yes -o StrictHostKeyChecking=yes -o HostKeyAlias=backup "
+    f"-o UserKnownHostsFile={FILES}/known_hosts -o GlobalKnownHostsFile=none -o LogLevel=ERROR -o ServerAliveInterval=60 -E /proc/1/fd/2"
+)
 _FOLDER: Final = "/repository"
 #: restic would try for a quarter of an hour to reach a server that does not answer, to read a repository that is a file, or to write to a
 #: folder where it cannot, and say nothing meanwhile.
@@ -45,18 +53,22 @@ class Repository:
     image: str
     prefix: str  #: of the stack, whose cache it has, and whose name its snapshots carry
     password: str = field(repr=False)
-    login: tuple[str, str] = field(default=("", ""), repr=False)  #: at its server
+    login: tuple[str, str] = field(default=("", ""), repr=False)  #: at its server; for SFTP, a private key
+    host_key: str = ""  #: of an SFTP server
 
     def one_shot(
         self, *arguments: str, mounts: Sequence[Mount] = (), files: dict[str, bytes] | None = None, capabilities: Sequence[str] = READS
     ) -> OneShot:
         """restic, as a container. It has a network only for a repository that is on another machine."""
-        folder = self.to.startswith("/")
+        folder, sftp = self.to.startswith("/"), self.to.startswith("sftp:")
         login = "[default]\naws_access_key_id={}\naws_secret_access_key={}\n".format(*self.login) if self.to.startswith("s3:") else ""
         held = {"password": self.password.encode(), "repository": self._address().encode(), "credentials": login.encode()}
+        if sftp:
+            # ssh reads no private key without an end of line.
+            held |= {"key": f"{self.login[0].strip()}\n".encode(), "known_hosts": f"backup {self.host_key}\n".encode()}
         return OneShot(
             image=self.image,
-            command=["--retry-lock=5m", *arguments],
+            command=["--retry-lock=5m", *([f"--option=sftp.args={_SSH}"] if sftp else []), *arguments],
             entrypoint=["sh", "-c", _IN_FOLDER, "restic"] if folder else None,
             prefix=self.prefix,
             mounts=[scratch(self.prefix, "cache", "/cache"), *([Mount(_FOLDER, self.to, type="bind")] if folder else []), *mounts],
@@ -114,6 +126,13 @@ class Repository:
                 f"backup.to (or --from): {self.to} did not answer within {_ANSWER_SECONDS} s, or with errors alone. Does the engine's "
                 f"machine reach it? The last that restic says:\n{said}"
             )
+        if "Host key verification failed" in done.errors:
+            return SetupError(
+                f"the server of {self.to} has another host key than backup.hostKey (or ORTHANC_BACKUP_HOST_KEY) says: "
+                "it is another machine, or its key was changed. Ask its operator."
+            )
+        if "Permission denied (" in done.errors:
+            return SetupError(f"the server of {self.to} refuses the private key in backupKey (or ORTHANC_BACKUP_KEY_FILE):\n{said}")
         if done.status == _READ_ONLY:
             return SetupError(
                 f"backup.to (or --from): the folder {self.to} of the engine's machine cannot be written to by root: mount it for writing. "

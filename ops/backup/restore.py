@@ -88,7 +88,8 @@ def _repository(stack: Stack, settings: StackSettings | None, origin: str, image
             if not known.exists():
                 known.create()
             return repository_of(known, settings, settings.backup)
-    to = origin or (settings.backup.to if settings and settings.backup else "")
+    named = settings.backup if settings else None
+    to, host_key = origin or (named.to if named else ""), os.environ.get("ORTHANC_BACKUP_HOST_KEY") or (named.host_key if named else None)
     if not to:
         raise SetupError(f"say which repository: ./orthanc-stack restore {stack.name} --from REPOSITORY (it is on the recovery sheet).")
     if not password:
@@ -96,12 +97,28 @@ def _repository(stack: Stack, settings: StackSettings | None, origin: str, image
             raise SetupError("the repository's password is on the recovery sheet: set RESTIC_PASSWORD to it.")
         password = getpass.getpass("  Password of the repository: ")
     try:
-        to = BackupSettings(to=to).to
+        where = BackupSettings.model_validate({"to": to, "hostKey": host_key})
     except ValidationError as error:
-        raise SetupError(f"--from {to} {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+        wrong = error.errors()[0]
+        what = f"--from {to}" if wrong["loc"] == ("to",) else "ORTHANC_BACKUP_HOST_KEY"
+        raise SetupError(f"{what} {wrong['msg'].removeprefix('Value error, ')}") from None
+    return Repository(to, image, stack.prefix, password, _login(where), where.host_key or "")
+
+
+def _login(where: BackupSettings) -> tuple[str, str]:
+    """The login at the repository's server, from the environment; for SFTP, a private key from a file."""
+    to = where.to
+    if to.startswith("sftp:"):
+        file = Path(os.environ.get("ORTHANC_BACKUP_KEY_FILE", ""))
+        if not where.host_key or not file.is_file():
+            raise SetupError(
+                f"{to}: set ORTHANC_BACKUP_KEY_FILE to a file with a private key that the server accepts, and "
+                "ORTHANC_BACKUP_HOST_KEY to the server's host key, which is on the recovery sheet."
+            )
+        return file.read_text(encoding="utf-8", errors="replace"), ""
     variables = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if to.startswith("s3:") else ("RESTIC_REST_USERNAME", "RESTIC_REST_PASSWORD")
     user, secret = (os.environ.get(one, "") for one in variables)
-    return Repository(to, image, stack.prefix, password, (user, secret))
+    return user, secret
 
 
 # --- Refusals --------------------------------------------------------------------------------------------------------

@@ -23,11 +23,14 @@ from ops.backup.check import report as report_check
 from ops.backup.data import NodeData
 from ops.backup.found import find
 from ops.backup.oneshot import Done, OneShot, _tar
-from ops.backup.report import report, size
+from ops.backup.report import print_sheet, report, size
 from ops.backup.restic import Repository, Saved
 from ops.setup.console import SetupError
+from ops.setup.prepare import Tools
+from ops.setup.state import State
 from ops.stack import up
 from ops.stack.secrets import all_keys, known_keys, rotate
+from ops.stack.stack import Stack
 from tests.unit.stacks import node, problems_of, settings_of, stack
 
 REPOSITORY = Repository("/srv/backup", "restic", "orthanc-stack-dev", "a-password")
@@ -48,7 +51,11 @@ def test_a_repository_is_a_folder_a_rest_server_or_s3(to: str) -> None:
     [
         ("srv/backup", "is neither"),
         ("/", "is neither"),
-        ("sftp:host:/srv", "is neither"),
+        ("sftp:user@host:/srv", r"sftp://user@host:22//srv"),
+        ("sftp://host/srv", "is neither"),
+        ("sftp://user:secret@host/srv", "is neither"),
+        ("sftp://-oProxyCommand=x@host/srv", "is neither"),
+        ("sftp://user@-oProxyCommand=x/srv", "is neither"),
         ("rest:backup", "is neither"),
         ("s3:bucket", "is neither"),
         ("/srv/../etc", "has a part"),
@@ -60,6 +67,29 @@ def test_other_repositories_are_refused(to: str, why: str) -> None:
     problems = problems_of(stack(node("a"), backup={"to": to}))
     assert list(problems) == ["backup.to"]
     assert why in problems["backup.to"]
+
+
+SFTP = "sftp://u1@nas.example:2222//srv/backup"
+HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKey+/"
+
+
+def test_sftp_wants_the_servers_host_key() -> None:
+    settings = settings_of(stack(node("a"), backup={"to": SFTP, "hostKey": HOST_KEY}))
+    assert settings.backup
+    assert settings.backup.host_key == HOST_KEY
+    assert "`ssh-keyscan -t ed25519 -p 2222 nas.example`" in problems_of(stack(node("a"), backup={"to": SFTP}))["backup.hostKey"]
+    assert "-p 22 nas`" in problems_of(stack(node("a"), backup={"to": "sftp://u1@nas/b@c:1"}))["backup.hostKey"]
+    for wrong in (f"nas.example {HOST_KEY}", f"{HOST_KEY}\nother {HOST_KEY}", "ssh-ed25519", "SHA256:AAAA"):
+        problems = problems_of(stack(node("a"), backup={"to": SFTP, "hostKey": wrong}))
+        assert "is not an SSH server's key" in problems["backup.hostKey"]
+
+
+def test_sftp_wants_a_private_key(tmp_path: Path) -> None:
+    settings = settings_of(stack(node("a"), backup={"to": SFTP, "hostKey": HOST_KEY}))
+    assert settings.backup
+    (tmp_path / "Pulumi.prod.yaml").write_text("config: {}\n")
+    with pytest.raises(SetupError, match=r"wants a private key(.|\n)*--secret backupKey --stack prod < FILE$"):
+        backup.repository_of(Stack("prod", Tools(tmp_path, State("", "")), tmp_path), settings, settings.backup)
 
 
 def test_a_stack_without_backups_has_no_secret_for_them() -> None:
@@ -81,7 +111,12 @@ def test_restics_image_is_not_among_those_that_a_stack_runs() -> None:
 
 
 def test_no_secret_is_an_argument_or_a_variable() -> None:
-    for to, login in (("/srv/backup", ("", "")), ("rest:https://backup/", ("user", "a-secret")), ("s3:host/bucket", ("a-key", "a-secret"))):
+    for to, login in (
+        ("/srv/backup", ("", "")),
+        ("rest:https://backup/", ("user", "a-secret")),
+        ("s3:host/bucket", ("a-key", "a-secret")),
+        (SFTP, ("a-key", "")),
+    ):
         one_shot = replace(REPOSITORY, to=to, login=login).one_shot("snapshots")
         assert not re.search("a-password|a-secret|a-key", f"{one_shot.command} {one_shot.environment}")
         assert one_shot.files
@@ -280,6 +315,15 @@ def test_forwarders_that_delete_are_held_and_let_go_whatever_happens(
     with holding([Forwarder("b-forwarder", broken=True)], settings):  # type: ignore[list-item]
         pass
     assert "may be missing from the backup" in capsys.readouterr().err
+
+
+def test_the_recovery_sheet_names_the_host_key_and_prints_no_private_key(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    repository = replace(REPOSITORY, to=SFTP, login=("a-key", ""), host_key=HOST_KEY)
+    held = Stack("prod", Tools(tmp_path, State("", "")), tmp_path)
+    print_sheet(held, repository, backup.Manifest("prod", "", "1.0.0", {}, passphrase=True))
+    sheet = capsys.readouterr().out
+    assert f"ORTHANC_BACKUP_HOST_KEY='{HOST_KEY}'" in sheet
+    assert "a-key" not in sheet
 
 
 def test_whose_a_file_is() -> None:

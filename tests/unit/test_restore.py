@@ -96,6 +96,21 @@ def test_another_stacks_passphrase_stays(stack: Stack, monkeypatch: pytest.Monke
     put_back(Backup(), stack)
 
 
+def test_a_restore_from_sftp_wants_a_key_file_and_the_host_key(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESTIC_PASSWORD", "words")
+    (stack.root / "key").write_text("a private key\n")
+    for variables, said in (
+        ({}, "set ORTHANC_BACKUP_KEY_FILE to a file"),
+        ({"KEY_FILE": str(stack.root / "key")}, "set ORTHANC_BACKUP_KEY_FILE to a file"),
+        ({"KEY_FILE": str(stack.root / "none"), "HOST_KEY": "ssh-rsa AAAAB3"}, "set ORTHANC_BACKUP_KEY_FILE to a file"),
+        ({"KEY_FILE": str(stack.root / "key"), "HOST_KEY": "host ssh-rsa AAAAB3"}, "^ORTHANC_BACKUP_HOST_KEY is not an SSH server's key"),
+    ):
+        for name, value in variables.items():
+            monkeypatch.setenv(f"ORTHANC_BACKUP_{name}", value)
+        with pytest.raises(SetupError, match=said):
+            restore._repository(stack, None, "sftp://user@host//srv", "image")
+
+
 def engine(monkeypatch: pytest.MonkeyPatch, *, containers: dict[str, str] | None = None, volumes: tuple[str, ...] = ()) -> None:
     """An engine with containers (each with its role) and volumes."""
     found = [SimpleNamespace(name=name, labels={"orthanc-stack.role": role}) for name, role in (containers or {}).items()]
