@@ -105,10 +105,12 @@ def disk_full(world: World, name: str) -> Iterator[None]:
     """Nothing more fits on a node's disk.
 
     A small file system that is full to the last byte lies over the node's images, in the node's own view alone. So its images cannot
-    be read meanwhile, either; they are there again afterwards.
+    be read meanwhile, either; they are there again afterwards. It is filled before it is put there: an image that came into it in time
+    would be confirmed, and then be gone with it.
     """
-    part, full = world.part(name), f"{_STORAGE}/full"
-    part.inside(f"mount -t tmpfs -o size=64k none {_STORAGE} && ! cat /dev/zero > {full} && ! echo >> {full}", "mount", "pid")
+    part, aside = world.part(name), "/dev/shm/full"
+    fill = f"mkdir -p {aside} && mount -t tmpfs -o size=64k none {aside} && ! cat /dev/zero > {aside}/full && ! echo >> {aside}/full"
+    part.inside(f"{fill} && mount --bind {aside} {_STORAGE} && umount {aside}", "mount", "pid")
     try:
         yield
     finally:
