@@ -36,7 +36,7 @@ def test_the_workstation_finds_them(dev: Dev, study: Study, forwarded: Forwarded
 
 def test_a_file_uploaded_by_rest_reads_back_bit_for_bit(dev: Dev) -> None:
     file = (Path(pydicom.__file__).parent / "data" / "test_files" / "examples_overlay.dcm").read_bytes()
-    for node in (dev.client, dev.server):
+    for node in (dev.server, dev.client):  # the client forwards its own, with another meta header, over the server's
         identifier = node.post("/instances", file)["ID"]
         assert node.read(f"/instances/{identifier}/file") == file
     await_delivery(dev.stack, "client", "server")  # so that it does not come back after it is deleted
