@@ -173,17 +173,14 @@ def _starts(containers: Sequence[Handle]) -> set[tuple[str, str]]:
 
 def _while_frozen(node: Container, helper: Container, command: list[str]) -> float:
     """Run a command in the helper while a node's processes stand still; for how many seconds."""
-    _await_running(node)
     thaw = f"sleep {_FROZEN_AT_MOST}; docker unpause {node.name}"
     # In a session of its own: it outlives this program, if that is killed.
     watchdog = subprocess.Popen(
         ["sh", "-c", thaw], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
+    _pause(node)
     started = time.monotonic()
     try:
-        with engine_errors():
-            node.handle.pause()
-        started = time.monotonic()
         helper.run(command)
     finally:
         with engine_errors():
@@ -195,6 +192,20 @@ def _while_frozen(node: Container, helper: Container, command: list[str]) -> flo
     if seconds > _FROZEN_AT_MOST:
         raise SetupError(f"copying the index of {node.part} took over {_FROZEN_AT_MOST} s; its node was let go, and the copy is not whole.")
     return seconds
+
+
+def _pause(node: Container) -> None:
+    """Pause a container, again where the engine has just begun to call it paused (see _await_running)."""
+    for left in reversed(range(_TRIES)):
+        _await_running(node)
+        try:
+            with engine_errors():
+                node.handle.pause()
+        except SetupError:
+            if not left:
+                raise
+        else:
+            return
 
 
 def _await_running(node: Container) -> None:

@@ -226,14 +226,20 @@ class Frozen:
 
     status = "running"
 
-    def __init__(self, *, fails: bool) -> None:
-        self.fails = fails
+    def __init__(self, *, fails: bool = False, refusals: int = 0) -> None:
+        self.fails, self.refusals, self.paused = fails, refusals, False
 
     def reload(self) -> None: ...
 
-    def pause(self) -> None: ...
+    def pause(self) -> None:
+        self.refusals -= 1
+        if self.refusals >= 0:
+            raise OSError("is already paused")
+        self.paused = True
 
     def unpause(self) -> None:
+        if not self.paused:
+            raise OSError("cannot resume a running process")
         if self.fails:
             raise OSError("read timeout")
 
@@ -250,6 +256,16 @@ def test_a_node_that_could_not_be_let_go_is_let_go_by_the_watchdog(monkeypatch: 
         data._while_frozen(held, helper, [])
     time.sleep(1.0)
     assert (tmp_path / "told").exists() is fails
+
+
+def test_a_node_that_the_engine_wrongly_calls_paused_is_paused_again() -> None:
+    """Docker 20.10 learns late of the pause of a look before. The helper must not copy while the node runs."""
+    frozen = Frozen(refusals=2)
+    seen: list[bool] = []
+    held: Any = SimpleNamespace(name="s-a", part="a", handle=frozen)
+    helper: Any = SimpleNamespace(run=lambda _: seen.append(frozen.paused))
+    data._while_frozen(held, helper, [])
+    assert seen == [True]
 
 
 @pytest.mark.parametrize("marked", [False, True])
