@@ -191,8 +191,8 @@ def _backlog_goals(rows: Sequence[Row]) -> Iterator[list[str]]:
 def _forward(rows: Sequence[Row], _folder: Path) -> list[str]:
     return [
         "From the client, whose index is in SQLite, to the server, whose index is in PostgreSQL. A backlog of the forwarder is timed from "
-        "the start of its container to the last confirmation; by hand, to the end of the last job or, with StorageCommitment, to the last "
-        "report.",
+        "when it is let go (it is held while the images come) to the last confirmation; by hand, to the end of the last job or, with "
+        "StorageCommitment, to the last report.",
         "",
         *_measured(rows, ("latency", "backlog", "idle"), 2),
     ]
