@@ -5,13 +5,12 @@ from typing import Final
 
 from configs.names import DB_HOST, DB_SUPERUSER
 from configs.settings import StackSettings
-from images import candidates, choose
 from ops.backup.data import COUNT_POSTGRESQL, COUNT_SQLITE, DATA, INDEX, INDEX_FILES, PSQL
 from ops.backup.found import Found, forgotten
 from ops.backup.oneshot import OneShot, feed, output, volume
 from ops.backup.restic import RESTORES
 from ops.setup.console import SetupError, say
-from ops.setup.engine import holds
+from ops.setup.images import chosen
 from ops.stack.interrupted import put_right
 from ops.stack.stack import Stack
 
@@ -58,9 +57,7 @@ def load(stack: Stack, settings: StackSettings, found: Found) -> None:
     if status := stack.run("up", *OPTIONS, *excluded):
         raise stack.failure("volumes and database could not be made", status)
     volumes = stack.held().volumes
-    major = settings.index_db.major_version
-    image = choose(settings.images, [one for one in candidates(major) if holds(one)], major).orthanc
-    without = to_erase(found)
+    image, without = chosen(settings).orthanc, to_erase(found)
     for node, about in sorted(found.manifest["nodes"].items()):
         begun, into, erased = time.monotonic(), volumes[f"{node}-data"], 0
         _files(found, node, into)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 
 from configs.settings import ImageSettings, StackSettings
-from images import RESTIC, candidates, choose, local_image, local_roles
+from images import RESTIC, ImageChoice, candidates, choose, local_image, local_roles
 from ops.setup.console import ROOT, SetupError, run_slow, say, without_secrets
 from ops.setup.debian_base import apt_proxies, ensure_base
 from ops.setup.engine import docker, holds
@@ -45,16 +45,22 @@ def ensure_images(settings: StackSettings) -> None:
         ensure_local_images(local_roles(settings.index_db.major_version).values())
 
 
-def ensure_postgres(images: ImageSettings, postgres: str, old: int, new: int) -> str:
+def chosen(settings: StackSettings) -> ImageChoice:
+    """The images that a deployment would run now, by the program's own rule."""
+    major = settings.index_db.major_version
+    held = candidates(major) if settings.images.source == "auto" and holds(*candidates(major)) else ()
+    return choose(settings.images, held, major)
+
+
+def ensure_postgres(settings: StackSettings, postgres: str, new: int) -> str:
     """The name of the image of another major version of PostgreSQL that the engine holds: from where the stack's images are from now.
 
     Args:
-        images: the stack file's images.
+        settings: those of the stack as it runs.
         postgres: the registry's image of the new version.
-        old: the major version that the stack runs.
-        new: the other one.
+        new: the new version.
     """
-    if choose(images, [one for one in candidates(old) if holds(one)], old).source == "registry":
+    if chosen(settings).source == "registry":
         pull(postgres)
         return postgres
     folders = local_roles(new)

@@ -10,16 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from configs.names import DB_HOST, database_of
+from configs.names import database_of
 from configs.settings import StackSettings
-from images import candidates, choose
 from ops.backup.data import PSQL
 from ops.backup.data import database_of as server_of
 from ops.backup.oneshot import OneShot
 from ops.preview.escape import Code, Words, listed, say
 from ops.setup.console import SetupError
 from ops.setup.engine import holds
-from ops.setup.images import pull
+from ops.setup.images import chosen, pull
 from ops.setup.versions import version
 from ops.stack.stack import Stack
 
@@ -110,10 +109,9 @@ def moves(stack: Stack, settings: StackSettings, *, may_pull: bool = False) -> t
         SetupError: the databases, or the image, cannot be asked.
     """
     names = {str(one["urn"]).rpartition("::")[2]: str(one["inputs"].get("name")) for one in stack.resources if one.get("inputs")}
-    if not settings.index_nodes or f"{DB_HOST}-data" not in stack.held().volumes:
+    if not settings.index_nodes or not stack.held().index_volumes:
         return ()
-    held = candidates() if settings.images.source == "auto" and holds(*candidates()) else ()
-    image = choose(settings.images, held).orthanc
+    image = chosen(settings).orthanc
     # Where the image stays, its plugin has moved the schema already. A node that comes may have had its database before.
     other = names.get("images-orthanc", image) != image
     nodes = [node.name for node in settings.index_nodes if other or f"{node.name}-container" not in names]

@@ -142,7 +142,7 @@ def _fill(now: Situation, *, no_backup: bool) -> Place:
     # Of a run that was broken off, or of an upgrade that was taken back.
     now.drop(target)
     refuse_full(size_of(old), free_of(old))
-    image = ensure_postgres(now.settings.images, place.image, now.place.major, place.major)
+    image = ensure_postgres(now.settings, place.image, place.major)
     if backup and not no_backup:
         back_up(stack, now.settings, backup, sheet=False)
     try:

@@ -125,6 +125,15 @@ def wanted(*nodes: str, **more: Any) -> StackSettings:
     return settings_of(stack(*(node(name, number, **more) for number, name in enumerate(nodes)), images=images))
 
 
+def test_a_database_that_was_moved_to_another_volume_is_asked(asked: Ask) -> None:
+    """After `upgrade-db --done`, the state has no `db-data`."""
+    done = asked({"a": 1})
+    upgraded = Deployed("a", image="other:1")
+    upgraded.state[0]["urn"] = "urn::db.18-data"
+    assert [(move.before, move.after) for move in moves(upgraded, wanted("a"))] == [(1, 10)]
+    assert done == ["databases of a", "plugin"]
+
+
 def test_nothing_is_asked_where_the_image_stays(asked: Ask) -> None:
     done = asked({"a": 1})
     assert moves(Deployed("a"), wanted("a")) == ()
