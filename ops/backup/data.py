@@ -173,12 +173,7 @@ def _starts(containers: Sequence[Handle]) -> set[tuple[str, str]]:
 
 def _while_frozen(node: Container, helper: Container, command: list[str]) -> float:
     """Run a command in the helper while a node's processes stand still; for how many seconds."""
-    thaw = f"sleep {_FROZEN_AT_MOST}; docker unpause {node.name}"
-    # In a session of its own: it outlives this program, if that is killed.
-    watchdog = subprocess.Popen(
-        ["sh", "-c", thaw], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    _pause(node)
+    watchdog = _pause(node)
     started = time.monotonic()
     try:
         helper.run(command)
@@ -187,25 +182,40 @@ def _while_frozen(node: Container, helper: Container, command: list[str]) -> flo
             node.handle.unpause()
         # Not before: where that failed, the watchdog lets the node go.
         seconds = time.monotonic() - started
-        os.killpg(watchdog.pid, signal.SIGKILL)
-        watchdog.wait()
+        _dismiss(watchdog)
     if seconds > _FROZEN_AT_MOST:
         raise SetupError(f"copying the index of {node.part} took over {_FROZEN_AT_MOST} s; its node was let go, and the copy is not whole.")
     return seconds
 
 
-def _pause(node: Container) -> None:
-    """Pause a container, again where the engine has just begun to call it paused (see _await_running)."""
-    for left in reversed(range(_TRIES)):
+def _pause(node: Container) -> subprocess.Popen[bytes]:
+    """Pause a container, again where the engine has just begun to call it paused (see _await_running).
+
+    Returns a watchdog, which lets the container go after _FROZEN_AT_MOST seconds.
+    """
+    thaw, tries = f"sleep {_FROZEN_AT_MOST}; docker unpause {node.name}", 0
+    while True:
+        # Before the watchdog: its time is for the pause alone.
         _await_running(node)
+        # In a session of its own: it outlives this program, if that is killed.
+        watchdog = subprocess.Popen(
+            ["sh", "-c", thaw], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
         try:
             with engine_errors():
                 node.handle.pause()
-        except SetupError:
-            if not left:
-                raise
+        except SetupError as error:
+            tries += 1
+            if tries == _TRIES or "already paused" not in str(error):
+                raise  # the watchdog lets it go, if it was paused all the same
+            _dismiss(watchdog)
         else:
-            return
+            return watchdog
+
+
+def _dismiss(watchdog: subprocess.Popen[bytes]) -> None:
+    os.killpg(watchdog.pid, signal.SIGKILL)
+    watchdog.wait()
 
 
 def _await_running(node: Container) -> None:

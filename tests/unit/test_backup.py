@@ -244,28 +244,37 @@ class Frozen:
             raise OSError("read timeout")
 
 
+def docker_that_tells(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
+    """A docker command for watchdogs, which wait for 0.3 s: the file that it writes."""
+    (folder / "docker").write_text(f"#!/bin/sh\necho $@ > {folder}/told\n")
+    (folder / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setattr(data, "_FROZEN_AT_MOST", 0.3)
+    return folder / "told"
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_node_that_could_not_be_let_go_is_let_go_by_the_watchdog(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fails: bool) -> None:
-    (tmp_path / "docker").write_text(f"#!/bin/sh\necho $@ > {tmp_path}/told\n")
-    (tmp_path / "docker").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(data, "_FROZEN_AT_MOST", 0.3)
+    told = docker_that_tells(monkeypatch, tmp_path)
     held: Any = SimpleNamespace(name="s-a", part="a", handle=Frozen(fails=fails))
     helper: Any = SimpleNamespace(run=lambda _: "")
     with pytest.raises(SetupError, match="read timeout") if fails else contextlib.nullcontext():
         data._while_frozen(held, helper, [])
     time.sleep(1.0)
-    assert (tmp_path / "told").exists() is fails
+    assert told.exists() is fails
 
 
-def test_a_node_that_the_engine_wrongly_calls_paused_is_paused_again() -> None:
-    """Docker 20.10 learns late of the pause of a look before. The helper must not copy while the node runs."""
+def test_a_node_that_the_engine_wrongly_calls_paused_is_paused_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Docker 20.10 learns late of the pause of a look before. The helper must not copy while the node runs, and no watchdog stays."""
+    told = docker_that_tells(monkeypatch, tmp_path)
     frozen = Frozen(refusals=2)
     seen: list[bool] = []
     held: Any = SimpleNamespace(name="s-a", part="a", handle=frozen)
     helper: Any = SimpleNamespace(run=lambda _: seen.append(frozen.paused))
     data._while_frozen(held, helper, [])
     assert seen == [True]
+    time.sleep(1.0)
+    assert not told.exists()
 
 
 @pytest.mark.parametrize("marked", [False, True])
