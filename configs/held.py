@@ -25,6 +25,10 @@ class Held:
     containers: Mapping[str, str] = field(default_factory=dict)  #: the identifiers of its containers
     index_volume: str = ""  #: the name of the volume that the database's container has; empty without such a container
 
+    def volume_of(self, part: str, prefix: str) -> str:
+        """The name on the engine of a part's data volume: the one that it has, or the one that it gets in a stack with this prefix."""
+        return self.volumes.get(f"{part}-data", f"{prefix}-{part}")
+
     @property
     def index_volumes(self) -> dict[str, str]:
         """Those of the volumes that have PostgreSQL's data: two until an upgrade is confirmed."""

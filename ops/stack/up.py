@@ -219,7 +219,7 @@ def refuse_removed(stack: Stack, settings: StackSettings) -> None:
 def refuse_switched(stack: Stack, settings: StackSettings) -> None:
     """Refuse, before any node starts, where the stack file names another volume of the database's than the one in use."""
     held, volume = stack.held(), settings.index_db.volume
-    wanted = held.volumes.get(f"{volume}-data", f"{stack.prefix}-{volume}")
+    wanted = held.volume_of(volume, stack.prefix)
     if settings.index_nodes and held.index_volume not in ("", wanted) and os.environ.get(FILLED) != wanted:
         raise SetupError(
             f"nothing was touched: indexDb.volume is {volume}, and the database of {stack.name} has its data in {held.index_volume}. "

@@ -60,7 +60,7 @@ class Situation:
 
     def volume_of(self, place: Place) -> str:
         """The name on the engine of a place's volume."""
-        return self.held.volumes.get(f"{place.volume}-data", f"{self.stack.prefix}-{place.volume}")
+        return self.held.volume_of(place.volume, self.stack.prefix)
 
     @property
     def containers(self) -> list[Container]:
